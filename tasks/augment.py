@@ -24,7 +24,9 @@ class SensorJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         super().__init__(p=p)
         self.gain, self.offset, self.band = gain, offset, band
 
-    def apply(self, img: NDArray[np.float32], scale: NDArray[np.float32], shift: NDArray[np.float32], **_: Any) -> NDArray[np.float32]:
+    def apply(
+        self, img: NDArray[np.float32], scale: NDArray[np.float32], shift: NDArray[np.float32], **_: Any
+    ) -> NDArray[np.float32]:
         return img * scale + shift
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:

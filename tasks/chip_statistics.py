@@ -76,16 +76,21 @@ class ChipStatistics:
         """stats.txt, for people (D.3)."""
         boxes = self.carries == "boxes"
         noun, each = ("features", "features per image") if boxes else ("pixels  ", "classes per image")
-        spread = f"{each} = [min = {self.per_image.min:.0f}, mean = {self.per_image.mean:.2f}, max = {self.per_image.max:.0f}]"
+        some = self.per_image
+        spread = f"{each} = [min = {some.min:.0f}, mean = {some.mean:.2f}, max = {some.max:.0f}]"
         features = int(sum(r.count for r in self.per_class))
         classes = f"classes = {len(self.classes)}"
         lines = [f"images = {self.chips} *{self.shape[0]}*{tile_size}*{tile_size}"]
         lines += [f"features = {features}", spread, classes] if boxes else [classes, spread]
-        lines.append(f"{'cls name':<20}{'cls value':>11}{'images':>11}   {noun}{'min size':>12}{'mean size':>12}{'max size':>12}")
+        lines.append(
+            f"{'cls name':<20}{'cls value':>11}{'images':>11}   {noun}{'min size':>12}{'mean size':>12}{'max size':>12}"
+        )
         for label, images, sizes in zip(self.classes, self.images, self.per_class, strict=True):
             what = sizes.count if boxes else int(sizes.sum)
             low, high = (sizes.min, sizes.max) if sizes.count else (0, 0)
-            lines.append(f"{label.name:<20}{label.value:>11}{images:>11}{what:>11}{low:>12.2f}{sizes.mean:>12.2f}{high:>12.2f}")
+            lines.append(
+                f"{label.name:<20}{label.value:>11}{images:>11}{what:>11}{low:>12.2f}{sizes.mean:>12.2f}{high:>12.2f}"
+            )
         return "\n".join(lines) + "\n"
 
     def document(self, tile_size: int, metadata_format: str) -> dict[str, Any]:
@@ -103,7 +108,8 @@ class ChipStatistics:
             "Classes": [{"ClassValue": c.value, "ClassName": c.name} for c in self.classes],
             **({"FeatureStats": self._features()} if self.carries == "boxes" else {"ClassPixelStats": self._pixels()}),
             "BandStatsState": [
-                {"Min": float(a), "Max": float(b), "M1": float(m), "M2": float(v), "Num": self.number} for a, b, m, v in bands
+                {"Min": float(a), "Max": float(b), "M1": float(m), "M2": float(v), "Num": self.number}
+                for a, b, m, v in bands
             ],
         }
 

@@ -22,11 +22,29 @@ if TYPE_CHECKING:
     from tasks.export import ExportOptions
     from tasks.scene import Scene
 
-WELL_KNOWN_BANDS = (  # ArcGIS formats A.8
-    "Red, Green, Blue, Infrared, CoastalBlue, Yellow, RedEdge, ShortWaveInfrared, NearInfrared, NearInfrared_1, "
-    "NearInfrared_2, MidInfrared, MidInfrared_1, MidInfrared_2, Thermal, Thermal_1, Thermal_2, Panchromatic, "
-    "PseudoRed, PseudoGreen, PseudoBlue"
-).split(", ")
+WELL_KNOWN_BANDS = [  # ArcGIS formats A.8
+    "Red",
+    "Green",
+    "Blue",
+    "Infrared",
+    "CoastalBlue",
+    "Yellow",
+    "RedEdge",
+    "ShortWaveInfrared",
+    "NearInfrared",
+    "NearInfrared_1",
+    "NearInfrared_2",
+    "MidInfrared",
+    "MidInfrared_1",
+    "MidInfrared_2",
+    "Thermal",
+    "Thermal_1",
+    "Thermal_2",
+    "Panchromatic",
+    "PseudoRed",
+    "PseudoGreen",
+    "PseudoBlue",
+]
 
 
 class ChipWriter:
@@ -59,7 +77,9 @@ class ChipWriter:
         if not self.imagery:
             reasons = ", ".join(f"{number} left out for {why}" for why, number in self.left_out.items())
             do = "check that labels and imagery overlap, or change stride, extent or max_nodata_share"
-            raise LabelError(f"no chip is left: {reasons or 'the extent is smaller than a pixel'}", where=self.out, do=do)
+            raise LabelError(
+                f"no chip is left: {reasons or 'the extent is smaller than a pixel'}", where=self.out, do=do
+            )
         size = self.options.tile_size
         write_text(self.out / "map.txt", "".join(self.lines))
         write_text(self.out / "stats.txt", self.statistics.text(size))

@@ -5,7 +5,7 @@ On disk a chip speaks class Value, here it speaks class index: 0 is background, 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,14 @@ from registry.files import sha256
 
 DEFINITION = "esri_model_definition.emd"
 FILE_TYPES = {"TIFF": ".tif", "PNG": ".png", "JPEG": ".jpg"}
-NO_BOXES = np.zeros((0, 4), np.float32)
-NO_LABELS = np.zeros(0, np.int64)
+
+
+def no_boxes() -> NDArray[np.float32]:
+    return np.zeros((0, 4), np.float32)
+
+
+def no_labels() -> NDArray[np.int64]:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -39,17 +45,14 @@ class Chip:
     name: str  # nine digits, the stem of its files
     image: NDArray[np.generic]  # (bands, rows, cols) raw sensor values
     valid: NDArray[np.bool_]  # (rows, cols) False = nodata
-    boxes: NDArray[np.float32] = None  # type: ignore[assignment]  # (n, 4) xmin ymin xmax ymax, chip pixels, half open
-    labels: NDArray[np.int64] = None  # type: ignore[assignment]  # (n,) class index from 1
+    boxes: NDArray[np.float32] = field(default_factory=no_boxes)  # (n, 4) xmin ymin xmax ymax, chip pixels, half open
+    labels: NDArray[np.int64] = field(default_factory=no_labels)  # (n,) class index from 1
     mask: NDArray[np.uint8] | None = None  # (rows, cols) class index, 0 = background or unlabelled
     grid: Grid | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3:
             raise LabelError("image must be (bands, rows, cols)", where=self.name, got=self.image.shape)
-        if self.boxes is None:
-            object.__setattr__(self, "boxes", NO_BOXES)
-            object.__setattr__(self, "labels", NO_LABELS)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,10 @@ def _check(model: ModelFolder, chips: ChipFolder) -> None:
     theirs, ours = {c.name for c in model.emd.classes}, {c.name for c in chips.classes}
     if not ours <= theirs:
         do = f"the model knows {', '.join(sorted(theirs))}"
-        raise OptionsError("chips hold classes that the model does not know", where=chips.path, got=sorted(ours - theirs), do=do)
+        raise OptionsError(
+            "chips hold classes that the model does not know", where=chips.path, got=sorted(ours - theirs), do=do
+        )
     if (bands := len(chips.band_statistics)) <= max(int(b) for b in model.emd.extract_bands):
-        raise OptionsError(f"expected chips with the model's {len(model.emd.extract_bands)} bands", where=chips.path, got=bands)
+        raise OptionsError(
+            f"expected chips with the model's {len(model.emd.extract_bands)} bands", where=chips.path, got=bands
+        )

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from registry.emd import ClassLabel
 from registry.errors import DlpkError, ImageryError, LabelError
-from tasks.chips import DEFINITION, FILE_TYPES, Chip, ChipFolder
+from tasks.chips import DEFINITION, Chip, ChipFolder
 from tasks.options import Options
 from tasks.progress import OnProgress, Progress, ignore
 
@@ -28,7 +28,8 @@ Extent = tuple[float, float, float, float]
 
 class ExportOptions(Options):
     metadata_format: Literal["PASCAL_VOC_rectangles", "Classified_Tiles"] = Field(
-        "PASCAL_VOC_rectangles", description="form of the labels: rectangles to detect objects, tiles to classify pixels"
+        "PASCAL_VOC_rectangles",
+        description="form of the labels: rectangles to detect objects, tiles to classify pixels",
     )
     image_chip_format: Literal["TIFF", "PNG", "JPEG"] = Field(
         "TIFF", description="file type of the chips; PNG and JPEG hold 8 bits and at most 3 bands"
@@ -60,6 +61,7 @@ def export_training_data(
     returned as it is; an unfinished one is done anew. Raises ImageryError, LabelError, Conflict, StoreError.
     """
     from tasks import receipt
+    from tasks.chip_writer import ChipWriter
     from tasks.scene import Labels, open_scene
 
     scenes = [imagery] if isinstance(imagery, Path) else list(imagery)
@@ -71,7 +73,7 @@ def export_training_data(
         return ChipFolder.open(out)
     _clear(out)
     known = Labels.read(labels, options.class_value_field, classes)
-    writer = _writer(out, known.classes, options)
+    writer = ChipWriter(out, known.classes, options)
     try:
         for path in scenes:
             with open_scene(path, known, options) as scene:
@@ -119,12 +121,6 @@ def _labelled(scene: "Scene", options: ExportOptions, left_out: Counter[str], te
         else:
             yield chip
     tell(Progress(f"export {scene.imagery.path.name}", len(windows), len(windows), "chips"))
-
-
-def _writer(out: Path, classes: Sequence[ClassLabel], options: ExportOptions):  # type: ignore[no-untyped-def]
-    from tasks.chip_writer import ChipWriter
-
-    return ChipWriter(out, tuple(classes), options)
 
 
 def _check_inputs(scenes: Sequence[Path], labels: Path) -> None:

@@ -32,7 +32,9 @@ SLOW_BACKBONE = 0.3  # share of the learning rate for a pretrained backbone: it 
 class Fitting(pl.LightningModule):
     """One network, its loss and its scores."""
 
-    def __init__(self, network: nn.Module, classes: Sequence[ClassLabel], options: "TrainOptions", *, pretrained: bool) -> None:
+    def __init__(
+        self, network: nn.Module, classes: Sequence[ClassLabel], options: "TrainOptions", *, pretrained: bool
+    ) -> None:
         super().__init__()
         self.network, self.classes, self.options, self.pretrained = network, list(classes), options, pretrained
         self.scores: DetectionScores | PixelScores
@@ -135,9 +137,9 @@ class AtomicCheckpoints(TorchCheckpointIO):
     """A kill while a checkpoint is written leaves the one before."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = f"{path}.part"
+        part = Path(f"{path}.part")
         super().save_checkpoint(checkpoint, part, storage_options)
-        os.replace(part, path)
+        part.replace(path)
 
 
 def run(
@@ -201,5 +203,3 @@ def load_best(network: nn.Module, out: Path) -> None:
     checkpoint = torch.load(out / CHECKPOINTS / "best.ckpt", map_location="cpu", weights_only=True)
     state = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
     network.load_state_dict(state)
-
-

@@ -5,6 +5,7 @@ The working grid is the raster's own, or, when a cell size is asked for, the sam
 doubled to rounding, and memory follows the window, not the raster.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import NodataShadowWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -61,7 +62,7 @@ class Imagery:
 
     @property
     def transform(self) -> Affine:
-        return self.dataset.transform
+        return Affine(*self.dataset.transform[:6])
 
     @property
     def width(self) -> int:
@@ -86,7 +87,7 @@ class Imagery:
 
     @property
     def nodata(self) -> float | None:
-        return self.dataset.nodata
+        return None if self.dataset.nodata is None else float(self.dataset.nodata)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -121,7 +122,9 @@ class Imagery:
                 valid[inside] = self._valid(window, pixels[:, *inside])
             except (RasterioError, OSError) as error:
                 where = f"{self.path} columns {x0}-{x1}, rows {y0}-{y1}"
-                raise ImageryError(f"cannot be read ({error})", where=where, do="repair or copy the file anew") from error
+                raise ImageryError(
+                    f"cannot be read ({error})", where=where, do="repair or copy the file anew"
+                ) from error
             if not valid.all():
                 pixels[:, ~valid] = 0
         return Block(pixels, valid)
@@ -133,10 +136,14 @@ class Imagery:
 
     def _valid(self, window: Window, pixels: NDArray[np.generic]) -> NDArray[np.bool_]:
         shape = pixels.shape[1:]
-        if all(MaskFlags.all_valid in flags for flags in self.dataset.mask_flag_enums):
+        flags = {flag for i in self.data_bands for flag in self.dataset.mask_flag_enums[i - 1]}
+        no_alpha = MaskFlags.alpha in flags and self.bands == self.dataset.count
+        if flags == {MaskFlags.all_valid} or no_alpha:
             valid = np.ones(shape, dtype=bool)  # spares a decode of the mask
         else:
-            valid = self.dataset.dataset_mask(window=window) > 0
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
+                valid = self.dataset.dataset_mask(window=window) > 0
         if pixels.dtype.kind == "f":
             valid &= np.isfinite(pixels).all(axis=0)
         return valid
@@ -183,7 +190,13 @@ def _data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
     if source.transform.is_identity and (source.gcps[0] or source.rpcs):
         kind = "control points" if source.gcps[0] else "RPCs"
         raise ImageryError(f"is located by {kind} only", where=path, do="put it on a grid with gdalwarp")
-    return tuple(i for i, c in enumerate(source.colorinterp, start=1) if c != ColorInterp.alpha)
+    return tuple(i for i in source.indexes if not _is_alpha(source, i))
+
+
+def _is_alpha(source: rasterio.DatasetReader, index: int) -> bool:
+    """GDAL calls a fourth 8-bit band alpha unless told otherwise; a band with another name is no alpha."""
+    name = (source.descriptions[index - 1] or "alpha").lower()
+    return source.colorinterp[index - 1] == ColorInterp.alpha and "alpha" in name
 
 
 def _same_cell(transform: Affine, cell_size: tuple[float, float]) -> bool:

@@ -22,7 +22,6 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError
@@ -55,7 +54,9 @@ class Features:
             do = "assign one: gdal_edit.py -a_srs EPSG:code FILE"
             raise LabelError("has no coordinate system, so labels cannot be placed on it", where=imagery.path, do=do)
         if self.frame.crs is None:
-            raise LabelError("has no coordinate system", where=self.path, do="assign one, e.g. ogr2ogr -a_srs EPSG:code")
+            raise LabelError(
+                "has no coordinate system", where=self.path, do="assign one, e.g. ogr2ogr -a_srs EPSG:code"
+            )
         placed = self.frame.geometry.to_crs(imagery.crs)
         west, south, east, north = imagery.bounds
         lies = placed.total_bounds
@@ -99,7 +100,7 @@ class PixelFeatures:
     @property
     def boxes(self) -> NDArray[np.float32]:
         """(n, 4) xmin ymin xmax ymax."""
-        return shapely.bounds(self.geometries).reshape(-1, 4).astype(np.float32)
+        return np.asarray(shapely.bounds(self.geometries), np.float32).reshape(-1, 4)
 
     def mask(self, rows: int, cols: int) -> NDArray[np.uint8]:
         """Class index per pixel; where features overlap the smaller one is seen."""
@@ -206,13 +207,16 @@ def _named(frame: geopandas.GeoDataFrame, values: NDArray[np.int64], value_field
     """
     fields = {str(name).lower(): str(name) for name in frame.columns}
     sister = value_field.lower().removesuffix("_value").removesuffix("value")
-    name_field = next((fields[f] for f in (sister, sister + "name", *NAME_FIELDS) if f in fields and f != value_field.lower()), None)
+    name_field = next(
+        (fields[f] for f in (sister, sister + "name", *NAME_FIELDS) if f in fields and f != value_field.lower()), None
+    )
     rgb = [fields[c] for c in ("red", "green", "blue") if c in fields]
     labels = []
     for i, value in enumerate(sorted(set(values.tolist()))):
         first = frame[values == value].iloc[0]
         name = str(first[name_field]) if name_field else str(value)
-        labels.append(ClassLabel(value, name, tuple(int(first[c]) for c in rgb) if len(rgb) == 3 else colour(i)))
+        red, green, blue = (int(first[c]) for c in rgb) if len(rgb) == 3 else colour(i)
+        labels.append(ClassLabel(value, name, (red, green, blue)))
     if len({label.name for label in labels}) < len(labels):  # the field names something else than these classes
         return tuple(replace(label, name=str(label.value)) for label in labels)
     return tuple(labels)

@@ -32,6 +32,8 @@ def write_raster(path: Path, pixels: NDArray[np.generic], grid: Grid | None, nod
     where = {"crs": grid.crs or None, "transform": Affine(*grid.transform)} if grid else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        plain = {"photometric": "RGB" if bands == 3 else "MINISBLACK"}  # GDAL would take a fourth 8-bit band for alpha
+        where |= plain if path.suffix == ".tif" else {}
         profile = {"driver": DRIVERS[path.suffix], "count": bands, "height": rows, "width": cols, "dtype": pixels.dtype}
         with rasterio.open(path, "w", nodata=nodata, **profile, **where, **LOSSLESS.get(path.suffix, {})) as file:
             file.write(pixels)

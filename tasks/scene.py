@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from affine import Affine
+from numpy.typing import NDArray
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError, OptionsError
-from tasks.chips import NO_BOXES, NO_LABELS, Chip, Grid, class_index
+from tasks.chips import Chip, Grid, class_index
 from tasks.imagery import Imagery, open_imagery
 from tasks.labels import (
     Features,
@@ -64,7 +66,7 @@ class Scene:
 
     def may_hold_features(self, window: Window) -> bool:
         """A quick look at the spatial index, before any pixel is read."""
-        return self.features is None or len(self.features.tree.query(_box(self._inside(window)))) > 0
+        return self.features is None or len(self.features.tree.query(shapely.box(*self._inside(window)))) > 0
 
     def cut(self, window: Window) -> Chip:
         """The picture and the labels of one window; what is outside the area is nodata."""
@@ -75,11 +77,11 @@ class Scene:
         seen[top - ymin : bottom - ymin, left - xmin : right - xmin] = True
         valid = block.valid & seen
         block.pixels[:, ~valid] = 0
-        chip = Chip("", block.pixels, valid, NO_BOXES, NO_LABELS, grid=self._grid(xmin, ymin))
+        chip = Chip("", block.pixels, valid, grid=self._grid(xmin, ymin))
         return self._with_labels(chip, window)
 
     def _with_labels(self, chip: Chip, window: Window) -> Chip:
-        xmin, ymin, xmax, ymax = window
+        xmin, ymin = window[:2]
         inside = self._inside(window)
         as_boxes = self.options.metadata_format.endswith("_rectangles")
         if self.features is None:
@@ -122,9 +124,14 @@ def _area(imagery: Imagery, options: "ExportOptions") -> Window:
     if options.extent is None:
         return 0, 0, imagery.width, imagery.height
     west, south, east, north = options.extent
-    left, top = ~imagery.transform * (west, north)
-    right, bottom = ~imagery.transform * (east, south)
-    area = (max(0, round(left)), max(0, round(top)), min(imagery.width, round(right)), min(imagery.height, round(bottom)))
+    left, top = ~imagery.transform @ (west, north)
+    right, bottom = ~imagery.transform @ (east, south)
+    area = (
+        max(0, round(left)),
+        max(0, round(top)),
+        min(imagery.width, round(right)),
+        min(imagery.height, round(bottom)),
+    )
     if area[0] >= area[2] or area[1] >= area[3]:
         raise OptionsError(f"extent lies outside {imagery.path.name} {imagery.bounds}", got=options.extent)
     return area
@@ -135,17 +142,12 @@ def _starts(low: int, high: int, size: int, step: int) -> range:
     return range(low, max(low + 1, high - max(size - step, 0)), step)
 
 
-def _indexed(values: np.ndarray, labels: Labels) -> np.ndarray:
+def _indexed(values: NDArray[np.int64], labels: Labels) -> NDArray[np.uint8]:
     known = class_index(labels.classes)
     if unknown := sorted(set(np.unique(values).tolist()) - {0, *known}):
         raise LabelError("has values of no class", where=labels.path, got=unknown, do="list them among the classes")
     index = np.zeros(max(known, default=0) + 1, np.uint8)
     for value, i in known.items():
         index[value] = i
-    return index[values]
-
-
-def _box(window: Window):  # type: ignore[no-untyped-def]
-    import shapely
-
-    return shapely.box(*window)
+    indexed: NDArray[np.uint8] = index[values]
+    return indexed

@@ -33,7 +33,13 @@ class Scores:
 
     def document(self) -> dict[str, Any]:
         """Plain JSON values."""
-        document = {"primary": self.primary, **self.values, "per_class": self.per_class, "chips": self.chips, **self.facts}
+        document = {
+            "primary": self.primary,
+            **self.values,
+            "per_class": self.per_class,
+            "chips": self.chips,
+            **self.facts,
+        }
         document |= {"confusion_matrix": self.confusion_matrix} if self.confusion_matrix else {}
         return document | ({"threshold": self.threshold} if self.threshold is not None else {})
 
@@ -60,7 +66,11 @@ class DetectionScores:
         true_labels: NDArray[np.int64],
     ) -> None:
         """One chip. boxes (n, 4) xmin ymin xmax ymax, labels (n,) class index from 1, scores (n,) 0-1."""
-        found = {"boxes": torch.from_numpy(boxes), "labels": torch.from_numpy(labels), "scores": torch.from_numpy(scores)}
+        found = {
+            "boxes": torch.from_numpy(boxes),
+            "labels": torch.from_numpy(labels),
+            "scores": torch.from_numpy(scores),
+        }
         truth = {"boxes": torch.from_numpy(true_boxes), "labels": torch.from_numpy(true_labels)}
         self.ap.update([found], [truth])
         self.chips += 1
@@ -136,7 +146,11 @@ class PixelScores:
             for i in range(first, len(names))
         }
         seen = [row for row in per_class.values() if row["Pixels"]]
-        values = {"mIoU": _mean(seen, "IoU"), "F1": _mean(seen, "F1_Score"), "accuracy": _share(both.sum(), matrix.sum())}
+        values = {
+            "mIoU": _mean(seen, "IoU"),
+            "F1": _mean(seen, "F1_Score"),
+            "accuracy": _share(both.sum(), matrix.sum()),
+        }
         values |= {f"IoU_{name}": row["IoU"] for name, row in per_class.items()}
         return Scores("mIoU", values, per_class, confusion_matrix=matrix.tolist(), chips=self.chips)
 

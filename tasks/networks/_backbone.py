@@ -1,5 +1,7 @@
 """A classification network as a source of feature maps, one for each stride 2, 4, 8, 16, 32."""
 
+from typing import Any, List, Tuple
+
 import torch
 from torch import Tensor, nn
 
@@ -33,7 +35,7 @@ class _TorchvisionBody(nn.Module):
         super().__init__()
         import torchvision
 
-        network = getattr(torchvision.models, name)(weights=None)
+        network: Any = getattr(torchvision.models, name)(weights=None)
         stages = list(network.features) if hasattr(network, "features") else _resnet_stages(network)
         _take_bands(stages[0], bands)
         self.stages = nn.ModuleList(stages)
@@ -58,13 +60,13 @@ def _timm_body(name: str, bands: int) -> nn.Module:
 
 def _timm_stem(body: nn.Module) -> "list[nn.Module]":
     """All before the second map: the stem, and in networks made of blocks the first one."""
-    parts = list(body.named_children())
+    parts: List[Tuple[str, Any]] = list(body.named_children())
     names = ("conv_stem", "bn1", "conv1", "stem", "stem_0", "stem_1")
     stem = [child for name, child in parts if name in names]
     return stem + [child[0] for name, child in parts if name == "blocks"]
 
 
-def _resnet_stages(network: nn.Module) -> "list[nn.Module]":
+def _resnet_stages(network: Any) -> "list[nn.Module]":
     stem = nn.Sequential(network.conv1, network.bn1, network.relu)
     return [stem, network.maxpool, network.layer1, network.layer2, network.layer3, network.layer4]
 
@@ -79,5 +81,6 @@ def _take_bands(stage: nn.Module, bands: int) -> None:
         for name, child in parent.named_children()
         if isinstance(child, nn.Conv2d)
     )
-    new = nn.Conv2d(bands, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None)
+    shape: Any = (conv.kernel_size, conv.stride, conv.padding)
+    new = nn.Conv2d(bands, conv.out_channels, *shape, bias=conv.bias is not None)
     setattr(parent, name, new)

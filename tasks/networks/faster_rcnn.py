@@ -1,12 +1,13 @@
 """Faster R-CNN (Ren et al. 2015), torchvision's, on a feature pyramid (Lin et al. 2017) over any backbone."""
 
 from collections import OrderedDict
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.rpn import AnchorGenerator
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from ._backbone import Backbone
@@ -23,7 +24,7 @@ def build(
     depth: int = 128,
     detections: int = 300,
 ) -> nn.Module:
-    """`anchor_sizes`: side in pixels for strides 4, 8, 16, 32. `depth`: of the pyramid. `detections`: most in a tile."""
+    """`anchor_sizes`: sides in pixels for strides 4, 8, 16, 32. `depth` of the pyramid. `detections`: most in a tile."""
     return Detector(bands, classes, backbone, anchor_sizes, depth, detections)
 
 
@@ -57,21 +58,20 @@ class Detector(nn.Module):
             box_detections_per_img=detections,
             box_score_thresh=0.05,
             box_nms_thresh=0.5,
-            image_mean=[0.0] * bands,  # images come normalised
-            image_std=[1.0] * bands,
-            _skip_resize=True,  # and in the size that the model was trained on
         )
+        self.network.transform = _AsTheyCome(bands)
 
     @property
-    def backbone(self) -> nn.Module:
-        return self.network.backbone.backbone
+    def backbone(self) -> Backbone:
+        backbone: Backbone = self.network.backbone.backbone
+        return backbone
 
     def forward(self, images: Tensor) -> "List[Dict[str, Tensor]]":
         found: List[Dict[str, Tensor]] = self.network(list(images.unbind(0)))
         return found
 
     def loss(self, images: Tensor, targets: "List[Dict[str, Tensor]]") -> Tensor:
-        """Sum of torchvision's four losses. In eval mode too: batch statistics stay as they are, only losses are asked."""
+        """Sum of torchvision's four losses; in eval mode too, with batch statistics left as they are."""
         parts = (self.network, self.network.rpn, self.network.roi_heads)
         before = [part.training for part in parts]
         for part in parts:
@@ -82,6 +82,18 @@ class Detector(nn.Module):
             for part, was in zip(parts, before):
                 part.training = was
         return torch.stack(list(losses.values())).sum()
+
+
+class _AsTheyCome(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
+    """Images come normalised and in the size of the chips; torchvision would scale them to 800 pixels."""
+
+    def __init__(self, bands: int) -> None:
+        super().__init__(1, 1, [0.0] * bands, [1.0] * bands)
+
+    def resize(
+        self, image: Tensor, target: "Optional[Dict[str, Tensor]]" = None
+    ) -> "Tuple[Tensor, Optional[Dict[str, Tensor]]]":
+        return image, target
 
 
 class _Pyramid(nn.Module):

@@ -12,7 +12,11 @@ SERVES = ("classify_pixels",)
 
 
 def build(
-    bands: int, classes: int, backbone: str = "resnet18", decoder: Tuple[int, ...] = (128, 64, 48, 32), dice: float = 0.5
+    bands: int,
+    classes: int,
+    backbone: str = "resnet18",
+    decoder: Tuple[int, ...] = (128, 64, 48, 32),
+    dice: float = 0.5,
 ) -> nn.Module:
     """`decoder`: depths from stride 16 up to stride 2. `dice`: share of the Dice loss beside cross entropy, 0-1."""
     return UNet(bands, classes, backbone, tuple(decoder), dice)
@@ -32,17 +36,21 @@ class UNet(nn.Module):
         """Logits (n, classes + 1, rows, cols)."""
         rows, cols = images.shape[-2:]
         padded = pad(images, (0, -cols % 32, 0, -rows % 32), mode="replicate")  # the backbone halves five times
-        return self._logits(padded)[..., :rows, :cols]
+        logits: Tensor = self._logits(padded)[..., :rows, :cols]
+        return logits
 
     def _logits(self, images: Tensor) -> Tensor:
         maps = self.backbone(images)[::-1]
         x = maps[0]
         for up, skip in zip(self.ups, maps[1:]):
             x = up(x, skip)
-        return interpolate(self.head(x), size=images.shape[-2:], mode="bilinear", align_corners=False)
+        out: Tensor = interpolate(self.head(x), size=images.shape[-2:], mode="bilinear", align_corners=False)
+        return out
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         logits = self(images).float()
+        if not bool((targets >= 0).any()):
+            return logits.sum() * 0  # nothing to learn here, and a mean over no pixel would be no number
         entropy = cross_entropy(logits, targets, ignore_index=-1)
         return entropy + self.dice * _dice(logits, targets) if self.dice else entropy
 
@@ -70,4 +78,4 @@ def _dice(logits: Tensor, targets: Tensor) -> Tensor:
     both, each = (shares * truth).sum(dim=(0, 2, 3)), (shares + truth).sum(dim=(0, 2, 3))
     seen = truth.sum(dim=(0, 2, 3)) > 0
     missed: Tensor = 1 - (2 * both[seen] + 1) / (each[seen] + 1)
-    return missed.mean() if bool(seen.any()) else logits.sum() * 0
+    return missed.mean()

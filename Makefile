@@ -1,0 +1,42 @@
+# Every target sets up what it needs: a virtual environment in the checkout, installed once, anew when the lists change.
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+LISTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F': *' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.demo  ## train, publish and run a detector on real imagery (about 6 minutes on 2 cores)
+	$(BIN)/dlpk demo
+
+test: $(VENV)/.dev  ## run every test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.dev  ## run the tests that train nothing and start no server
+	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) build dist dlpk_flows.egg-info dlpk-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "dlpk-flows needs Python 3.11 or newer, got: $$($(PYTHON) --version 2>&1); say which: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: EXTRAS := train
+$(VENV)/.dev: EXTRAS := train,postgres,test,dev
+$(VENV)/.demo $(VENV)/.dev: $(LISTS) | $(BIN)/python
+	@echo "Installing into $(VENV): a few minutes the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]" --constraint constraints.txt
+	@touch $@

@@ -1,0 +1,43 @@
+"""What the page of a flow run says when it is done: markdown with scores and links, and a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.champion import numbers
+from flows.work import Work
+from registry.catalog import Decision, Version
+
+Row = Mapping[str, Any]
+
+
+def retrain_page(work: Work, version: Version, scores: dict[str, Any], verdict: Decision) -> tuple[str, list[Row]]:
+    """Markdown and rows of a retraining."""
+    figures = numbers(scores)
+    links = [
+        f"- package `{version.uri}` ({version.size / 1e6:.1f} MB, sha256 `{version.sha256[:12]}`)",
+        f"- experiment run {_link(work.run.id, work.run.url or work.run.tracking_uri)}",
+        f"- working folder `{work.folder}`",
+    ]
+    table = ["| score | value |", "|---|---|", *(f"| {figure} | {value:.4f} |" for figure, value in figures.items())]
+    markdown = "\n".join([f"# {version.ref}", "", f"**{verdict.why}**", "", *links, "", *table])
+    rows: list[Row] = [
+        {"model": version.ref, "score": name, "value": round(value, 4)} for name, value in figures.items()
+    ]
+    return markdown, rows
+
+
+def inference_page(model: str, sha256: str, results: Sequence[Row]) -> tuple[str, list[Row]]:
+    """Markdown and rows of an inference; a result is {imagery, result, counts}."""
+    rows: list[Row] = [
+        {"imagery": r["imagery"], "class": c, "count": n} for r in results for c, n in r["counts"].items()
+    ]
+    listed = [f"- `{r['result']}`: {_counted(r['counts'])}" for r in results]
+    return "\n".join([f"# {model}", "", f"sha256 `{sha256[:12]}`", "", *listed]), rows
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in counts.items()) or "nothing found"
+
+
+def _link(text: str, url: str) -> str:
+    return f"[{text}]({url})" if url.startswith("http") else f"`{text}` in `{url}`"

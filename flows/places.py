@@ -1,0 +1,28 @@
+"""Which rasters an inference reads, and where each result goes."""
+
+import glob
+from pathlib import Path
+
+from registry.errors import NotFound
+
+RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
+RESULTS = {"detect-objects": ".gpkg", "classify-pixels": ".tif"}
+
+
+def scenes_of(imagery: str) -> list[Path]:
+    """A raster, the rasters of a folder, or those that a pattern meets, sorted. Raises NotFound when there is none."""
+    path = Path(imagery)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTERS and not p.name.startswith("."))
+    else:
+        found = [path] if path.is_file() else sorted(map(Path, glob.glob(imagery, recursive=True)))  # noqa: PTH207
+    if not found:
+        do = f"give a raster, a folder of rasters ({', '.join(sorted(RASTERS))}) or a pattern such as scenes/*.tif"
+        raise NotFound("there is no imagery", where=imagery, do=do)
+    return found
+
+
+def result_path(tool: str, scene: Path, imagery: str, out: Path) -> Path:
+    """`out` itself for a single raster, unless that is a folder; inside of it for each of several."""
+    single = Path(imagery).is_file() and out.suffix and not out.is_dir()
+    return out if single else out / f"{scene.stem}{RESULTS[tool]}"

@@ -1,0 +1,137 @@
+"""A recipe: everything that makes a model again. The same document is `dlpk retrain recipe.yaml`, the form on Prefect's
+page and the parameters in prefect.yaml.
+
+    name: roofs
+    imagery: town.tif
+    labels: roofs.gpkg
+    hold_out: {side: east, share: 0.25}
+    export: {metadata_format: PASCAL_VOC_rectangles, chip_size: 256}
+    train: {network: faster_rcnn, epochs: 20}
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from registry.emd import ClassLabel
+from registry.errors import NotFound, OptionsError
+from tasks.cli_options import parse
+from tasks.export import ExportOptions
+from tasks.options import Options
+from tasks.train import TrainOptions
+
+BESIDE = (".shx", ".dbf", ".prj", ".tfw")  # files that belong to a shapefile or a raster
+REMOTE = ("://", "/vsi")
+Imagery = str | tuple[str, ...]
+
+
+class ClassEntry(Options):
+    """One class to learn."""
+
+    value: int = Field(ge=1, description="class Value on disk; 0 is background")
+    name: str = Field(min_length=1, description="what people call it")
+    color: tuple[int, int, int] = Field((-1, -1, -1), description="red, green, blue, each 0-255; -1 picks one")
+
+    def label(self) -> ClassLabel:
+        return ClassLabel(self.value, self.name, self.color)
+
+
+class HoldOut(Options):
+    """The part of a scene that is never trained on."""
+
+    side: Literal["north", "east", "south", "west"] = Field("east", description="side of the raster that is held out")
+    share: float = Field(0.25, gt=0, lt=1, description="held out share of the raster's width or height, 0 to 1")
+
+
+class LabelledScene(Options):
+    """Imagery with its labels."""
+
+    imagery: Imagery = Field(description="raster file or several, any format that GDAL reads")
+    labels: str = Field(description="features (GeoPackage, GeoJSON, Shapefile) or a class raster")
+
+
+class Recipe(Options):
+    """Imagery and labels in, a published model version out."""
+
+    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$", description="name of the model and of all its files")
+    imagery: Imagery = Field(description="raster file or several to learn from, any format that GDAL reads")
+    labels: str = Field(description="features (GeoPackage, GeoJSON, Shapefile) or a class raster over the imagery")
+    classes: tuple[ClassEntry, ...] = Field((), description="the classes; none given: those found in the labels")
+    hold_out: HoldOut = Field(HoldOut(), description="part of the scene to score on; unused when evaluation is given")
+    evaluation: LabelledScene | None = Field(None, description="another labelled scene to score on, never trained on")
+    export: ExportOptions = Field(ExportOptions(), description="how chips are cut")
+    train: TrainOptions = Field(TrainOptions(), description="how the network is trained")
+    experiment: str = Field("", description="MLflow experiment; empty: the model's name")
+    summary: str = Field("", description="one line for the package's item page")
+    description: str = Field("", description="longer text for the package's item page")
+    tags: tuple[str, ...] = Field((), description="keywords for the package's item page")
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        """From a YAML or JSON file; its relative paths start at the file's folder. Raises OptionsError, NotFound."""
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise NotFound("there is no such recipe", where=path) from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise OptionsError(f"is no valid YAML ({error})", where=path) from error
+        if not isinstance(document, dict):
+            raise OptionsError("expected `key: value` lines", where=path, got=document)
+        return parse(cls, _from_here(document, path.parent), where=path)
+
+    def digest(self) -> str:
+        """Names the work: 12 hex digits over the recipe and its input files. Raises NotFound for a missing file."""
+        total = hashlib.sha256(self.model_dump_json().encode())
+        for part in self._inputs():
+            total.update(json.dumps(_fingerprint(part)).encode())
+        return total.hexdigest()[:12]
+
+    @property
+    def scene(self) -> LabelledScene:
+        """What is trained on."""
+        return LabelledScene(imagery=self.imagery, labels=self.labels)
+
+    @model_validator(mode="after")
+    def _hold_out_of_one(self) -> Self:
+        if len(rasters(self.imagery)) != 1 and not self.evaluation:
+            raise ValueError("several rasters need an evaluation scene: hold_out divides a single raster")
+        return self
+
+    def _inputs(self) -> Iterator[str]:
+        for scene in filter(None, (self.scene, self.evaluation)):
+            yield from (*rasters(scene.imagery), scene.labels)
+
+
+def rasters(imagery: Imagery) -> tuple[str, ...]:
+    """One or several, always as a tuple."""
+    return (imagery,) if isinstance(imagery, str) else imagery
+
+
+def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The document with the paths in it made absolute."""
+    paths = {key: _absolute(document[key], folder) for key in ("imagery", "labels") if key in document}
+    if isinstance(document.get("evaluation"), Mapping):
+        paths["evaluation"] = _from_here(document["evaluation"], folder)
+    return {**document, **paths}
+
+
+def _absolute(path: Any, folder: Path) -> Any:
+    if isinstance(path, list):
+        return [_absolute(p, folder) for p in path]
+    local = isinstance(path, str) and not any(mark in path for mark in REMOTE)
+    return str((folder / Path(path).expanduser()).resolve()) if local else path
+
+
+def _fingerprint(path: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of a file and of those that belong to it; of a remote file only the name."""
+    if any(mark in path for mark in REMOTE):
+        return [(path, 0, 0)]
+    if not (file := Path(path)).is_file():
+        raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
+    files = [file, *filter(Path.exists, (file.with_suffix(end) for end in BESIDE))]
+    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]

@@ -1,0 +1,218 @@
+"""The policy table: each verb wrapped once as a Prefect task, with its patience, and tied to the experiment run.
+
+Inside a flow run a step is a task; anywhere else it is the plain function, since a task without a flow would start a
+server of its own. What needs torch or a GPU runs in an interpreter of its own (`flows.child`).
+"""
+
+import functools
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows import child
+from flows.champion import Scores, judge, numbers
+from flows.listening import in_flow_run, listening, publish_report, say
+from flows.pages import inference_page, retrain_page
+from flows.recipe import LabelledScene, Recipe, rasters
+from flows.work import Record, Work
+from registry import catalog
+from registry.catalog import Decision, Version
+from registry.dlpk import inspect, open_model
+from registry.errors import OptionsError, StoreError
+from registry.files import write_text
+from tasks.chips import DEFINITION, ChipFolder
+from tasks.cli import fetched
+from tasks.export import ExportOptions, split_extent
+from tasks.options import Options
+
+if TYPE_CHECKING:
+    from tasks.inference import InferenceOptions, ModelSource
+
+P = ParamSpec("P")
+R = TypeVar("R")
+TRANSIENT = (StoreError, ConnectionError)
+PAUSES: list[float] = [5, 30, 120]  # seconds before the second, third and fourth try
+
+
+def step(verb: Callable[P, R], *, hours: float, retries: int = 0, tags: tuple[str, ...] = ()) -> Callable[P, R]:
+    """The verb with its policy: a task inside a flow run, itself elsewhere."""
+    policy = task(
+        name=verb.__name__.strip("_").replace("_", " "),
+        tags=list(tags),
+        retries=retries,
+        retry_delay_seconds=PAUSES[:retries],
+        retry_condition_fn=_may_heal,
+        timeout_seconds=hours * 3600,
+        cache_policy=NO_CACHE,  # the working folder remembers what is finished, also without a server
+    )
+    patient = policy(verb)
+
+    @functools.wraps(verb)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return patient(*args, **kwargs) if in_flow_run() else verb(*args, **kwargs)
+
+    return call
+
+
+def _may_heal(_task: Any, _run: Any, state: Any) -> bool:
+    """Only what waiting may heal is tried again: a failed fit or a wrong label never is."""
+    return isinstance(state.result(raise_on_failure=False), TRANSIENT)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Imagery and labels to cut, and how."""
+
+    name: str  # of the chip folder
+    scene: LabelledScene
+    options: ExportOptions
+
+
+def divide(recipe: Recipe) -> tuple[Part, Part]:
+    """What is trained on, and what is only scored on: there every pixel counts once, and empty ground counts too."""
+    whole = {"stride": recipe.export.tile_size, "output_nofeature_tiles": True}
+    if recipe.evaluation:
+        held_out = Part("held-out", recipe.evaluation, _with(recipe.export, whole))
+        return Part("chips", recipe.scene, recipe.export), held_out
+    train, rest = split_extent(Path(rasters(recipe.imagery)[0]), recipe.hold_out.side, recipe.hold_out.share)
+    return (
+        Part("chips", recipe.scene, _with(recipe.export, {"extent": train})),
+        Part("held-out", recipe.scene, _with(recipe.export, {**whole, "extent": rest})),
+    )
+
+
+def _with(options: ExportOptions, changes: Mapping[str, Any]) -> ExportOptions:
+    return ExportOptions.model_validate({**options.model_dump(), **changes})
+
+
+def _export(work: Work, part: Part) -> ChipFolder:
+    out, recipe = work.folder / part.name, work.recipe
+    places = (*rasters(part.scene.imagery), part.scene.labels, out)
+    classes = ("--classes", _file(work, "classes", [c.model_dump() for c in recipe.classes])) if recipe.classes else ()
+    options = ("--options", _file(work, part.name, part.options))
+    with listening(f"export {part.name}") as listen:
+        work.once(part.name, out / DEFINITION, lambda: child.run("export", *places, *classes, *options, listen=listen))
+    return ChipFolder.open(out)
+
+
+def _train(work: Work, chips: ChipFolder) -> Path:
+    work.run.log_parameters(work.recipe.model_dump(mode="json"))
+    work.run.log_dataset(work.recipe.name, chips.digest, ", ".join(rasters(work.recipe.imagery)))
+    options = ("--options", _file(work, "train", work.recipe.train))
+    product = work.model / f"{work.recipe.name}.emd"
+    with listening("train", work.run) as listen:
+        work.once("train", product, lambda: child.run("train", chips.path, work.model, *options, listen=listen))
+    return work.model
+
+
+def _evaluate(work: Work, model: Path, held_out: ChipFolder, name: str = "scores") -> Scores:
+    with listening(f"evaluate {name}") as listen:
+        return work.once(name, model, lambda: child.run("evaluate", model, held_out.path, listen=listen))
+
+
+def _package(work: Work, model: Path) -> Path:
+    recipe = work.recipe
+    words = ["--summary", recipe.summary, "--description", recipe.description]
+    words += [word for tag in recipe.tags for word in ("--tag", tag)]
+    with listening("package") as listen:
+        work.once("package", work.package, lambda: child.run("package", model, work.package, *words, listen=listen))
+    return work.package
+
+
+def _publish(work: Work, package: Path, chips: ChipFolder, scores: Scores) -> Version:
+    work.run.log_scores({f"held_out/{name}": value for name, value in numbers(scores).items()})
+    work.run.log_figures(work.model)
+    return catalog.publish(
+        package, scores=numbers(scores), data_digest=chips.digest, git_commit=commit(), run_id=work.run.id
+    )
+
+
+def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder) -> Decision:
+    def score(champion: Version) -> Scores:
+        name = f"champion-{champion.number}"
+        package = catalog.fetch(champion.ref)
+        folder = open_model(package, work.folder / name).path  # its own copy: an evaluation adds figures to it
+        return _evaluate(work, folder, held_out, name)
+
+    verdict = judge(version, scores, catalog.champion(version.name), score)
+    if verdict.promote:
+        catalog.promote(version.name, version.number, reason=verdict.why, scores=numbers(scores))
+    work.run.set_tags({"dlpk.version": version.ref, "dlpk.verdict": verdict.why})
+    say(verdict.why)
+    return verdict
+
+
+def _report(work: Work, version: Version, scores: Scores, verdict: Decision) -> None:
+    markdown, rows = retrain_page(work, version, scores, verdict)
+    publish_report(f"retrain-{slug(version.name)}", markdown, rows)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that lies here, checked, and what it is."""
+
+    path: Path
+    source: "ModelSource"
+    tool: str  # detect-objects or classify-pixels
+
+
+def _fetch(model: str) -> Known:
+    from tasks.inference import TOOLS
+
+    path, source = fetched(model)
+    kind = inspect(path).emd.model_type
+    if kind not in TOOLS:
+        raise OptionsError("no verb runs a model of this type", where=model, got=str(kind), do="run it in ArcGIS")
+    return Known(path, source, TOOLS[kind])
+
+
+def _infer(known: Known, imagery: Path, out: Path, options: "InferenceOptions") -> Record:
+    with tempfile.TemporaryDirectory() as folder, listening(f"{known.tool} {imagery.name}") as listen:
+        file = write_text(Path(folder) / "options.json", options.model_dump_json())
+        places = ("--source", json.dumps(asdict(known.source)), "--options", file, known.path, imagery, out)
+        return {"imagery": str(imagery), **child.run(known.tool, *places, listen=listen)}
+
+
+def _report_results(known: Known, results: Sequence[Record]) -> None:
+    name = f"{known.source.name}@{known.source.version}".rstrip("@")
+    markdown, rows = inference_page(name, known.source.sha256, results)
+    publish_report(f"infer-{slug(known.source.name)}", markdown, rows)
+
+
+def slug(name: str) -> str:
+    """A name as artifact keys want it: small letters, digits, dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def commit() -> str:
+    """The commit that this program runs from; "" outside of a checkout."""
+    here = Path(__file__).parent
+    ask = ["git", "rev-parse", "--quiet", "--verify", "HEAD"]
+    return subprocess.run(ask, cwd=here, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _file(work: Work, name: str, content: Options | list[Any]) -> Path:
+    """Options or classes as the child interpreter reads them."""
+    text = content.model_dump_json(indent=2) if isinstance(content, Options) else json.dumps(content, indent=2)
+    return write_text(work.folder / "options" / f"{name}.json", text)
+
+
+# the policy table:  step(verb, patience)
+export = step(_export, hours=6, retries=2)
+train = step(_train, hours=48, tags=("gpu",))
+evaluate = step(_evaluate, hours=6, tags=("gpu",))
+package = step(_package, hours=1)
+publish = step(_publish, hours=2, retries=3)
+promote = step(_promote, hours=6, retries=3, tags=("gpu",))
+report = step(_report, hours=1, retries=3)
+fetch = step(_fetch, hours=2, retries=3)
+infer = step(_infer, hours=24, tags=("gpu",))
+report_results = step(_report_results, hours=1, retries=3)

@@ -1,0 +1,93 @@
+"""The working folder of one retraining: `<home>/work/<name>/<digest of recipe and inputs>/`.
+
+    chips/ held-out/ model/<name>/ <name>.dlpk     the products, each finished or not there
+    done/<step>.json                               the record of a finished step, written after its product
+    mlflow.json                                    the experiment run that a later try goes on in
+
+The same recipe over the same files finds its finished steps here; a changed input has another digest and starts anew.
+"""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.recipe import Recipe
+from registry.errors import Conflict, NotFound, StoreError
+from registry.files import write_text
+from registry.settings import settings
+from registry.tracking import Run
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the steps of one retraining share."""
+
+    recipe: Recipe
+    folder: Path
+    run: Run
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model" / self.recipe.name
+
+    @property
+    def package(self) -> Path:
+        return self.folder / f"{self.recipe.name}.dlpk"
+
+    def once(self, step: str, product: Path, do: Callable[[], Record]) -> Record:
+        """The record of a step: the one it left when it finished before, else what doing it gives."""
+        mark = self.folder / "done" / f"{step}.json"
+        if mark.is_file() and product.exists():
+            record: Record = json.loads(mark.read_text(encoding="utf-8"))
+            return record
+        record = do()
+        write_text(mark, json.dumps(record, indent=2))
+        return record
+
+
+@contextmanager
+def opened(recipe: Recipe, tags: Mapping[str, str]) -> Iterator[Work]:
+    """The folder, held against a second process, and its experiment run: resumed, and closed with the outcome."""
+    folder = settings().home / "work" / recipe.name / recipe.digest()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder / ".lock"):
+        run = _experiment_run(folder / "mlflow.json", recipe, tags)
+        try:
+            yield Work(recipe, folder, run)
+        except BaseException as error:
+            with suppress(StoreError):  # the error itself is what must be told
+                run.fail(f"{type(error).__name__}: {error}")
+            raise
+        run.finish()
+
+
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """The system gives the lock back when the process dies, however it dies."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            do = "wait for it, or stop it"
+            raise Conflict("another process is at work on the same recipe", where=lock.parent, do=do) from error
+        yield
+
+
+def _experiment_run(mark: Path, recipe: Recipe, tags: Mapping[str, str]) -> Run:
+    """The run of an earlier try when there is one and the server still knows it, else a new one."""
+    experiment = recipe.experiment or recipe.name
+    if mark.is_file():
+        with suppress(NotFound):  # another tracking server than last time
+            run = Run.resume(json.loads(mark.read_text(encoding="utf-8"))["run_id"])
+            run.set_tags(tags)
+            return run
+    digest = mark.parent.name
+    run = Run.start(experiment, f"{recipe.name} {digest}", tags, work=digest)
+    write_text(mark, json.dumps({"experiment": experiment, "run_id": run.id}))
+    return run

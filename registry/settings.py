@@ -1,0 +1,51 @@
+"""Where things are kept, out of the environment; read at each call, so a test or a flow may change it.
+
+DLPK_HOME                 ~/.dlpk                       caches, and what the two defaults below live in
+DLPK_STORE                file://<home>/store           where published packages go: file:///... or s3://bucket/prefix
+MLFLOW_TRACKING_URI       sqlite:///<home>/mlflow.db    runs and model versions
+DLPK_S3_ENDPOINT_URL      AWS_ENDPOINT_URL, else AWS    an S3 server of one's own
+DLPK_S3_CHECKSUMS         when_supported                when_required for older servers that refuse the CRC32 headers
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from registry.errors import OptionsError
+
+Checksums = Literal["when_supported", "when_required"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says now."""
+
+    home: Path
+    store: str
+    tracking_uri: str
+    s3_endpoint: str | None
+    s3_checksums: Checksums
+
+    @property
+    def cache(self) -> Path:
+        """Everything below may be deleted at any time."""
+        return self.home / "cache"
+
+
+def settings() -> Settings:
+    """Raises OptionsError when a variable holds a value that is not one of its choices."""
+    home = Path(os.environ.get("DLPK_HOME") or "~/.dlpk").expanduser().absolute()
+    return Settings(
+        home=home,
+        store=os.environ.get("DLPK_STORE") or (home / "store").as_uri(),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
+        s3_endpoint=os.environ.get("DLPK_S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
+        s3_checksums=_checksums(os.environ.get("DLPK_S3_CHECKSUMS") or "when_supported"),
+    )
+
+
+def _checksums(value: str) -> Checksums:
+    if value not in ("when_supported", "when_required"):
+        raise OptionsError("expected when_supported or when_required", where="DLPK_S3_CHECKSUMS", got=value)
+    return cast("Checksums", value)

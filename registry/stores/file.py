@@ -1,0 +1,110 @@
+"""A folder as a store: `file:///srv/models`, on any disk with hard links.
+
+A file comes into being as a hidden part beside its final name, is synced, and takes the name with a hard link, which
+the system refuses when the name is taken: of many writers, on one or many machines, exactly one wins.
+"""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from registry.errors import Conflict, NotFound, OptionsError, StoreError
+from registry.files import atomic, part_of, sha256, sweep_parts, sync
+from registry.stores import check_key
+
+
+def connect(uri: str) -> "FileStore":
+    """The folder need not exist yet. Raises OptionsError for a relative path or another host's."""
+    parts = urlsplit(uri)
+    path = unquote(parts.path) if parts.scheme == "file" else uri
+    if not Path(path).is_absolute() or (parts.scheme == "file" and parts.netloc not in ("", "localhost")):
+        raise OptionsError("expected an absolute folder", where="store", got=uri, do="write file:///folder")
+    return FileStore(Path(path))
+
+
+class FileStore:
+    """See the contract in registry.stores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = folder.as_uri()
+
+    def put(self, key: str, path: Path) -> str:
+        return self._put(key, sha256(path), lambda part: shutil.copyfile(path, part))
+
+    def put_bytes(self, key: str, content: bytes) -> str:
+        return self._put(key, hashlib.sha256(content).hexdigest(), lambda part: part.write_bytes(content))
+
+    def get(self, key: str, into: Path) -> Path:
+        source = self._file(key)
+        with atomic(into) as part, _told(source):
+            shutil.copyfile(source, part)
+        return into
+
+    def get_bytes(self, key: str) -> bytes:
+        with _told(source := self._file(key)):
+            return source.read_bytes()
+
+    def list(self, prefix: str = "") -> list[str]:
+        with _told(self.folder):
+            found = [path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file()]
+        keys = [path.as_posix() for path in found if not any(name.startswith(".") for name in path.parts)]
+        return sorted(key for key in keys if key.startswith(prefix))
+
+    def exists(self, key: str) -> bool:
+        return self._path(key).is_file()
+
+    def _put(self, key: str, digest: str, write: Callable[[Path], object]) -> str:
+        final = self._path(key)
+        part = part_of(final)
+        with _told(final):
+            _make_folder(final.parent)
+            sweep_parts(final)
+            try:
+                if not final.exists():  # only spares the copy: the link decides
+                    write(part)
+                    sync(part)
+                    os.link(part, final)
+                    sync(final.parent)
+            except FileExistsError:
+                pass
+            finally:
+                part.unlink(missing_ok=True)
+            if sha256(final) != digest:
+                raise Conflict(
+                    "holds other bytes", where=final, do="publish under another name; a store never overwrites"
+                )
+        return final.as_uri()
+
+    def _path(self, key: str) -> Path:
+        return self.folder / check_key(key)
+
+    def _file(self, key: str) -> Path:
+        if not (path := self._path(key)).is_file():
+            raise NotFound("no such object", where=path.as_uri())
+        return path
+
+
+def _make_folder(folder: Path) -> None:
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in reversed(missing):
+        sync(place.parent)
+
+
+@contextmanager
+def _told(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except (StoreError, Conflict):
+        raise
+    except OSError as error:
+        do = "check the disk, its free space and the rights on the folder, then run the same command again"
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV) and error.filename2:
+            do = "this disk has no hard links: choose another, or an s3:// store"
+        raise StoreError(f"the store failed ({error.strerror})", where=where, do=do) from error

@@ -1,0 +1,255 @@
+"""An S3 server as a store: `s3://bucket/prefix`, on AWS, Ceph, SeaweedFS or any other that speaks it.
+
+Relied upon are multipart upload, range get and `If-None-Match: *` on a plain put. Servers differ in the last: a probe
+tells once whether it is honoured, and where it is not, a look before each put takes its place and a warning says so.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
+
+from registry.errors import Conflict, NotFound, OptionsError, StoreError
+from registry.files import atomic, sha256
+from registry.settings import settings
+from registry.stores import check_key
+
+PART = 16 * 2**20  # bytes in one part of a large upload; 4 of them are in memory
+MOST_PARTS = 10_000  # of the protocol
+PROBE = ".dlpk-conditional-put"
+TAKEN = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409")
+REFUSED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken")
+
+
+def connect(uri: str) -> "S3Store":
+    """The bucket must exist. Nothing is asked of the server yet."""
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        raise OptionsError("expected s3://bucket/prefix", where="store", got=uri)
+    now = settings()
+    config = Config(
+        signature_version="s3v4",  # presigned addresses would still be signed the old way
+        s3={"addressing_style": "path" if now.s3_endpoint else "auto"},
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=4,
+        read_timeout=60,
+        request_checksum_calculation=now.s3_checksums,
+        response_checksum_validation=now.s3_checksums,
+    )
+    try:
+        session = boto3.session.Session()
+        region = session.region_name or "us-east-1"
+        client = session.client("s3", endpoint_url=now.s3_endpoint, region_name=region, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise StoreError(f"cannot be used ({error})", where=uri, do="correct the S3 settings") from error
+    return S3Store(client, parts.netloc, parts.path.strip("/"), PART)
+
+
+class S3Store:
+    """See the contract in registry.stores."""
+
+    def __init__(self, client: Any, bucket: str, prefix: str, part_size: int) -> None:
+        self.client, self.bucket, self.part_size = client, bucket, part_size
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+
+    def put(self, key: str, path: Path) -> str:
+        if path.stat().st_size <= self.part_size:
+            return self.put_bytes(key, path.read_bytes())
+        digest = sha256(path)
+        return self._put(key, digest, lambda: self._put_parts(key, path, digest))
+
+    def put_bytes(self, key: str, content: bytes) -> str:
+        digest = hashlib.sha256(content).hexdigest()
+        content_at = {**self._at(key), "Body": content, "Metadata": {"sha256": digest}}
+        return self._put(key, digest, lambda: self.client.put_object(**content_at, **self._condition))
+
+    def get(self, key: str, into: Path) -> Path:
+        with atomic(into) as part, part.open("wb") as file:
+            digest = hashlib.sha256()
+            for piece in self._read(key):
+                file.write(piece)
+                digest.update(piece)
+            self._check(key, digest.hexdigest())
+        return into
+
+    def get_bytes(self, key: str) -> bytes:
+        content = b"".join(self._read(key))
+        self._check(key, hashlib.sha256(content).hexdigest())
+        return content
+
+    def list(self, prefix: str = "") -> list[str]:
+        with self._told(prefix):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix + prefix
+            )
+            keys = [entry["Key"].removeprefix(self.prefix) for page in pages for entry in page.get("Contents", ())]
+        return sorted(key for key in keys if not any(name.startswith(".") for name in key.split("/")))
+
+    def exists(self, key: str) -> bool:
+        return self._head(key) is not None
+
+    def sweep(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """End what killed uploads left on the server, once nobody can still be at it; how many there were."""
+        with self._told(""):
+            pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
+            uploads = [upload for page in pages for upload in page.get("Uploads", ())]
+            stale = [upload for upload in uploads if datetime.now(UTC) - upload["Initiated"] >= older_than]
+            for upload in stale:
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        return len(stale)
+
+    # -- putting -----------------------------------------------------------------------------------------------------
+    def _put(self, key: str, digest: str, send: Callable[[], object]) -> str:
+        if (there := self._digest(key)) is None:
+            with self._told(key):
+                try:
+                    send()
+                except ClientError as error:
+                    # NoSuchUpload: our completion went through and its answer was lost
+                    if _code(error) not in (*TAKEN, "NoSuchUpload"):
+                        raise
+            there = self._digest(key)
+        where = f"{self.uri}/{key}"
+        if there is None:
+            raise StoreError("another writer is at it", where=where, do="run the same command again")
+        if there != digest:
+            raise Conflict("holds other bytes", where=where, do="publish under another name; a store never overwrites")
+        return where
+
+    def _put_parts(self, key: str, path: Path, digest: str) -> None:
+        with suppress(StoreError):  # some keys may put but not list
+            self.sweep()
+        size = path.stat().st_size
+        step = max(self.part_size, -(-size // MOST_PARTS))
+        checksums = {"ChecksumAlgorithm": "CRC32"} if settings().s3_checksums == "when_supported" else {}
+        upload = self.client.create_multipart_upload(**self._at(key), Metadata={"sha256": digest}, **checksums)
+        at = {**self._at(key), "UploadId": upload["UploadId"]}
+
+        def send(number: int) -> dict[str, Any]:
+            with path.open("rb") as file:
+                file.seek((number - 1) * step)
+                part = self.client.upload_part(**at, PartNumber=number, Body=file.read(step), **checksums)
+            return {"PartNumber": number, **{name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}}
+
+        try:
+            with ThreadPoolExecutor(4) as threads:
+                parts = list(threads.map(send, range(1, -(-size // step) + 1)))
+            self.client.complete_multipart_upload(**at, MultipartUpload={"Parts": parts}, **self._condition)
+        except BaseException:
+            with suppress(ClientError, BotoCoreError):
+                self.client.abort_multipart_upload(**at)
+            raise
+
+    @cached_property
+    def _condition(self) -> dict[str, str]:
+        """What makes a put fail where something is; {} on a server that does not know it."""
+        condition = {"IfNoneMatch": "*"}
+        for _ in range(2):  # a new store takes the first, and none that is honest takes the second
+            try:
+                self.client.put_object(**self._at(PROBE), Body=b"", **condition)
+            except ClientError as error:
+                if _code(error) in TAKEN:
+                    return condition
+                if _code(error) not in ("NotImplemented", "501", "InvalidArgument", "InvalidRequest"):
+                    raise
+                break
+        text = "%s does not honour If-None-Match: two writers of one key at the same moment may both seem to win"
+        logging.getLogger(__name__).warning(text, self.uri)
+        return {}
+
+    # -- getting -----------------------------------------------------------------------------------------------------
+    def _read(self, key: str) -> Iterator[bytes]:
+        """The bytes of an object; a connection that breaks is taken up again where it broke."""
+        done, patience = 0, 4
+        while True:
+            with self._told(key):
+                body = self.client.get_object(**self._at(key), **({"Range": f"bytes={done}-"} if done else {}))["Body"]
+                try:
+                    for piece in body.iter_chunks(2**20):
+                        yield piece
+                        done += len(piece)
+                except BotoCoreError:
+                    patience -= 1
+                    if not patience:
+                        raise
+                else:
+                    return
+
+    def _check(self, key: str, digest: str) -> None:
+        told = (self._head(key) or {}).get("Metadata", {}).get("sha256", digest)
+        if told != digest:
+            do = "the object is damaged: remove it and publish again"
+            raise StoreError(f"expected the sha256 {told}", where=f"{self.uri}/{key}", got=digest, do=do)
+
+    def _digest(self, key: str) -> str | None:
+        """The sha256 of what is there, None when nothing is."""
+        if (head := self._head(key)) is None:
+            return None
+        if told := head.get("Metadata", {}).get("sha256"):
+            return str(told)
+        digest = hashlib.sha256()  # another program put it, or the server drops metadata
+        for piece in self._read(key):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        with self._told(key):
+            try:
+                return dict(self.client.head_object(**self._at(check_key(key))))
+            except ClientError as error:
+                if _code(error) not in ("404", "NoSuchKey", "NotFound"):
+                    raise
+            try:  # an answer without a body cannot tell a missing key from a missing bucket
+                self.client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                if _code(error) in ("404", "NoSuchBucket"):
+                    raise self._no_bucket() from error
+                if _code(error) not in REFUSED:  # a key may be allowed to read objects only
+                    raise
+        return None
+
+    def _at(self, key: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": self.prefix + key}
+
+    def _no_bucket(self) -> StoreError:
+        return StoreError("there is no such bucket", where=f"s3://{self.bucket}", do="create it, or correct DLPK_STORE")
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        where = f"{self.uri}/{key}"
+        try:
+            yield
+        except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
+            do = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            raise StoreError(f"no credentials ({error})", where=where, do=do) from error
+        except ClientError as error:
+            raise self._named(error, where) from error
+        except BotoCoreError as error:
+            do = "check that the server runs and that DLPK_S3_ENDPOINT_URL is its address"
+            raise StoreError(f"the server did not answer ({error})", where=where, do=do) from error
+
+    def _named(self, error: ClientError, where: str) -> StoreError | NotFound:
+        code = _code(error)
+        if code == "NoSuchBucket":
+            return self._no_bucket()
+        if code in ("NoSuchKey", "404"):
+            return NotFound("no such object", where=where)
+        if code in REFUSED:
+            do = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket"
+            return StoreError(f"the server refused the credentials ({code})", where=where, do=do)
+        return StoreError(f"the server failed ({error})", where=where, do="run the same command again")
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

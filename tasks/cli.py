@@ -1,0 +1,237 @@
+"""The verbs on the command line: a command parses, calls one function, prints one record.
+
+`python -m tasks.cli --json-progress VERB ...` is how flows run a verb in an interpreter of its own: one JSON object a
+line, {"progress": {...}} or {"epoch": {...}}, and last {"result": {...}} or {"error": {"type", "message"}}.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from registry.dlpk import ModelFolder, open_model
+from registry.emd import ClassLabel
+from registry.errors import NotFound, OptionsError
+from registry.files import sha256
+from tasks import console
+from tasks.cli_options import LazyGroup, Verb
+
+if TYPE_CHECKING:  # each verb is imported when its command is called
+    from tasks.classify_pixels import ClassifyOptions
+    from tasks.detect_objects import DetectOptions
+    from tasks.export import ExportOptions
+    from tasks.inference import ModelSource
+    from tasks.train import TrainOptions
+
+# Before torch comes: OpenMP's threads wait asleep. Spinning ones are 15 times slower where another process wants the cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+PARENT = "DLPK_PARENT"  # environment variable: the process with which a verb in --json-progress ends
+PR_SET_PDEATHSIG = 1
+SOME = click.Path(path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+DEVICE = click.option("--device", default=-1, show_default=True, help="GPU to use, counted from 0; -1: the CPU")
+
+
+def _source(_ctx: click.Context, _option: click.Parameter, text: str | None) -> "ModelSource | None":
+    from tasks.inference import ModelSource
+
+    return ModelSource(**json.loads(text)) if text else None
+
+
+SOURCE = click.option("--source", hidden=True, callback=_source, help="JSON: what results say of the model")
+
+
+@click.command(cls=Verb, options="tasks.export:ExportOptions")
+@click.argument("imagery", nargs=-1, required=True, type=SOME)
+@click.argument("labels", type=SOME)
+@click.argument("out", type=SOME)
+@click.option("--classes", type=SOME, help="YAML or JSON file: a list of {value, name, color}; none: from the labels")
+@click.pass_obj
+def export(
+    program: console.JsonLines | None,
+    *,
+    imagery: tuple[Path, ...],
+    labels: Path,
+    out: Path,
+    classes: Path | None,
+    options: "ExportOptions",
+) -> None:
+    """Cut imagery into labelled chips (Export Training Data For Deep Learning)."""
+    from tasks.export import export_training_data
+
+    known = _classes(classes) if classes else ()
+    with console.watching(program) as listen:
+        chips = export_training_data(imagery, labels, out, options, classes=known, on_progress=listen)
+    console.end(program, {"chips": len(chips.names), "folder": str(chips.path), "digest": chips.digest})
+
+
+@click.command(cls=Verb, options="tasks.train:TrainOptions")
+@click.argument("chips", type=FOLDER)
+@click.argument("out", type=SOME)
+@click.pass_obj
+def train(program: console.JsonLines | None, chips: Path, out: Path, options: "TrainOptions") -> None:
+    """Train a network on chips (Train Deep Learning Model)."""
+    from tasks.chips import ChipFolder
+    from tasks.train import train_model
+
+    with console.watching(program) as listen:
+        model = train_model(ChipFolder.open(chips), out, options, on_epoch=listen, on_progress=listen)
+    console.end(program, {"model": model.name, "folder": str(model.path)})
+
+
+@click.command()
+@click.argument("model")
+@click.argument("chips", type=FOLDER)
+@DEVICE
+@click.pass_obj
+def evaluate(program: console.JsonLines | None, model: str, chips: Path, device: int) -> None:
+    """Score a model on held-out chips; its figures and report go into the model folder."""
+    from tasks.chips import ChipFolder
+    from tasks.evaluate import evaluate_model
+
+    with console.watching(program) as listen:
+        scores = evaluate_model(opened(model), ChipFolder.open(chips), device=device, on_progress=listen)
+    console.end(program, scores.document())
+
+
+@click.command()
+@click.argument("model", type=FOLDER)
+@click.argument("out", type=SOME)
+@click.option("--summary", default="", help="one line for the item page")
+@click.option("--description", default="", help="longer text for the item page")
+@click.option("--tag", "tags", multiple=True, help="keyword for the item page; may be given again")
+@click.pass_obj
+def package(
+    program: console.JsonLines | None, *, model: Path, out: Path, summary: str, description: str, tags: tuple[str, ...]
+) -> None:
+    """Make a deep learning package (.dlpk) of a model folder."""
+    from tasks.package import package_model
+
+    dlpk = package_model(ModelFolder(model), out, description=description, summary=summary, tags=tags)
+    console.end(program, {"package": str(dlpk), "size": dlpk.stat().st_size, "sha256": sha256(dlpk)})
+
+
+@click.command("detect-objects", cls=Verb, options="tasks.detect_objects:DetectOptions")
+@click.argument("model")
+@click.argument("imagery", type=SOME)
+@click.argument("out", type=SOME)
+@SOURCE
+@click.pass_obj
+def detect_objects(
+    program: console.JsonLines | None,
+    *,
+    model: str,
+    imagery: Path,
+    out: Path,
+    source: "ModelSource | None",
+    options: "DetectOptions",
+) -> None:
+    """Find the objects in a raster (Detect Objects Using Deep Learning)."""
+    from tasks.counts import count_features
+    from tasks.detect_objects import detect_objects as verb
+
+    path, known = fetched(model)
+    made_by = source or known
+    with console.watching(program) as listen:
+        result = verb(open_model(path), imagery, out, options, source=made_by, on_progress=listen)
+    console.end(program, {"result": str(result), "counts": count_features(result)})
+
+
+@click.command("classify-pixels", cls=Verb, options="tasks.classify_pixels:ClassifyOptions")
+@click.argument("model")
+@click.argument("imagery", type=SOME)
+@click.argument("out", type=SOME)
+@SOURCE
+@click.pass_obj
+def classify_pixels(
+    program: console.JsonLines | None,
+    *,
+    model: str,
+    imagery: Path,
+    out: Path,
+    source: "ModelSource | None",
+    options: "ClassifyOptions",
+) -> None:
+    """Classify every pixel of a raster (Classify Pixels Using Deep Learning)."""
+    from tasks.classify_pixels import classify_pixels as verb
+    from tasks.counts import count_pixels
+
+    path, known = fetched(model)
+    made_by = source or known
+    with console.watching(program) as listen:
+        result = verb(open_model(path), imagery, out, options, source=made_by, on_progress=listen)
+    console.end(program, {"result": str(result), "counts": count_pixels(result, open_model(path).emd.classes)})
+
+
+LAZY: Mapping[str, tuple[str, str]] = {
+    "export": ("tasks.cli:export", "Cut imagery into labelled chips."),
+    "train": ("tasks.cli:train", "Train a network on chips."),
+    "evaluate": ("tasks.cli:evaluate", "Score a model on held-out chips."),
+    "package": ("tasks.cli:package", "Make a deep learning package (.dlpk) of a model folder."),
+    "detect-objects": ("tasks.cli:detect_objects", "Find the objects in a raster."),
+    "classify-pixels": ("tasks.cli:classify_pixels", "Classify every pixel of a raster."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=LAZY)
+@click.option("--json-progress", is_flag=True, help="tell progress and result as one JSON object a line")
+@click.option("--debug", is_flag=True, help="show the traceback of an error")
+@click.pass_context
+def main(ctx: click.Context, json_progress: bool, debug: bool) -> None:
+    """What is done: one verb each, folders in, a folder out."""
+    if json_progress:
+        _die_with_parent()
+        ctx.obj = console.JsonLines()
+
+
+def opened(reference: str) -> ModelFolder:
+    """The model behind a .dlpk, an .emd, a model folder or a registry reference such as `trees@champion`."""
+    return open_model(fetched(reference)[0])
+
+
+def fetched(reference: str) -> tuple[Path, "ModelSource"]:
+    """Where the model lies on this machine, fetched and verified if it must be, and what results will say of it."""
+    from tasks.inference import ModelSource
+
+    path = Path(reference)
+    if path.suffix == ".dlpk" and path.is_file():
+        return path, ModelSource(path.stem, sha256=sha256(path))
+    if path.exists():
+        return path, ModelSource.of(open_model(path))
+    if path.suffix in (".dlpk", ".emd") or len(path.parts) > 1:
+        do = "check the path, or give a reference such as trees@champion"
+        raise NotFound("there is no such model", where=reference, do=do)
+    from registry import catalog
+
+    version = catalog.find_version(reference)
+    return catalog.fetch(version.ref), ModelSource(version.name, str(version.number), version.sha256)
+
+
+def _classes(path: Path) -> tuple[ClassLabel, ...]:
+    if not path.is_file():
+        raise NotFound("there is no such file of classes", where=path)
+    entries: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return tuple(ClassLabel(int(e["value"]), str(e["name"]), tuple(e.get("color", (-1, -1, -1)))) for e in entries)
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise OptionsError("expected a list of {value, name, color}", where=path, got=entries) from error
+
+
+def _die_with_parent() -> None:
+    """End with the process that started us, even when that is killed: an orphan would keep the GPU."""
+    if sys.platform != "linux" or PARENT not in os.environ:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(os.environ[PARENT]):  # it died before we could ask
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tasks.cli")

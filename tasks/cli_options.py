@@ -1,0 +1,153 @@
+"""The command line, derived: flags come from the fields of an options class, and commands are imported when called.
+
+    @click.command("train", cls=Verb, options="tasks.train:TrainOptions")
+    def train(chips: Path, out: Path, options: TrainOptions) -> None: ...
+
+A field `epochs: int = Field(20, description="...")` becomes `--epochs INTEGER`, a bool `--name/--no-name`, a Literal a
+choice, a fixed tuple takes that many values, a list may be given again and again, anything else is JSON.
+`--options FILE` gives them all at once, as JSON; single flags win over it.
+"""
+
+import json
+import types
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from registry.errors import DlpkError, OptionsError
+from tasks import console
+
+Model = TypeVar("Model", bound=BaseModel)
+PREFIX = "options_"  # keeps a field apart from an argument of the same name
+
+
+def imported(address: str) -> Any:
+    """What `package.module:name` names."""
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
+
+
+def parse(model: type[Model], document: Mapping[str, Any], where: object = "") -> Model:
+    """A checked options object. Raises OptionsError that names every wrong field."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise OptionsError("\n  ".join(map(_problem, error.errors())), where=where) from error
+
+
+def _problem(error: Any) -> str:
+    field = ".".join(map(str, error["loc"])) or "options"
+    given = "" if error["type"] in ("missing", "extra_forbidden") else f", got {error['input']!r}"
+    return f"{field}: {error['msg']}{given}"
+
+
+class Verb(click.Command):
+    """A command whose flags are the fields of an options class, which is imported only when they are needed."""
+
+    def __init__(self, *args: Any, options: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.address = options
+
+    @cached_property
+    def model(self) -> type[BaseModel]:
+        model: type[BaseModel] = imported(self.address)
+        return model
+
+    @cached_property
+    def flags(self) -> list[click.Option]:
+        file = click.Path(exists=True, dir_okay=False, path_type=Path)
+        return [flag(name, field) for name, field in self.model.model_fields.items()] + [
+            click.Option(["--options", f"{PREFIX}file"], type=file, help="JSON file with any of the options above")
+        ]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        *own, help_flag = super().get_params(ctx)
+        return [*own, *self.flags, help_flag]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        given = {key.removeprefix(PREFIX): ctx.params.pop(key) for key in list(ctx.params) if key.startswith(PREFIX)}
+        file = given.pop("file")
+        document = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        chosen = {name: value for name, value in given.items() if value not in (None, ())}
+        ctx.params["options"] = parse(self.model, {**document, **chosen}, where=file or self.name)
+        return super().invoke(ctx)
+
+
+def flag(name: str, field: FieldInfo) -> click.Option:
+    """The command line option of one field; None means: not given."""
+    words = name.replace("_", "-")
+    kind, shape = _kind(field.annotation)
+    switch = f"--{words}/--no-{words}" if kind is click.BOOL else f"--{words}"
+    return click.Option([switch, PREFIX + name], type=kind, default=None, help=_help(field), **shape)
+
+
+def _help(field: FieldInfo) -> str:
+    default = "required" if field.is_required() else f"default: {field.get_default(call_default_factory=True)}"
+    return f"{field.description or ''}  [{default}]".strip()
+
+
+def _kind(annotation: Any) -> tuple[click.ParamType[Any], dict[str, Any]]:
+    """The click type of an annotation, and whether it takes several values."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType) and type(None) in inner and len(inner) == 2:
+        return _kind(next(a for a in inner if a is not type(None)))
+    if origin is Literal and all(isinstance(a, str) for a in inner):
+        return click.Choice(inner), {}
+    if origin is tuple and Ellipsis not in inner and len(set(inner)) == 1:
+        return _kind(inner[0])[0], {"nargs": len(inner)}
+    if origin in (tuple, list, Sequence):
+        return _kind(inner[0])[0], {"multiple": True}
+    return {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.STRING}.get(
+        annotation, _Json()
+    ), {}
+
+
+class _Json(click.ParamType[Any]):
+    name = "json"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            return value  # a bare word is a text; the options class says if that is wrong
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and one line of help, and imports one when it is called.
+
+    A command is an address `package.module:name`, or `package.module:list` of commands to look the name up in.
+    """
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.lazy:
+            return None
+        found = imported(self.lazy[name][0])
+        command = found if isinstance(found, click.Command) else next(c for c in found if c.name == name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self.lazy.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DlpkError as error:
+            if ctx.params.get("debug"):
+                raise
+            console.end(ctx.obj, error)
+            ctx.exit(1)

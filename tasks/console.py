@@ -1,0 +1,144 @@
+"""What a person, or the program that started us, sees of a verb: progress while it runs, one record when it is done."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, TextIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from registry.errors import DlpkError
+from tasks.progress import Epoch, Progress
+
+Listener = Callable[[Progress | Epoch], None]
+
+
+@contextmanager
+def watching(program: "JsonLines | None" = None) -> Iterator[Listener]:
+    """Progress bars on a terminal, a line now and then where stderr is a file or a pipe, JSON for a program."""
+    if program:
+        yield program
+        return
+    console = errors()
+    if not console.is_terminal:
+        yield Lines(lambda line: click.echo(line, err=True))
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Bars(*columns, TextColumn("[dim]{task.fields[note]}"), console=console) as bars:
+        yield _Drawn(bars)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else task.fields["unit"], style="cyan")
+
+
+class _Drawn:
+    """One bar for each step; an epoch becomes a line above the bars."""
+
+    def __init__(self, bars: Bars) -> None:
+        self.bars, self.tasks = bars, dict[str, TaskID]()
+
+    def __call__(self, event: Progress | Epoch) -> None:
+        if isinstance(event, Epoch):
+            self.bars.console.print(epoch_line(event), highlight=False)
+            return
+        if event.step not in self.tasks:
+            self.tasks[event.step] = self.bars.add_task(event.step, total=None, unit=event.unit, note="")
+        task, note = self.tasks[event.step], event.note
+        self.bars.update(task, completed=event.done, total=event.total, unit=event.unit, note=note)
+
+
+class Lines:
+    """Says a line for each epoch, and at each quarter of a step."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.quarters = say, dict[str, int]()
+
+    def __call__(self, event: Progress | Epoch) -> None:
+        if isinstance(event, Epoch):
+            self.say(epoch_line(event))
+            return
+        quarter = 4 * event.done // event.total if event.total else 0
+        if self.quarters.get(event.step) != quarter:
+            self.quarters[event.step] = quarter
+            self.say(f"{event.step}: {event.done} of {event.total} {event.unit}  {event.note}".rstrip())
+
+
+def epoch_line(epoch: Epoch) -> str:
+    metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in epoch.metrics.items())
+    return f"epoch {epoch.number + 1} of {epoch.total} ({epoch.seconds:.0f} s): {metrics}"
+
+
+def show(record: Mapping[str, Any]) -> None:
+    """One record on stdout: a table for people, JSON for pipes."""
+    if not sys.stdout.isatty():
+        click.echo(json.dumps(record, indent=2, default=str))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in record.items():
+        table.add_row(f"[bold]{name}", _text(value))
+    Console().print(table)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name} {_text(entry)}" for name, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def end(program: "JsonLines | None", outcome: Mapping[str, Any] | DlpkError) -> None:
+    """Hand the record or the error to whoever listens: the program that started us, or a person."""
+    if isinstance(outcome, DlpkError):
+        if program:
+            program.write("error", {"type": type(outcome).__name__, "message": str(outcome)})
+        else:
+            tell(outcome)
+    elif program:
+        program.write("result", outcome)
+    else:
+        show(outcome)
+
+
+def errors() -> Console:
+    """stderr, where everything goes that is not the record; lines are never folded."""
+    return Console(stderr=True, soft_wrap=True)
+
+
+def tell(error: DlpkError) -> None:
+    """The error as one clear line on stderr, red on a terminal."""
+    errors().print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False)
+
+
+class JsonLines:
+    """The other end of `flows.child`: one JSON object a line; whatever else prints to stdout goes to stderr."""
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self.stream: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def __call__(self, event: Progress | Epoch) -> None:
+        self.write("progress" if isinstance(event, Progress) else "epoch", asdict(event))
+
+    def write(self, kind: str, value: Any) -> None:
+        self.stream.write(json.dumps({kind: value}, default=str) + "\n")
+        self.stream.flush()
+
+
+def event_of(line: Mapping[str, Any]) -> Progress | Epoch | None:
+    """The event that a line of JsonLines tells of; None when it tells of the end."""
+    if "progress" in line:
+        return Progress(**line["progress"])
+    return Epoch(**line["epoch"]) if "epoch" in line else None

@@ -1,0 +1,98 @@
+"""Detect Objects Using Deep Learning: a model and imagery in, features out (ArcGIS formats F.4).
+
+The raster function of the model finds objects block by block; here they get map coordinates, the copies that two blocks
+found are merged, and the layer is written with the name, version and digest of the model that made it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pydantic import Field
+
+from registry.dlpk import ModelFolder
+from registry.errors import ImageryError
+from tasks.feature_sets import Detection
+from tasks.host import RasterFunction
+from tasks.imagery import Imagery
+from tasks.inference import InferenceOptions, ModelSource, blocks, check_tool, count_blocks, open_working_grid
+from tasks.overlap import keep_best
+from tasks.progress import OnProgress, Progress, ignore
+from tasks.results import driver_of, write_features
+
+
+class DetectOptions(InferenceOptions):
+    """The dials of Detect Objects."""
+
+    run_nms: bool = Field(True, description="remove copies of an object, e.g. those that two neighbouring tiles found")
+    max_overlap_ratio: float = Field(
+        0.3, ge=0, le=1, description="shared by united area of two features of a class above which the weaker one goes"
+    )  # ArcGIS's own default 0 removes every crown or house that touches a likelier one
+
+
+def detect_objects(
+    model: ModelFolder,
+    imagery: Path,
+    out: Path,
+    options: DetectOptions,
+    *,
+    source: ModelSource | None = None,
+    on_progress: OnProgress = ignore,
+) -> Path:
+    """Find the objects of a model in a raster; write them to `out` (.gpkg, .geojson, .shp, .fgb or .parquet).
+
+    Polygons in the raster's CRS with Class, Value, Confidence (0-100) and the model. An existing `out` is replaced, and
+    only by a whole result. Raises ImageryError for a raster without CRS or without the model's bands, OptionsError for
+    a model or an argument that does not fit, RasterFunctionError when the model fails.
+    """
+    check_tool(model, "detect-objects")
+    driver_of(out)
+    function = RasterFunction.load(model, device=options.device, arguments=options.arguments)
+    with open_working_grid(imagery, model.emd, options.cell_size) as image:
+        if image.crs is None:
+            do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
+            raise ImageryError("has no coordinate system, so features would lie nowhere", where=imagery, do=do)
+        found, polygons = _find(function, image, on_progress)
+        crs = image.crs
+    kept = np.ones(len(found), dtype=bool)
+    if options.run_nms and found:
+        confidences = np.array([d.confidence for d in found])
+        kept = keep_best(polygons, confidences, np.array([d.class_name for d in found]), options.max_overlap_ratio)
+    source = source or ModelSource.of(model)
+    columns = _columns([d for d, stays in zip(found, kept, strict=True) if stays], source)
+    return write_features(out, polygons[kept], columns, crs, source.tags())
+
+
+def _find(
+    function: RasterFunction, image: Imagery, on_progress: OnProgress
+) -> tuple[list[Detection], NDArray[np.object_]]:
+    """All detections of all blocks, and their polygons in map coordinates."""
+    found: list[Detection] = []
+    polygons: list[shapely.Polygon] = []
+    total = count_blocks(image, function.configuration)
+    for done, (col, row, block) in enumerate(blocks(image, function.configuration), 1):
+        if block.valid.any():
+            here = function.vectorize(block.pixels, block.valid, at=(col, row))
+            found += here
+            polygons += (_on_map(detection, col, row, image) for detection in here)
+        on_progress(Progress("detect objects", done, total, "tiles", f"{len(found)} found"))
+    return found, np.array(polygons, dtype=object)
+
+
+def _on_map(detection: Detection, col: int, row: int, image: Imagery) -> shapely.Polygon:
+    grid = image.transform
+    rings = [[grid @ (col + x, row + y) for x, y in ring] for ring in detection.rings]
+    return shapely.Polygon(rings[0], rings[1:])
+
+
+def _columns(found: Sequence[Detection], source: ModelSource) -> dict[str, NDArray[np.generic]]:
+    columns: dict[str, NDArray[np.generic]] = {
+        "Class": np.array([d.class_name for d in found], dtype=object),
+        "Confidence": np.array([d.confidence for d in found], dtype=np.float64),
+    }
+    if all(d.value is not None for d in found):  # also where nothing was found: the same schema
+        columns["Value"] = np.array([d.value for d in found], dtype=np.int32)
+    made_by = {"Model": source.name, "ModelVersion": source.version, "ModelSHA256": source.sha256[:12]}
+    return columns | {name: np.full(len(found), text, dtype=object) for name, text in made_by.items()}

@@ -1,0 +1,60 @@
+"""Esri feature sets, as raster functions answer them, read into detections (ArcGIS formats E.7)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from registry.emd import ClassLabel
+
+Ring = tuple[tuple[float, float], ...]
+NAMES = ("class", "classname", "label", "name")  # the spellings in use, most specific first
+VALUES = ("value", "classvalue", "class_value")
+CONFIDENCES = ("confidence", "score", "scores")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object. Rings are not closed; x, y are pixels from the upper left corner of the unpadded block, y down."""
+
+    class_name: str
+    value: int | None  # the class Value, where the function or the definition tells
+    confidence: float  # 0-100 from our functions; some foreign ones speak 0-1, it stays as given
+    rings: tuple[Ring, ...]  # the first is the outline, the others are holes
+
+
+def read_detections(answer: str | Mapping[str, Any], classes: Sequence[ClassLabel]) -> list[Detection]:
+    """The features with an outline. Raises ValueError when the answer is no feature set."""
+    document = json.loads(answer) if isinstance(answer, str) else answer
+    if not isinstance(document, Mapping) or not isinstance(document.get("features"), list):
+        raise ValueError("output_vectors: expected an Esri feature set with a list of features")  # noqa: TRY004
+    found = (_detection(feature, classes) for feature in document["features"])
+    return [detection for detection in found if detection is not None]
+
+
+def _detection(feature: Mapping[str, Any], classes: Sequence[ClassLabel]) -> Detection | None:
+    rings = tuple(filter(None, map(_ring, (feature.get("geometry") or {}).get("rings", ()))))
+    if not rings:
+        return None
+    attributes = {str(key).lower(): value for key, value in (feature.get("attributes") or {}).items()}
+    name, value = _first(attributes, NAMES), _first(attributes, VALUES)
+    if value is None and str(name).lstrip("-").isdecimal() and name not in {c.name for c in classes}:
+        value, name = name, None  # Class holds the Value
+    value = None if value is None else int(float(value))
+    if value is None:
+        value = next((c.value for c in classes if c.name == name), None)
+    if name is None:
+        name = next((c.name for c in classes if c.value == value), "" if value is None else str(value))
+    confidence = float(str(_first(attributes, CONFIDENCES) or 0).replace(",", "."))
+    return Detection(str(name), value, confidence, rings)
+
+
+def _ring(points: Sequence[Sequence[float]]) -> Ring:
+    """At least three points, the closing one left out; else ()."""
+    ring = tuple((float(p[0]), float(p[1])) for p in points)
+    ring = ring[:-1] if len(ring) > 1 and ring[0] == ring[-1] else ring
+    return ring if len(ring) >= 3 else ()
+
+
+def _first(attributes: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((attributes[name] for name in names if attributes.get(name) is not None), None)

@@ -1,0 +1,209 @@
+"""What the raster functions share: the model definition, the arguments, mini tiles, the network. It travels, too.
+
+The host hands over a super tile: several mini tiles of the model's size S at once, each S - 2 * padding further. The
+core of a mini tile is what is left without its padding; the cores cover the unpadded block without gap or overlap.
+
+    |<-padding->|<--- core 0 --->|<--- core 1 --->|<-padding->|        two mini tiles of size S = core + 2 * padding
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Iterator
+
+import numpy as np
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, Any]
+
+TRUE = {"true", "1", "t", "y", "yes"}
+INHERIT = 2 | 4 | 8  # NoData; dimensions, reference and cell size; resampling (ArcGIS formats E.5)
+
+
+class Model:
+    """A model definition and the network that it names.
+
+    `model` is the path of an .emd or its JSON text, which then lies in `home`, the folder of the raster function.
+    `device`: -1 CPU, -2 the GPU with most free memory or else the CPU, 0 and above that GPU.
+    """
+
+    def __init__(self, model: str, device: object, home: Path) -> None:
+        self.document, self.folder = _open(model, home)
+        self.device = -1 if device in (None, "") else int(number(device))
+        self.size = int(self.document["ImageHeight"])
+        self.classes = list(self.document["Classes"])
+        self.statistics = list(self.document.get("AllTilesStats") or [])
+        self.bands = tuple(self.document.get("ExtractBands") or range(len(self.statistics)))
+        self._network: Any = None
+        self._torch: Any = None
+        self._place: Any = None
+
+    def normalise(self, pixels: Array, mask: Array) -> Array:
+        """(bands, rows, cols) sensor values -> float32 (x - Mean) / StdDev, 0 where the mask is 0."""
+        if not self.statistics:
+            raise ValueError("AllTilesStats: is missing in the model definition, so pixels cannot be normalised")
+        names = [s.get("BandName") for s in self.statistics]
+        chosen = [self.statistics[names.index(b) if isinstance(b, str) else b] for b in self.bands]
+        if len(pixels) != len(chosen):
+            raise ValueError("raster_pixels: expected %d bands, got %d" % (len(chosen), len(pixels)))
+        mean = np.array([s["Mean"] for s in chosen], np.float32)[:, None, None]
+        deviation = np.array([s["StdDev"] or 1 for s in chosen], np.float32)[:, None, None]
+        images = (pixels.astype(np.float32) - mean) / deviation
+        images[mask == 0] = 0
+        return images
+
+    def batches(
+        self, pixels: Array, mask: Array, padding: int, batch_size: int
+    ) -> Iterator[tuple[list[tuple[int, int]], Array]]:
+        """Cut a padded block into mini tiles: yields [(row, col), ...] and (n, bands, S, S) float32, n <= batch_size.
+
+        (row, col) is where the core begins in the unpadded block. Mini tiles without one valid pixel are left out.
+        """
+        images = self.normalise(pixels, mask)
+        rows, cols = images.shape[1:]
+        step = self.size - 2 * padding
+        corners = [(r, c) for r in range(0, rows - 2 * padding, step) for c in range(0, cols - 2 * padding, step)]
+        corners = [(r, c) for r, c in corners if mask[:, r : r + self.size, c : c + self.size].any()]
+        for i in range(0, len(corners), batch_size):
+            chosen = corners[i : i + batch_size]
+            tiles = np.zeros((len(chosen), len(images), self.size, self.size), np.float32)
+            for tile, (r, c) in zip(tiles, chosen):
+                part = images[:, r : r + self.size, c : c + self.size]
+                tile[:, : part.shape[1], : part.shape[2]] = part
+            yield chosen, tiles
+
+    def run(self, tiles: Array, finish: Callable[[Any], Any]) -> Any:
+        """finish(network(tiles)) without gradients; the first call loads torch, the network and its weights."""
+        if self._network is None:
+            self._load()
+        with self._torch.inference_mode():
+            return finish(self._network(self._torch.from_numpy(tiles).to(self._place)))
+
+    def _load(self) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            do = "in ArcGIS install the Deep Learning Libraries, elsewhere run `pip install torch`"
+            raise ImportError("this model needs PyTorch; " + do) from error
+        configuration = self.document["ModelConfiguration"]
+        name = configuration["Name"] if isinstance(configuration, dict) else configuration
+        module = importlib.import_module("." + name, __package__)
+        options = self.document.get("NetworkOptions") or {}
+        network = module.build(bands=len(self.bands), classes=len(self.classes), **options)
+        weights = self.folder / self.document["ModelFile"].replace("\\", "/")
+        network.load_state_dict(torch.load(str(weights), map_location="cpu", weights_only=True))
+        self._torch, self._place = torch, place(torch, self.device)
+        self._network = network.eval().to(self._place)
+
+
+def place(torch: Any, device: int) -> Any:
+    """The torch device behind ArcGIS's device number."""
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == -1 or (device == -2 and not count):
+        return torch.device("cpu")
+    if device == -2:
+        device = max(range(count), key=lambda i: torch.cuda.mem_get_info(i)[0])
+    if not 0 <= device < count:
+        raise ValueError("device: expected -1 (CPU), -2 (any) or a GPU below %d, got %d" % (count, device))
+    torch.cuda.set_device(device)
+    return torch.device("cuda", device)
+
+
+def number(value: object) -> float:
+    """A float of a number or of a text in any locale: 0.5, "0.5" and "0,5" are equal."""
+    return float(str(value).replace(",", "."))
+
+
+def truth(value: object) -> bool:
+    """True of True, "True", "1", "yes" ... in any case (ArcGIS formats E.5)."""
+    return str(value).strip().lower() in TRUE
+
+
+def rectangle(batch: int) -> tuple[int, int]:
+    """(rows, cols) of the mini tiles in a super tile (ArcGIS formats E.5)."""
+    high = int(math.sqrt(batch) + 0.5)
+    wide = int(batch / high)
+    while high * wide > batch:
+        high, wide = (high - 1, wide) if high > wide else (high, wide - 1)
+    if (high + 1) * wide <= batch:
+        high += 1
+    if high * (wide + 1) <= batch:
+        wide += 1
+    high, wide = min(high, wide), max(high, wide)
+    return (high, wide) if high * wide == batch and (high > 1 or batch < 3) else (batch, 1)  # 3 is (3, 1) there
+
+
+def configuration(model: Model, padding: int, batch_size: int) -> dict[str, Any]:
+    """What getConfiguration answers. Raises ValueError when a tile would be nothing but padding."""
+    if not 0 <= 2 * padding < model.size:
+        raise ValueError("padding: expected 0 to %d, got %d" % ((model.size - 1) // 2, padding))
+    if batch_size < 1:
+        raise ValueError("batch_size: expected 1 or more, got %d" % batch_size)
+    rows, cols = rectangle(batch_size)
+    step = model.size - 2 * padding
+    return {
+        "extractBands": model.bands,
+        "padding": padding,
+        "tx": step * cols,
+        "ty": step * rows,
+        "fixedTileSize": 1,
+        "inputMask": True,
+        "inheritProperties": INHERIT,
+    }
+
+
+def parameter(name: str, kind: str, value: object, title: str, description: str, **more: object) -> dict[str, Any]:
+    """One row of the arguments table."""
+    row: dict[str, Any] = {"name": name, "dataType": kind, "value": value, "required": False, "displayName": title}
+    return dict(row, description=description, **more)
+
+
+def parameters(model: Model | None) -> list[dict[str, Any]]:
+    """The rows that every function of ours has, in ArcGIS's order (ArcGIS formats E.4)."""
+    tile = model.size if model else 256
+    return [
+        parameter("raster", "raster", None, "Raster", "Raster to run the model on", required=True),
+        parameter("model", "string", None, "Model definition", "Path of the .emd, or its text", required=True),
+        parameter("device", "numeric", -1, "Device", "-1 CPU, -2 any free GPU, else the number of the GPU"),
+        parameter("padding", "numeric", tile // 4, "Padding", "Border of a tile whose result is discarded, in pixels"),
+        parameter("batch_size", "numeric", 4, "Batch size", "Tiles that go through the network at once"),
+    ]
+
+
+def answered(rows: list[dict[str, Any]], scalars: dict[str, Any]) -> dict[str, Any]:
+    """The value of every argument: the given one, or the default where none or a blank was given."""
+    values = {row["name"]: row["value"] for row in rows}
+    values.update((name, value) for name, value in scalars.items() if value not in (None, ""))
+    return values
+
+
+def keep_best(boxes: Array, scores: Array, labels: Array, overlap: float) -> Array:
+    """Indexes of the boxes that stay: per label, greedy by score, no IoU with a better one above `overlap`."""
+    order = np.lexsort((boxes[:, 1], boxes[:, 0], -scores)) if len(boxes) else np.zeros(0, int)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept = []
+    while len(order):
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        low = np.maximum(boxes[rest, :2], boxes[best, :2])
+        high = np.minimum(boxes[rest, 2:], boxes[best, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        union = areas[rest] + areas[best] - shared
+        order = rest[(shared <= overlap * union) | (labels[rest] != labels[best])]
+    return np.array(kept, int)
+
+
+def _open(model: str, home: Path) -> tuple[dict[str, Any], Path]:
+    try:
+        return dict(json.loads(Path(model).read_text(encoding="utf-8-sig"))), Path(model).resolve().parent
+    except OSError:
+        pass  # no file, or a name that no system allows: then it is the text itself
+    try:
+        return dict(json.loads(model)), home
+    except ValueError as error:
+        raise ValueError("Invalid model argument: neither the path of an .emd nor its text") from error

@@ -1,0 +1,156 @@
+"""Results on disk: features in any vector format, class rasters as cloud optimised GeoTIFF. Whole or not at all."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import geopandas
+import numpy as np
+import pyogrio
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+
+from registry.emd import ClassLabel
+from registry.errors import DlpkError, OptionsError, StoreError
+from registry.files import atomic, part_of, sweep_parts, write_text
+from tasks.imagery import Imagery
+
+DRIVERS = {
+    ".gpkg": "GPKG",
+    ".geojson": "GeoJSON",
+    ".shp": "ESRI Shapefile",
+    ".fgb": "FlatGeobuf",
+    ".parquet": "Parquet",
+}
+SHORT = {"ModelVersion": "ModelVer", "ModelSHA256": "ModelSHA"}  # a Shapefile's names have ten letters
+PIXEL_TYPES = ("uint8", "uint16", "int16", "int32")
+TILE = 512  # pixels, side of a tile inside the GeoTIFF
+
+
+@contextmanager
+def workshop(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out`; when the block ends well its files move beside `out`, the one named so last.
+
+    Whatever a full disk makes GDAL raise becomes a StoreError, and nothing is left behind.
+    """
+    folder = part_of(out)
+    try:
+        folder.mkdir(parents=True)
+        sweep_parts(out)
+        yield folder
+        for file in sorted(folder.iterdir(), key=lambda file: (file.name == out.name, file.name)):
+            with atomic(out.with_name(file.name)) as part:
+                file.replace(part)
+    except (OSError, RasterioError, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
+        if isinstance(error, DlpkError):
+            raise
+        do = "free some space or choose another place, then run the same command again"
+        raise StoreError(f"cannot be written ({error})", where=out, do=do) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def driver_of(out: Path) -> str:
+    """The vector driver behind a suffix. Raises OptionsError with the list of suffixes."""
+    if out.suffix.lower() not in DRIVERS:
+        raise OptionsError(
+            f"expected {', '.join(DRIVERS)}", where=out, got=out.suffix, do="choose one of these suffixes"
+        )
+    return DRIVERS[out.suffix.lower()]
+
+
+def write_features(
+    out: Path, polygons: NDArray[Any], columns: Mapping[str, NDArray[Any]], crs: CRS, metadata: Mapping[str, str]
+) -> Path:
+    """Polygons in `crs` with their columns; no rows give an empty layer. A GeoPackage holds `metadata`, too."""
+    driver = driver_of(out)
+    table = geopandas.GeoDataFrame(dict(columns), geometry=polygons, crs=crs.to_wkt())
+    with workshop(out) as folder:
+        if driver == "Parquet":
+            table.to_parquet(folder / out.name)
+        else:
+            table = table.rename(columns=SHORT) if driver == "ESRI Shapefile" else table
+            extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
+            target = {"layer": out.stem, "driver": driver, "geometry_type": "Polygon"}
+            pyogrio.write_dataframe(table, folder / out.name, **target, **extra)
+    return out
+
+
+def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, float]:
+    """numpy type of a class raster and its nodata value: the smallest type with room for 0, the classes and nodata.
+
+    0 is real background, so nodata is the highest number that no class has. Floating output stays float32, nodata NaN.
+    """
+    if np.dtype(function_type).kind == "f":
+        return "float32", float("nan")
+    used = {0, *(c.value for c in classes)}
+    for name in PIXEL_TYPES:
+        limits = np.iinfo(name)
+        if limits.min <= min(used) and max(used) <= limits.max and len(used) < limits.max - limits.min:
+            free = next(v for v in range(limits.max, limits.min, -1) if v not in used)
+            return name, float(free)
+    raise OptionsError("expected class values within 32 bits", where="Classes", got=max(used), do="recode the classes")
+
+
+@contextmanager
+def class_raster(
+    out: Path,
+    image: Imagery,
+    *,
+    bands: int,
+    kind: tuple[str, float],
+    classes: Sequence[ClassLabel],
+    tags: Mapping[str, str],
+) -> Iterator[rasterio.io.DatasetWriter]:
+    """A raster on the grid of `image` to write windows into; it becomes a cloud optimised GeoTIFF when the block ends.
+
+    Unwritten windows are nodata. Colours, names and attribute table (`<out>.aux.xml`) are those of the classes.
+    """
+    if out.suffix.lower() not in {".tif", ".tiff"}:
+        raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
+    dtype, nodata = kind
+    profile = {"driver": "GTiff", "width": image.width, "height": image.height, "count": bands, "dtype": dtype}
+    profile |= {"crs": image.crs, "transform": image.transform, "nodata": nodata, "tiled": True, "compress": "deflate"}
+    profile |= {"blockxsize": TILE, "blockysize": TILE, "zlevel": 1, "sparse_ok": True, "bigtiff": "if_safer"}
+    with workshop(out) as folder:
+        draft = folder / "draft.tif"
+        with rasterio.open(draft, "w", **profile) as raster:
+            raster.update_tags(**tags)
+            if dtype in {"uint8", "uint16"} and bands == 1:
+                raster.write_colormap(1, {c.value: c.color for c in classes if min(c.color) >= 0})
+            yield raster
+        settings = {"compress": "deflate", "blocksize": TILE, "overview_resampling": "mode", "bigtiff": "if_safer"}
+        rasterio.shutil.copy(draft, folder / out.name, driver="COG", num_threads=2, **settings)
+        draft.unlink()
+        if bands == 1 and np.dtype(dtype).kind != "f":
+            write_text(folder / f"{out.name}.aux.xml", attribute_table(classes))
+
+
+def attribute_table(classes: Sequence[ClassLabel]) -> str:
+    """GDAL's .aux.xml: category names, and the attribute table Value, Class, Red, Green, Blue (ArcGIS formats F.4)."""
+    root = ET.Element("PAMDataset")
+    band = ET.SubElement(root, "PAMRasterBand", band="1")
+    if all(0 <= c.value <= 255 for c in classes):
+        names = {c.value: c.name for c in classes}
+        categories = ET.SubElement(band, "CategoryNames")
+        for value in range(max(names, default=0) + 1):
+            ET.SubElement(categories, "Category").text = names.get(value, "")
+    table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
+    # GDAL's codes: type 0 whole number, 2 text; usage 5 value, 2 name, 6 red, 7 green, 8 blue
+    columns = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
+    for i, (name, kind, usage) in enumerate(columns):
+        column = ET.SubElement(table, "FieldDefn", index=str(i))
+        for tag, text in (("Name", name), ("Type", kind), ("Usage", usage)):
+            ET.SubElement(column, tag).text = str(text)
+    for i, label in enumerate(classes):
+        row = ET.SubElement(table, "Row", index=str(i))
+        for cell in (label.value, label.name, *(max(0, c) for c in label.color)):
+            ET.SubElement(row, "F").text = str(cell)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"

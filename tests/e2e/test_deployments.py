@@ -1,0 +1,126 @@
+"""prefect.yaml on a real server: deployed, triggered over HTTP, run by a process worker, scheduled."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.prefect_server import Prefect, prefect_server, until, worker
+from tests.scenes import roofs
+from tests.servers import postgres
+
+pytestmark = pytest.mark.slow
+CHECKOUT = Path(__file__).parents[2]
+TINY = {  # the smallest networks that the chain can carry
+    "detector": ("PASCAL_VOC_rectangles", "ObjectDetection", {"backbone_model": "mobilenet_v3_small"}),
+    "segmenter": ("Classified_Tiles", "ImageClassification", {"backbone_model": "resnet18"}),
+}
+
+
+def recipe(folder: Path, kind: str) -> dict[str, Any]:
+    """One epoch over a few chips of the small scene, from scratch."""
+    imagery, labels = roofs(folder)
+    metadata_format, _, network = TINY[kind]
+    train = {"max_epochs": 1, "pretrained_weights": "none", "batch_size": 2, "freeze_model": False, **network}
+    return {
+        "name": "roofs",
+        "imagery": str(imagery),
+        "labels": str(labels),
+        "export": {"metadata_format": metadata_format, "tile_size": 96, "stride": 96},
+        "train": train,
+    }
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def prefect(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+    """A server with prefect.yaml deployed, and a worker."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DLPK_HOME", str(folder / "home"))
+        database = ""
+        if request.param == "postgres":
+            database = stack.enter_context(postgres("prefect")).uri("prefect", "postgresql+asyncpg")
+        server = stack.enter_context(prefect_server(folder, database))
+        dlpk(server, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
+        stack.enter_context(worker(server, folder))
+        yield server
+
+
+def dlpk(prefect: Prefect, *arguments: str) -> str:
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    environment = {**os.environ, **prefect.environment}
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr + done.stdout
+    return done.stdout
+
+
+def test_both_deployments_run_when_triggered_over_http(
+    prefect: Prefect, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from registry import catalog
+
+    kind = "detector" if "sqlite" in request.node.name else "segmenter"
+    deployment = prefect.get("/deployments/name/retrain/retrain")
+    started = prefect.post(
+        f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"recipe": recipe(tmp_path, kind)}}
+    )
+    run = prefect.ended(started["id"])
+    assert "COMPLETED" == run["state_type"], prefect.log(run["id"])
+
+    monkeypatch.setenv("DLPK_HOME", str(Path(prefect.environment["PREFECT_HOME"]).parent / "home"))
+    version = catalog.find_version("roofs@champion")
+    assert ("roofs@1", TINY[kind][1]) == (version.ref, version.model_type)
+    artifacts = prefect.artifacts(run["id"])
+    report = next(a for a in artifacts if a["key"] == "retrain-roofs")
+    assert version.uri in report["data"]
+    assert "roofs@1 is champion: there is no champion yet" in report["data"]
+    assert {"retrain-roofs", "retrain-roofs-table", None} == {a["key"] for a in artifacts}
+
+    out = tmp_path / f"found{'.gpkg' if kind == 'detector' else '.tif'}"
+    flags = ["-p", "model=roofs@champion", "-p", f"imagery={tmp_path / 'town.tif'}", "-p", f"out={out}"]
+    told = json.loads(dlpk(prefect, "run", "infer", *flags, "--wait"))
+    assert "Completed" == told["state"], prefect.log(told["id"])
+    assert out.is_file()
+    page = next(a for a in prefect.artifacts(told["id"]) if a["key"] == "infer-roofs")
+    assert version.sha256[:12] in page["data"]
+    assert str(out) in page["data"]
+
+
+def test_the_calendar_of_a_deployment_becomes_scheduled_runs(prefect: Prefect) -> None:
+    """The scheduler is silent when SQLAlchemy is too new for it: no error, and no run, ever."""
+    for name in ("retrain/retrain", "infer/infer"):
+        deployment = prefect.get(f"/deployments/name/{name}")
+        asked = {
+            "deployments": {"id": {"any_": [deployment["id"]]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+        runs = until(lambda asked=asked: prefect.post("/flow_runs/filter", asked), 120)  # type: ignore[misc]
+        assert all(run["auto_scheduled"] for run in runs)
+
+
+def test_deploying_again_changes_nothing(prefect: Prefect) -> None:
+    before = prefect.post("/work_pools/filter", {}), prefect.post("/automations/filter", {})
+    dlpk(prefect, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
+    after = prefect.post("/work_pools/filter", {}), prefect.post("/automations/filter", {})
+    assert [sorted(p["name"] for p in found) for found in before] == [sorted(p["name"] for p in f) for f in after]
+
+
+def test_wrong_parameters_are_refused_before_anything_runs(prefect: Prefect) -> None:
+    command = [sys.executable, "-m", "flows.cli", "run", "retrain", "-p", "recipe.train.max_epochs=0"]
+    environment = {**os.environ, **prefect.environment}
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert 1 == done.returncode
+    assert "Traceback" not in done.stderr
+    assert "max_epochs" in done.stderr
+
+
+def test_the_server_can_be_imported() -> None:
+    """A newer fastapi breaks it; flows would only say that a process exited."""
+    code = "import prefect.server.api.server"
+    assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode

@@ -1,0 +1,85 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.recipe import Recipe, rasters
+from registry.errors import NotFound, OptionsError
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """A recipe beside its data."""
+    for name in ("town.tif", "roofs.shp", "roofs.dbf"):
+        (tmp_path / name).write_text("data")
+    return change(tmp_path / "recipe.yaml", name="roofs", imagery="town.tif", labels="roofs.shp")
+
+
+def change(file: Path, **entries: Any) -> Path:
+    document = yaml.safe_load(file.read_text()) if file.exists() else {}
+    file.write_text(yaml.safe_dump({**document, **entries}))
+    return file
+
+
+def test_relative_paths_start_at_the_recipe(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    recipe = Recipe.read(written)
+    assert (str(written.parent / "town.tif"),) == rasters(recipe.imagery)
+    assert str(written.parent / "roofs.shp") == recipe.labels
+
+
+def test_the_paths_of_the_evaluation_scene_do_so_too(written: Path) -> None:
+    recipe = Recipe.read(change(written, evaluation={"imagery": ["a.tif", "b.tif"], "labels": "c.gpkg"}))
+    assert recipe.evaluation
+    assert tuple(str(written.parent / name) for name in ("a.tif", "b.tif")) == recipe.evaluation.imagery
+
+
+def test_remote_imagery_keeps_its_address(written: Path) -> None:
+    assert "s3://bucket/town.tif" == Recipe.read(change(written, imagery="s3://bucket/town.tif")).imagery
+
+
+def test_the_same_recipe_and_files_have_the_same_digest(written: Path) -> None:
+    assert Recipe.read(written).digest() == Recipe.read(written).digest()
+
+
+@pytest.mark.parametrize("name", ["town.tif", "roofs.shp", "roofs.dbf"])
+def test_a_changed_file_has_another_digest(written: Path, name: str) -> None:
+    before = Recipe.read(written).digest()
+    (written.parent / name).write_text("other data")
+    assert before != Recipe.read(written).digest()
+
+
+def test_a_changed_option_has_another_digest(written: Path) -> None:
+    before = Recipe.read(written).digest()
+    assert before != Recipe.read(change(written, train={"max_epochs": 3})).digest()
+
+
+def test_a_missing_file_is_told_before_anything_runs(written: Path) -> None:
+    with pytest.raises(NotFound, match="nowhere.tif: there is no such file; correct the path in the recipe"):
+        Recipe.read(change(written, imagery="nowhere.tif")).digest()
+
+
+def test_a_wrong_entry_is_told_with_its_place(written: Path) -> None:
+    with pytest.raises(OptionsError) as told:
+        Recipe.read(change(written, train={"max_epochs": 0}, expotr={}))
+    assert "train.max_epochs: Input should be greater than or equal to 1, got 0" in str(told.value)
+    assert "expotr: Extra inputs are not permitted" in str(told.value)
+
+
+def test_several_rasters_cannot_be_divided(written: Path) -> None:
+    with pytest.raises(OptionsError, match="several rasters need an evaluation scene"):
+        Recipe.read(change(written, imagery=["a.tif", "b.tif"]))
+
+
+@pytest.mark.parametrize("text", ["- a list", "a: [", "just words"])
+def test_what_is_no_recipe_is_told(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(OptionsError, match="recipe.yaml"):
+        Recipe.read(file)
+
+
+def test_no_recipe_at_all_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="there is no such recipe"):
+        Recipe.read(tmp_path / "recipe.yaml")

@@ -1,0 +1,58 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State, StateType
+
+from flows import steps
+from flows.listening import run_tags
+from flows.recipe import HoldOut, LabelledScene, Recipe
+from registry.errors import LabelError, StoreError
+from tasks.export import ExportOptions
+from tests.scenes import roofs
+
+
+def failed(error: BaseException) -> State[Any]:
+    return State(type=StateType.FAILED, data=error)
+
+
+def test_outside_of_a_flow_run_a_step_is_a_plain_call() -> None:
+    def double(number: int) -> int:
+        """Twice as much."""
+        return 2 * number
+
+    call = steps.step(double, hours=1, retries=3)
+    assert 6 == call(3)
+    assert "double" == call.__name__
+    assert {} == run_tags()
+
+
+@pytest.mark.parametrize(("error", "heals"), [(StoreError("silent"), True), (LabelError("wrong"), False)])
+def test_only_what_may_heal_is_tried_again(error: Exception, heals: bool) -> None:
+    assert heals == steps._may_heal(None, None, failed(error))
+
+
+def test_the_held_out_part_is_next_to_the_part_that_is_trained_on(tmp_path: Path) -> None:
+    imagery, labels = roofs(tmp_path)
+    hold_out = HoldOut(side="east", share=0.25)
+    recipe = Recipe(name="roofs", imagery=str(imagery), labels=str(labels), hold_out=hold_out)
+    training, held_out = steps.divide(recipe)
+    west, east, south, north = 500_000.0, 500_384.0, 5_499_808.0, 5_500_000.0
+    assert (west, south, east - 96, north) == training.options.extent
+    assert (east - 96, south, east, north) == held_out.options.extent
+
+
+def test_held_out_ground_is_seen_once_and_empty_ground_counts() -> None:
+    scene = LabelledScene(imagery="other.tif", labels="other.gpkg")
+    export = ExportOptions(tile_size=96, stride=32)
+    recipe = Recipe(name="roofs", imagery=("a.tif", "b.tif"), labels="c.gpkg", evaluation=scene, export=export)
+    training, held_out = steps.divide(recipe)
+    assert (32, False) == (training.options.stride, training.options.output_nofeature_tiles)
+    assert (96, True) == (held_out.options.stride, held_out.options.output_nofeature_tiles)
+    assert ("a.tif", "b.tif") == training.scene.imagery
+    assert scene == held_out.scene
+
+
+@pytest.mark.parametrize(("name", "expected"), [("Roofs_2", "roofs-2"), ("land.use--x", "land-use-x")])
+def test_a_key_of_an_artifact_is_small_letters_digits_and_dashes(name: str, expected: str) -> None:
+    assert expected == steps.slug(name)

@@ -1,0 +1,313 @@
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from registry import catalog
+from registry.catalog import Decision, ModelRef, Version, champion, decide, fetch, find, find_version, promote, publish
+from registry.cli import registry_commands
+from registry.errors import Conflict, DlpkError, NotFound, OptionsError, PackageError, StoreError
+from registry.files import sha256
+from registry.settings import settings
+from registry.stores import open_store
+from registry.tracking import connect
+from tests.registry.conftest import make_package
+from tests.servers import Seaweed
+
+Publish = Callable[..., Version]
+
+
+@pytest.fixture
+def published(tmp_path: Path, mlflow_home: Path) -> Publish:
+    """Publish a package of these weights."""
+
+    def do(weights: bytes = b"weights", name: str = "roofs", **scores: float) -> Version:
+        dlpk = make_package(tmp_path / f"{name}-{weights.decode()}", name, weights)
+        return publish(dlpk, scores=scores, data_digest="d1", git_commit="c1")
+
+    assert mlflow_home.is_dir()
+    return do
+
+
+# -- references --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "ref"),
+    [
+        ("trees", ModelRef("trees")),
+        ("trees@3", ModelRef("trees", number=3)),
+        (" trees@champion ", ModelRef("trees", alias="champion")),
+        ("tree-tops_2.1@challenger", ModelRef("tree-tops_2.1", alias="challenger")),
+    ],
+)
+def test_a_reference_is_a_name_and_a_number_or_an_alias(text: str, ref: ModelRef) -> None:
+    assert ref == ModelRef.parse(text)
+    assert text.strip() == str(ref)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "@3", "trees@", "a/b", "a:b", "..", ".a", "trees@@3", "latest", "x" * 200, "trees@v3"]
+)
+def test_a_reference_that_means_nothing_is_told_with_the_right_form(text: str) -> None:
+    with pytest.raises(OptionsError, match="use letters|write NAME|use a word"):
+        ModelRef.parse(text)
+
+
+# -- publishing --------------------------------------------------------------------------------------------------------
+def test_a_published_package_is_a_whole_version(published: Publish) -> None:
+    version = published(AP50=0.61, loss=float("nan"))
+    assert ("roofs@1", ("challenger",), {"AP50": 0.61}) == (version.ref, version.aliases, version.scores)
+    assert f"{settings().store}/roofs/{version.sha256}/roofs.dlpk" == version.uri
+    assert ("ImageClassification", ("roof", "pond"), ("Red", "Green", "Blue")) == (
+        version.model_type,
+        version.classes,
+        version.bands,
+    )
+    assert (0.5, 64, "PyTorch", "unet") == (
+        version.cell_size,
+        version.tile_size,
+        version.framework,
+        version.model_configuration,
+    )
+    assert ("d1", "c1", None) == (version.data_digest, version.git_commit, version.run_id)
+    assert json.loads(json.dumps(version.document()))["ref"] == "roofs@1"
+
+
+def test_the_manifest_names_every_member(published: Publish) -> None:
+    version = published()
+    manifest = json.loads(open_store(settings().store).get_bytes(f"roofs/{version.sha256}/manifest.json"))
+    assert (version.sha256, version.size, "c1") == (manifest["sha256"], manifest["size"], manifest["git_commit"])
+    assert 6 == len(manifest["members"])
+
+
+def test_the_same_bytes_are_the_same_version(published: Publish, tmp_path: Path) -> None:
+    first = published(AP50=0.5)
+    again = publish(make_package(tmp_path / "again"), scores={"AP50": 0.9}, data_digest="d2", git_commit="c2")
+    assert first == again
+    assert 1 == len(catalog.versions("roofs"))
+
+
+def test_the_newest_version_is_the_challenger(published: Publish) -> None:
+    published(b"one")
+    published(b"two")
+    published(b"one2")
+    assert [("challenger",), (), ()] == [version.aliases for version in catalog.versions("roofs")]
+
+
+def test_publishing_an_old_package_again_moves_no_alias(published: Publish, tmp_path: Path) -> None:
+    published(b"one")
+    published(b"two")
+    again = publish(make_package(tmp_path / "x", weights=b"one"), scores={}, data_digest="", git_commit="")
+    assert (1, ()) == (again.number, again.aliases)
+
+
+def test_many_publishers_of_the_same_bytes_get_one_version(mlflow_home: Path, tmp_path: Path) -> None:
+    dlpk = make_package(tmp_path / "x")
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [threads.submit(publish, dlpk, scores={}, data_digest="", git_commit="") for _ in range(4)]
+    assert 1 == len({job.result().number for job in jobs}) == len(catalog.versions("roofs"))
+    assert mlflow_home.is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "step", ["store.put_bytes", "client.create_model_version", "client.set_registered_model_alias"]
+)
+def test_a_publisher_killed_between_two_steps_is_completed_by_the_next(
+    published: Publish, tmp_path: Path, step: str
+) -> None:
+    published(b"zero")
+    dlpk = make_package(tmp_path / "x")
+    program = f"""
+        import os, signal, sys
+        from pathlib import Path
+        import mlflow
+        from registry import catalog
+        from registry.stores.file import FileStore as store
+        from mlflow import MlflowClient as client
+        def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+        {step} = die
+        catalog.publish(Path({str(dlpk)!r}), scores={{"AP50": 0.5}}, data_digest="d", git_commit="c")
+    """
+    assert -9 == subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False).returncode
+    assert all(version.size and version.uri for version in catalog.versions("roofs"))
+    version = publish(dlpk, scores={"AP50": 0.5}, data_digest="d", git_commit="c")
+    assert (2, ("challenger",), {"AP50": 0.5}) == (version.number, version.aliases, version.scores)
+    assert 2 == len(catalog.versions("roofs"))
+
+
+def test_a_renamed_package_is_not_published(dlpk: Path) -> None:
+    with pytest.raises(PackageError, match=r"expected the file name roofs\.dlpk"):
+        publish(dlpk.rename(dlpk.with_name("roofs-v2.dlpk")), scores={}, data_digest="", git_commit="")
+
+
+def test_a_version_made_by_another_program_is_not_ours(published: Publish) -> None:
+    published()
+    connect().create_model_version("roofs", "s3://elsewhere/model")
+    connect().create_registered_model("foreign")
+    assert [1] == [version.number for version in catalog.versions("roofs")]
+    assert ["roofs@1"] == [version.ref for version in find()]
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+def test_models_are_found_by_words_type_and_alias(published: Publish) -> None:
+    published(b"one")
+    published(b"two")
+    published(name="trees")
+    assert ["roofs@2", "roofs@1", "trees@1"] == [version.ref for version in find()]
+    assert ["trees@1"] == [version.ref for version in find(text="TREE")]
+    assert 3 == len(find(text="pond"))
+    assert ["roofs@2", "trees@1"] == [version.ref for version in find(alias="challenger")]
+    assert [] == find(model_type="ObjectDetection")
+
+
+def test_what_is_not_there_is_told_with_what_is(published: Publish) -> None:
+    with pytest.raises(NotFound, match=r"no model 'trees'; there is no model"):
+        find_version("trees")
+    published(b"one")
+    published(b"two")
+    with pytest.raises(NotFound, match=r"no model 'trees'; there is roofs"):
+        find_version("trees")
+    with pytest.raises(NotFound, match=r"no roofs@9; there are 1, 2, and there is challenger"):
+        find_version("roofs@9")
+    with pytest.raises(NotFound, match=r"no roofs@champion"):
+        find_version("roofs@champion")
+    assert champion("roofs") is None
+    assert champion("trees") is None
+
+
+def test_a_bare_name_is_the_champion_or_the_newest(published: Publish) -> None:
+    published(b"one")
+    published(b"two")
+    assert 2 == find_version("roofs").number
+    promote("roofs", 1)
+    assert 1 == find_version("roofs").number
+
+
+# -- fetching ----------------------------------------------------------------------------------------------------------
+def test_a_fetched_package_is_what_was_published(published: Publish, tmp_path: Path, dlpk_home: Path) -> None:
+    version = published()
+    cached = fetch("roofs@challenger")
+    assert dlpk_home / "cache" / "packages" / version.sha256 / "roofs.dlpk" == cached
+    copied = fetch(ModelRef("roofs", 1), tmp_path / "out")
+    assert (tmp_path / "out" / "roofs.dlpk", version.sha256) == (copied, sha256(copied))
+
+
+def test_a_damaged_cache_is_repaired(published: Publish) -> None:
+    version = published()
+    fetch("roofs").write_bytes(b"damaged")
+    assert version.sha256 == sha256(fetch("roofs"))
+
+
+def test_a_damaged_store_is_told_and_nothing_is_handed_out(published: Publish, dlpk_home: Path) -> None:
+    version = published()
+    Path(version.uri.removeprefix("file://")).write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=rf"expected the sha256 {version.sha256}"):
+        fetch("roofs")
+    assert [] == [path for path in (dlpk_home / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_file_of_the_same_name_is_not_overwritten(published: Publish, tmp_path: Path) -> None:
+    published()
+    (tmp_path / "roofs.dlpk").write_text("mine")
+    with pytest.raises(Conflict, match="another file of this name"):
+        fetch("roofs", tmp_path)
+    assert "mine" == (tmp_path / "roofs.dlpk").read_text()
+
+
+# -- promoting ---------------------------------------------------------------------------------------------------------
+def test_a_promotion_is_told_at_both_versions(published: Publish) -> None:
+    published(b"one")
+    published(b"two")
+    first = promote("roofs", 1, reason="the first")
+    second = promote("roofs", 2, reason="AP50 is better", scores={"AP50": 0.7})
+    first_now = find_version("roofs@1")
+    assert (("champion",), "the first") == (first.aliases, first.notes["champion.reason"])
+    assert (("challenger", "champion"), "1") == (second.aliases, second.notes["champion.replaced"])
+    assert ((), "2") == (first_now.aliases, first_now.notes["champion.replaced_by"])
+    assert first_now.notes["champion.until"] == second.notes["champion.since"]
+    assert '{"AP50": 0.7}' == second.notes["champion.scores"]
+    assert second == champion("roofs")
+
+
+@pytest.mark.parametrize("alias", ["latest", "v3", "3", "", "a b"])
+def test_an_alias_that_mlflow_keeps_is_refused(alias: str) -> None:
+    with pytest.raises(OptionsError, match="use a word such as champion"):
+        promote("roofs", 1, alias)
+
+
+@pytest.mark.parametrize(
+    ("challenger", "holder", "decision"),
+    [
+        ({"AP50": 0.7}, None, Decision(True, "there is no champion yet; the challenger has AP50 0.7000")),
+        ({"AP50": 0.7}, {"AP50": 0.6}, Decision(True, "AP50 0.7000 is better than the champion's 0.6000")),
+        ({"AP50": 0.6}, {"AP50": 0.6}, Decision(False, "AP50 0.6000 is not better than the champion's 0.6000")),
+        ({"AP50": float("nan")}, {"AP50": 0.6}, Decision(False, "the challenger has no AP50")),
+        ({}, None, Decision(False, "the challenger has no AP50")),
+        ({"AP50": 0.1}, {"mIoU": 0.6}, Decision(True, "the champion has no AP50 here; the challenger has 0.1000")),
+    ],
+)
+def test_the_better_one_wins_and_a_draw_changes_nothing(
+    challenger: dict[str, float], holder: dict[str, float] | None, decision: Decision
+) -> None:
+    assert decision == decide(challenger, holder, "AP50")
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+def run(*words: str) -> Result:
+    command = next(command for command in registry_commands if command.name == words[0])
+    return CliRunner().invoke(command, list(words[1:]))
+
+
+def test_every_command_prints_one_record(published: Publish, tmp_path: Path, dlpk: Path) -> None:
+    version = published()
+    assert ["roofs@1"] == [row["ref"] for row in json.loads(run("models").output)]
+    assert version.sha256 == json.loads(run("show", "roofs@1").output)["sha256"]
+    assert "roofs" == json.loads(run("show", str(dlpk)).output)["name"]
+    assert (
+        str(tmp_path / "out" / "roofs.dlpk")
+        == json.loads(run("fetch", "roofs", "--into", str(tmp_path / "out")).output)["path"]
+    )
+    assert ["challenger", "champion"] == json.loads(run("promote", "roofs@1", "--reason", "x").output)["aliases"]
+    assert "whole" == json.loads(run("verify", "roofs@champion").output)["verdict"]
+    assert 6 == json.loads(run("verify", str(dlpk)).output)["members"]
+    assert str(tmp_path / "new") == json.loads(run("unpack", str(dlpk), "--into", str(tmp_path / "new")).output)["path"]
+
+
+def test_every_command_has_help_and_a_sentence_for_each_option() -> None:
+    assert {"models", "show", "fetch", "promote", "verify", "unpack"} == {command.name for command in registry_commands}
+    for command in registry_commands:
+        assert command.help
+        assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+@pytest.mark.usefixtures("mlflow_home")
+def test_a_wrong_word_is_told_as_ours() -> None:
+    for words in (("show", "gone.dlpk"), ("show", "gone"), ("fetch", "a@b@c"), ("verify", "./gone"), ("promote", "a")):
+        assert isinstance(run(*words).exception, DlpkError)
+
+
+# -- over the network --------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["s3://models/published", "folder"])
+def test_a_version_lives_on_real_servers(
+    weed: Seaweed, mlflow_http: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key, value in {**weed.environment(), "MLFLOW_TRACKING_URI": mlflow_http}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("DLPK_STORE", place if "://" in place else (tmp_path / place).as_uri())
+    name = f"roofs-{place[:2]}"
+    dlpk = make_package(tmp_path / "x", name)
+    version = publish(dlpk, scores={"AP50": 0.5}, data_digest="d", git_commit="c")
+    assert version == publish(dlpk, scores={"AP50": 0.5}, data_digest="d", git_commit="c")
+    promote(name, version.number, reason="it is the first")
+    assert sha256(dlpk) == sha256(fetch(f"{name}@champion"))
+    assert [name] == [found.name for found in find(text=name)]
+    with pytest.raises(NotFound, match=rf"no {name}@9; there is 1"):
+        fetch(f"{name}@9")

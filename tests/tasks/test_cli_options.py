@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import Field
+
+from registry.errors import OptionsError
+from tasks.cli_options import Verb, imported, parse
+from tasks.options import Options
+
+
+class PaintOptions(Options):
+    colour: Literal["red", "green"] = Field("red", description="what to paint with")
+    coats: int = Field(2, ge=1, description="layers of paint")
+    quick: bool = Field(False, description="skip the primer")
+    window: tuple[float, float] | None = Field(None, description="width and height, in metres")
+    rooms: tuple[str, ...] = Field((), description="rooms to paint")
+    mixture: dict[str, float] = Field(default_factory=dict, description="parts by pigment")
+
+
+@click.command("paint", cls=Verb, options=f"{__name__}:PaintOptions")
+@click.argument("wall")
+def paint(wall: str, options: PaintOptions) -> None:
+    """Paint a wall."""
+    click.echo(json.dumps({"wall": wall, **options.model_dump()}))
+
+
+@pytest.fixture(autouse=True)
+def found_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This module has no address to import by, so the command is told its class."""
+    monkeypatch.setitem(paint.__dict__, "model", PaintOptions)
+
+
+def painted(*arguments: str) -> Any:
+    result = CliRunner().invoke(paint, ["north", *arguments], catch_exceptions=False)
+    assert 0 == result.exit_code, result.output
+    return json.loads(result.output)
+
+
+def test_without_flags_every_option_has_its_default() -> None:
+    assert {"wall": "north", **json.loads(PaintOptions().model_dump_json())} == painted()
+
+
+def test_each_kind_of_field_is_a_flag_of_its_kind() -> None:
+    sized = ["--coats", "3", "--window", "1.5", "2"]
+    flags = ["--colour", "green", "--quick", *sized, "--rooms", "hall", "--rooms", "attic"]
+    expected = {"colour": "green", "coats": 3, "quick": True, "window": [1.5, 2.0], "rooms": ["hall", "attic"]}
+    assert {"wall": "north", **expected, "mixture": {"ochre": 0.5}} == painted(*flags, "--mixture", '{"ochre": 0.5}')
+
+
+def test_a_flag_wins_over_the_options_file(tmp_path: Path) -> None:
+    file = tmp_path / "options.json"
+    file.write_text('{"coats": 5, "colour": "green"}')
+    result = painted("--options", str(file), "--coats", "1")
+    assert (1, "green") == (result["coats"], result["colour"])
+
+
+def test_a_false_flag_wins_over_the_options_file(tmp_path: Path) -> None:
+    file = tmp_path / "options.json"
+    file.write_text('{"quick": true}')
+    assert painted("--options", str(file), "--no-quick")["quick"] is False
+
+
+def test_the_help_tells_every_field_and_its_default() -> None:
+    text = " ".join(CliRunner().invoke(paint, ["--help"]).output.split())
+    for name, field in PaintOptions.model_fields.items():
+        assert f"--{name}" in text
+        assert str(field.description) in text
+    assert "[default: 2]" in text
+
+
+def test_a_wrong_value_is_told_with_its_field() -> None:
+    with pytest.raises(OptionsError, match=r"paint: coats: .*greater than or equal to 1, got 0"):
+        CliRunner().invoke(paint, ["north", "--coats", "0"], catch_exceptions=False)
+
+
+def test_all_wrong_fields_are_told_at_once() -> None:
+    with pytest.raises(OptionsError) as told:
+        parse(PaintOptions, {"coats": "many", "brush": 3}, where="options.json")
+    assert "options.json: coats:" in str(told.value)
+    assert "brush: Extra inputs are not permitted" in str(told.value)
+
+
+def test_an_address_names_a_thing_of_a_module() -> None:
+    assert imported("tasks.options:Options") is Options

@@ -1,0 +1,199 @@
+"""The report of a model: ArcGIS reads it to the letter, a person finds what matters, equal input gives equal bytes."""
+
+import json
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from registry.emd import ClassLabel, Emd
+from tasks import report
+from tasks.progress import Epoch
+from tasks.report import ResultSample
+
+RED, BLUE = ClassLabel(1, "roof", (255, 0, 0)), ClassLabel(2, "pond <1 ha>", (0, 0, 255))
+EMD = Emd(
+    {
+        "ModelType": "ImageClassification",
+        "ModelConfiguration": "unet",
+        "ModelFile": "town.pth",
+        "ImageHeight": 64,
+        "ImageWidth": 64,
+        "ExtractBands": [0, 1, 2],
+        "LearningRate": "1.0000e-03",
+        "NetworkOptions": {"backbone": "resnet18"},
+        "Classes": [RED.document(), BLUE.document()],
+    }
+)
+EPOCHS = [
+    Epoch(
+        0,
+        2,
+        {"training_loss": 0.69314718, "validation_loss": 0.5, "learning_rate": 1e-3, "Dice": 0.1, "accuracy": 0.8},
+        8.2,
+    ),
+    Epoch(1, 2, {"training_loss": 0.4, "validation_loss": float("nan"), "accuracy": 0.9, "Dice": 0.3}, 3725),
+]
+SCORES = {
+    "mIoU": 0.512345,
+    "per_class": {"roof": {"precision": 0.5, "recall": 0.25}, "pond <1 ha>": {"precision": 1.0, "recall": 0.75}},
+    "confusion_matrix": [[1000, 2, 3], [4, 50, 6], [7, 8, 90]],
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    mask: NDArray[np.uint8] | None = None
+
+
+def boxes(*corners: tuple[int, int, int, int]) -> Drawn:
+    return Drawn(np.array(corners, np.float32).reshape(-1, 4), np.ones(len(corners), np.int64))
+
+
+def mask(values: NDArray[np.uint8]) -> Drawn:
+    return Drawn(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), values)
+
+
+def scene(bands: int, dtype: str) -> NDArray[Any]:
+    return np.random.default_rng(1).integers(1, 200, (bands, 64, 64)).astype(dtype)
+
+
+class Page(HTMLParser):
+    """The text and the addresses of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text, self.addresses = "", list[str]()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href")]
+
+
+def test_losses_are_texts_scores_are_numbers_and_a_missing_loss_is_na(tmp_path: Path) -> None:
+    path = report.write_losses(tmp_path, EPOCHS)
+    assert tmp_path / "ModelCharacteristics" / "training_validation_loss.json" == path
+    assert path.read_text() == json.dumps(
+        {
+            "training_validation_loss_per_epoch": [
+                {
+                    "epoch": 0,
+                    "training_loss": "0.69314718",
+                    "validation_loss": "0.50000000",
+                    "accuracy": 0.8,
+                    "Dice": 0.1,
+                    "time": "00:00:08",
+                },
+                {
+                    "epoch": 1,
+                    "training_loss": "0.40000000",
+                    "validation_loss": "NA",
+                    "accuracy": 0.9,
+                    "Dice": 0.3,
+                    "time": "01:02:05",
+                },
+            ]
+        },
+        indent=4,
+    )
+
+
+def test_before_the_first_epoch_the_list_is_empty(tmp_path: Path) -> None:
+    document = json.loads(report.write_losses(tmp_path, []).read_text())
+    assert {"training_validation_loss_per_epoch": []} == document
+
+
+@pytest.mark.parametrize("epochs", [[], EPOCHS[:1], EPOCHS, EPOCHS[1:]], ids=["none", "one", "two", "unvalidated"])
+def test_the_loss_graph_has_the_same_bytes_each_time(tmp_path: Path, epochs: list[Epoch]) -> None:
+    first = report.write_loss_graph(tmp_path / "a", epochs).read_bytes()
+    assert first == report.write_loss_graph(tmp_path / "b", epochs).read_bytes()
+    assert first.startswith(b"\x89PNG")
+    assert b"matplotlib" not in first.lower()
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (2, "int16"), (3, "uint8"), (13, "uint16"), (4, "float32")])
+def test_sample_results_are_drawn_for_any_bands_and_types(tmp_path: Path, bands: int, dtype: str) -> None:
+    drawn = mask(np.eye(64, dtype=np.uint8) * 2)
+    samples = [
+        ResultSample(scene(bands, dtype), (), boxes((1, 1, 9, 9)), boxes()),
+        ResultSample(scene(bands, dtype), (), drawn, drawn),
+    ]
+    first = report.write_show_results(tmp_path, samples, [RED, BLUE]).read_bytes()
+    assert first == report.write_show_results(tmp_path, samples, [RED, BLUE]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("Blue", "Green", "Red", "NIR"), (2, 1, 0)),
+        (("B02", "B03", "B04", "B08"), (2, 1, 0)),
+        (("Band_1", "Band_2", "Band_3"), (0, 1, 2)),
+        (("HH", "HV"), (0, 0, 0)),
+    ],
+)
+def test_true_colour_is_found_by_band_names(names: tuple[str, ...], expected: tuple[int, int, int]) -> None:
+    assert expected == report.shown_bands(len(names), names)
+
+
+def test_eight_bit_pictures_are_shown_as_they_are_and_others_are_stretched() -> None:
+    assert scene(3, "uint8")[:, 5, 7].tolist() == report.picture(scene(3, "uint8"), ())[5, 7].tolist()
+    stretched = report.picture(scene(3, "uint16") * np.uint16(9), ())
+    assert (0, 255) == (stretched.min(), stretched.max())
+
+
+def test_a_picture_of_nodata_only_is_black() -> None:
+    assert 0 == report.picture(np.full((2, 8, 8), np.nan, np.float32), ()).max()
+
+
+def test_the_page_tells_scores_classes_and_provenance_and_loads_nothing(tmp_path: Path) -> None:
+    report.write_losses(tmp_path, EPOCHS)
+    report.write_loss_graph(tmp_path, EPOCHS)
+    path = report.write_metrics_page(
+        tmp_path, EMD, hyperparameters={"batch_size": 8}, provenance={"data_digest": "abc"}, scores=SCORES
+    )
+    page = Page(path)
+    for expected in (
+        "town",
+        "resnet18",
+        "1.0000e-03",
+        "0.69314718",
+        "0.5123",
+        "pond <1 ha>",
+        "1,000",
+        "batch size",
+        "abc",
+    ):
+        assert expected in page.text
+    assert ["data"] == [address.partition(":")[0] for address in page.addresses]
+    order = ["Training and Validation loss", "Analysis of the model", "Sample Results", "Provenance"]
+    assert order == sorted(order, key=page.text.index)
+
+
+def test_a_page_written_before_the_scores_says_so(tmp_path: Path) -> None:
+    assert "not scored" in Page(report.write_metrics_page(tmp_path, EMD)).text
+
+
+def test_scoring_later_keeps_what_training_told(tmp_path: Path) -> None:
+    report.write_metrics_page(
+        tmp_path, EMD, hyperparameters={"epochs": 7, "note": "</script><b>"}, provenance={"chips": 30}
+    )
+    later = report.write_metrics_page(tmp_path, EMD, scores=SCORES).read_bytes()
+    at_once = report.write_metrics_page(
+        tmp_path, EMD, hyperparameters={"epochs": 7, "note": "</script><b>"}, provenance={"chips": 30}, scores=SCORES
+    )
+    assert later == at_once.read_bytes()
+
+
+def test_names_cannot_inject_markup(tmp_path: Path) -> None:
+    emd = EMD.replace(Classes=[ClassLabel(1, "<img src=x>", (1, 2, 3)).document()])
+    page = Page(report.write_metrics_page(tmp_path, emd, provenance={"x": "<script src=y>"}))
+    assert [] == page.addresses
