@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
-from flows.local_server import free_port, hand_over, settings_of, starting
+from flows.local_server import free_port, settings_of, starting
 from registry.files import write_text
 from tasks import console
 
@@ -98,7 +98,6 @@ def demo(task: str, home: Path) -> None:
         say(f"[bold]4 Flow infer[/] with {champion} over {sample.scored.imagery.name}, which it was never shown")
         result = home / "results" / theme.result
         infer(model=champion, imagery=str(sample.scored.imagery), out=str(result))
-        hand_over()
         version = catalog.find_version(catalog.ModelRef.parse(ref))
     _close(home, sample, theme, recipe_file, recipe, version, result)
 
@@ -143,8 +142,10 @@ def _close(
 ) -> None:
     work = home / "work" / recipe.name / recipe.digest()
     model = work / "model" / recipe.name
-    out = Console()
-    out.print(_scores(version, recipe))
+    out = Console(soft_wrap=True, highlight=False)
+    _table(out, f"{version.ref} on a scene it was never trained on", {k: f"{v:.3g}" for k, v in version.scores.items()})
+    epochs = recipe.train.max_epochs
+    out.print(f"  [dim]at most {epochs} epochs on one small scene: a start that shows the way, not a finished model[/]")
     places = {
         "package": work / f"{recipe.name}.dlpk",
         "model folder": model,
@@ -154,25 +155,21 @@ def _close(
         "MLflow database": home / "mlflow.db",
         "Prefect database": home / "prefect" / "prefect.db",
     }
-    table = Table(title="Where it is", title_justify="left", show_header=False, box=None)
-    for name, path in places.items():
-        table.add_row(f"[bold]{name}", _short(path) if path.exists() else f"[red]missing: {_short(path)}")
-    out.print(table)
+    _table(out, "Where it is", {name: _place(path) for name, path in places.items()})
     _commands(out, "Open the record again", _reopen(home))
     _commands(out, "Try next", [f"export DLPK_HOME={_quoted(home)}", *_next(sample, theme, recipe_file)])
 
 
-def _scores(version: "Version", recipe: "Recipe") -> Table:
-    """The scores of the scene that was never trained on, and how little training they are worth."""
-    title = f"{version.ref} on a scene it was never trained on"
-    table = Table(title=title, title_justify="left", show_header=False, box=None)
-    for name, value in version.scores.items():
-        table.add_row(f"[bold]{name}", f"{value:.3f}")
-    table.caption = (
-        f"Reached with at most {recipe.train.max_epochs} epochs on one small scene: a start, not a finished model."
-    )
-    table.caption_justify = "left"
-    return table
+def _table(out: Console, title: str, rows: dict[str, str]) -> None:
+    """Two columns that are never folded: a path must stay one word to be copied."""
+    out.print(f"\n[italic]{title}")
+    width = max(map(len, rows)) + 2
+    for name, value in rows.items():
+        out.print(Text.assemble("  ", (name.ljust(width), "bold"), value))
+
+
+def _place(path: Path) -> str:
+    return _short(path) if path.exists() else f"missing: {_short(path)}"
 
 
 def _reopen(home: Path) -> list[str]:
@@ -195,7 +192,7 @@ def _next(sample: "Sample", theme: Theme, recipe_file: Path) -> list[str]:
 def _commands(out: Console, title: str, commands: list[str]) -> None:
     out.print(f"\n[italic]{title}")
     for command in commands:
-        out.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
+        out.print(f"  {command}", markup=False)
 
 
 def _program(name: str) -> str:

@@ -10,8 +10,7 @@ from prefect import flow
 
 from flows import steps
 from flows.places import result_path, scenes_of
-from tasks.classify_pixels import ClassifyOptions
-from tasks.detect_objects import DetectOptions
+from tasks.inference_options import ClassifyOptions, DetectOptions
 
 
 @flow(name="infer")

@@ -61,7 +61,7 @@ def listening(step: str, run: Run | None = None) -> Iterator[Listener]:
 def _run_page(step: str) -> Iterator[Listener]:
     """A line for each epoch and quarter in the log, and a progress artifact."""
     artifact = cast(UUID, create_progress_artifact(0.0, description=f"{step}: how far it is"))
-    lines, said = Lines(say), time.monotonic()
+    lines, said = Lines(get_run_logger().info), time.monotonic()
 
     def tell(event: Progress | Epoch) -> None:
         nonlocal said

@@ -60,6 +60,8 @@ def starting(home: Path, port: int) -> Iterator["Server"]:
         try:
             yield Server(process, f"http://{HOST}:{port}", log)
         finally:
+            if "prefect" in sys.modules:
+                _hand_over()
             _stop(process)
 
 
@@ -82,19 +84,19 @@ class Server:
         raise StoreError("the Prefect server did not start", where=self.log, do="it said:\n  " + "\n  ".join(said))
 
 
-def hand_over() -> None:
+def _end_with_parent() -> None:
+    """Runs in the server before it starts: even when we are killed, it gets its signal."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _hand_over() -> None:
     """Log lines and events that wait in this process, to the server: it must have them before it ends."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
     for worker in (EventsWorker, APILogWorker):
         worker.drain_all(timeout=STOP_SECONDS)
-
-
-def _end_with_parent() -> None:
-    """Runs in the server before it starts: even when we are killed, it gets its signal."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -34,7 +34,7 @@ from tasks.export import ExportOptions, split_extent
 from tasks.options import Options
 
 if TYPE_CHECKING:
-    from tasks.inference import InferenceOptions, ModelSource
+    from tasks.inference_options import InferenceOptions, ModelSource
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,7 +165,7 @@ class Known:
 
 
 def _fetch(model: str) -> Known:
-    from tasks.inference import TOOLS
+    from tasks.inference_options import TOOLS
 
     path, source = fetched(model)
     kind = inspect(path).emd.model_type

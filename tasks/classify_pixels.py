@@ -8,13 +8,10 @@ from rasterio.windows import Window
 from registry.dlpk import ModelFolder
 from registry.errors import RasterFunctionError
 from tasks.host import RasterFunction
-from tasks.inference import InferenceOptions, ModelSource, blocks, check_tool, count_blocks, open_working_grid
+from tasks.inference import blocks, check_tool, count_blocks, open_working_grid
+from tasks.inference_options import ClassifyOptions, ModelSource
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.results import class_raster, pixel_type
-
-
-class ClassifyOptions(InferenceOptions):
-    """The dials of Classify Pixels."""
 
 
 def classify_pixels(

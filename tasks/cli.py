@@ -24,13 +24,11 @@ from tasks import console
 from tasks.cli_options import LazyGroup, Verb
 
 if TYPE_CHECKING:  # each verb is imported when its command is called
-    from tasks.classify_pixels import ClassifyOptions
-    from tasks.detect_objects import DetectOptions
     from tasks.export import ExportOptions
-    from tasks.inference import ModelSource
+    from tasks.inference_options import ClassifyOptions, DetectOptions, ModelSource
     from tasks.train import TrainOptions
 
-# Before torch comes: OpenMP's threads wait asleep. Spinning ones are 15 times slower where another process wants the cores
+# Before torch comes: OpenMP's threads wait asleep; where others want the cores too, spinning is 15 times slower
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 PARENT = "DLPK_PARENT"  # environment variable: the process with which a verb in --json-progress ends
 PR_SET_PDEATHSIG = 1
@@ -40,7 +38,7 @@ DEVICE = click.option("--device", default=-1, show_default=True, help="GPU to us
 
 
 def _source(_ctx: click.Context, _option: click.Parameter, text: str | None) -> "ModelSource | None":
-    from tasks.inference import ModelSource
+    from tasks.inference_options import ModelSource
 
     return ModelSource(**json.loads(text)) if text else None
 
@@ -118,7 +116,7 @@ def package(
     console.end(program, {"package": str(dlpk), "size": dlpk.stat().st_size, "sha256": sha256(dlpk)})
 
 
-@click.command("detect-objects", cls=Verb, options="tasks.detect_objects:DetectOptions")
+@click.command("detect-objects", cls=Verb, options="tasks.inference_options:DetectOptions")
 @click.argument("model")
 @click.argument("imagery", type=SOME)
 @click.argument("out", type=SOME)
@@ -144,7 +142,7 @@ def detect_objects(
     console.end(program, {"result": str(result), "counts": count_features(result)})
 
 
-@click.command("classify-pixels", cls=Verb, options="tasks.classify_pixels:ClassifyOptions")
+@click.command("classify-pixels", cls=Verb, options="tasks.inference_options:ClassifyOptions")
 @click.argument("model")
 @click.argument("imagery", type=SOME)
 @click.argument("out", type=SOME)
@@ -198,7 +196,7 @@ def opened(reference: str) -> ModelFolder:
 
 def fetched(reference: str) -> tuple[Path, "ModelSource"]:
     """Where the model lies on this machine, fetched and verified if it must be, and what results will say of it."""
-    from tasks.inference import ModelSource
+    from tasks.inference_options import ModelSource
 
     path = Path(reference)
     if path.suffix == ".dlpk" and path.is_file():

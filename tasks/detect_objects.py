@@ -10,26 +10,17 @@ from pathlib import Path
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from pydantic import Field
 
 from registry.dlpk import ModelFolder
 from registry.errors import ImageryError
 from tasks.feature_sets import Detection
 from tasks.host import RasterFunction
 from tasks.imagery import Imagery
-from tasks.inference import InferenceOptions, ModelSource, blocks, check_tool, count_blocks, open_working_grid
+from tasks.inference import blocks, check_tool, count_blocks, open_working_grid
+from tasks.inference_options import DetectOptions, ModelSource
 from tasks.overlap import keep_best
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.results import driver_of, write_features
-
-
-class DetectOptions(InferenceOptions):
-    """The dials of Detect Objects."""
-
-    run_nms: bool = Field(True, description="remove copies of an object, e.g. those that two neighbouring tiles found")
-    max_overlap_ratio: float = Field(
-        0.3, ge=0, le=1, description="shared by united area of two features of a class above which the weaker one goes"
-    )  # ArcGIS's own default 0 removes every crown or house that touches a likelier one
 
 
 def detect_objects(

@@ -1,8 +1,8 @@
 """Networks: one file each, named as the architecture. Every file here TRAVELS inside the .dlpk.
 
     SERVES = ("detect_objects",)                         the raster functions that can run it
-    build(bands, classes, **options) -> torch.nn.Module  `classes` without background; options are JSON values
-    suggest(sides) -> dict                               optional: options that follow from the objects' sides, in pixels
+    build(bands, classes, **options) -> torch.nn.Module  `classes` without background; options as in JSON
+    suggest(sides) -> dict                               optional: options that follow from the objects' sides in pixels
 
 The module takes images (n, bands, rows, cols) float32, normalised with the statistics of the training chips:
 

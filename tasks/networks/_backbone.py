@@ -22,8 +22,8 @@ class Backbone(nn.Module):
         return list(self.body(images))
 
     def freeze(self) -> None:
-        """Keep what is before stride 4 as it was trained: edges and colours, and the dearest part to train."""
-        frozen = self.body.stages[:1] if isinstance(self.body, _TorchvisionBody) else _timm_stem(self.body)
+        """Keep what is before stride 8 as it was trained: edges and colours, and the dearest part to train."""
+        frozen = self.body.stages[:2] if isinstance(self.body, _TorchvisionBody) else _timm_stem(self.body)
         for part in frozen:
             part.requires_grad_(False)
 
@@ -59,11 +59,11 @@ def _timm_body(name: str, bands: int) -> nn.Module:
 
 
 def _timm_stem(body: nn.Module) -> "list[nn.Module]":
-    """All before the second map: the stem, and in networks made of blocks the first one."""
+    """The stem, and in networks made of blocks the first two groups of them."""
     parts: List[Tuple[str, Any]] = list(body.named_children())
     names = ("conv_stem", "bn1", "conv1", "stem", "stem_0", "stem_1")
     stem = [child for name, child in parts if name in names]
-    return stem + [child[0] for name, child in parts if name == "blocks"]
+    return stem + [group for name, child in parts if name == "blocks" for group in child[:2]]
 
 
 def _resnet_stages(network: Any) -> "list[nn.Module]":
@@ -81,6 +81,6 @@ def _take_bands(stage: nn.Module, bands: int) -> None:
         for name, child in parent.named_children()
         if isinstance(child, nn.Conv2d)
     )
-    shape: Any = (conv.kernel_size, conv.stride, conv.padding)
-    new = nn.Conv2d(bands, conv.out_channels, *shape, bias=conv.bias is not None)
+    shape: Any = {key: getattr(conv, key) for key in ("kernel_size", "stride", "padding")}
+    new = nn.Conv2d(bands, conv.out_channels, bias=conv.bias is not None, **shape)
     setattr(parent, name, new)

@@ -13,41 +13,44 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from ._backbone import Backbone
 
 SERVES = ("detect_objects",)
-LEVELS = 4  # strides 4, 8, 16, 32
+STRIDES = (4, 8, 16, 32)
+FINE = 20.0  # pixels; smaller objects need the map of stride 4, which costs twice the time
 
 
 def build(
     bands: int,
     classes: int,
     backbone: str = "resnet18",
-    anchor_sizes: Sequence[int] = (16, 32, 64, 128),
+    finest: int = 4,
+    anchor: float = 16.0,
     depth: int = 128,
     detections: int = 300,
 ) -> nn.Module:
-    """`anchor_sizes`: sides in pixels for strides 4, 8, 16, 32. `depth` of the pyramid. `detections`: most in a tile."""
-    return Detector(bands, classes, backbone, anchor_sizes, depth, detections)
+    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smaller anchor, in pixels. `depth` of the pyramid.
+
+    `detections`: at most, in a tile.
+    """
+    return Detector(bands, classes, backbone, finest, anchor, depth, detections)
 
 
-def suggest(sides: Sequence[float]) -> "Dict[str, List[int]]":
-    """Anchors over the range of the objects' sides in pixels, each twice the last or closer."""
-    ranked = sorted(sides)
-    low, high = ranked[len(ranked) // 20], ranked[-1 - len(ranked) // 20]
-    low, high = max(low, 8.0), max(high, 16.0)
-    step = min(2.0, max(1.3, (high / low) ** (1 / (LEVELS - 1))))
-    middle = (low * high) ** 0.5
-    return {"anchor_sizes": [max(4, round(middle * step ** (i - (LEVELS - 1) / 2))) for i in range(LEVELS)]}
+def suggest(sides: Sequence[float]) -> "Dict[str, float]":
+    """A pyramid that begins at the smaller objects."""
+    small = sorted(sides)[len(sides) // 4]
+    finest = 4 if small < FINE else 8
+    return {"finest": finest, "anchor": round(min(finest * 6.0, max(finest * 2.0, small * 0.8)), 1)}
 
 
 class Detector(nn.Module):
     def __init__(
-        self, bands: int, classes: int, backbone: str, anchor_sizes: Sequence[int], depth: int, detections: int
+        self, bands: int, classes: int, backbone: str, finest: int, anchor: float, depth: int, detections: int
     ) -> None:
         super().__init__()
-        pyramid = _Pyramid(Backbone(backbone, bands), depth)
+        strides = STRIDES[STRIDES.index(finest) :]
+        sizes = tuple((anchor * s / finest, anchor * s / finest * 2**0.5) for s in strides)
         self.network = FasterRCNN(
-            pyramid,
-            rpn_anchor_generator=AnchorGenerator(tuple((s,) for s in anchor_sizes), ((0.5, 1.0, 2.0),) * LEVELS),
-            box_roi_pool=MultiScaleRoIAlign([str(i) for i in range(LEVELS)], output_size=7, sampling_ratio=2),
+            _Pyramid(Backbone(backbone, bands), len(strides), depth),
+            rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(strides)),
+            box_roi_pool=MultiScaleRoIAlign([str(i) for i in range(len(strides))], output_size=7, sampling_ratio=1),
             box_head=_BoxHead(depth),
             box_predictor=_BoxPredictor(512, classes + 1),
             rpn_pre_nms_top_n_train=1000,
@@ -97,14 +100,13 @@ class _AsTheyCome(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvisio
 
 
 class _Pyramid(nn.Module):
-    def __init__(self, backbone: Backbone, depth: int) -> None:
+    def __init__(self, backbone: Backbone, levels: int, depth: int) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.fpn = FeaturePyramidNetwork(backbone.channels[-LEVELS:], depth)
-        self.out_channels = depth
+        self.backbone, self.levels, self.out_channels = backbone, levels, depth
+        self.fpn = FeaturePyramidNetwork(backbone.channels[-levels:], depth, norm_layer=nn.BatchNorm2d)
 
     def forward(self, images: Tensor) -> "Dict[str, Tensor]":
-        maps = self.backbone(images)[-LEVELS:]
+        maps = self.backbone(images)[-self.levels :]
         named = OrderedDict((str(i), m) for i, m in enumerate(maps))
         return {name: m.float() for name, m in self.fpn(named).items()}
 
@@ -112,7 +114,10 @@ class _Pyramid(nn.Module):
 class _BoxHead(nn.Module):
     def __init__(self, depth: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(depth * 49, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU())
+        first, second = nn.Linear(depth * 49, 512), nn.Linear(512, 512)
+        self.layers = nn.Sequential(
+            nn.Flatten(), first, nn.LayerNorm(512), nn.ReLU(), second, nn.LayerNorm(512), nn.ReLU()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layers(x)

@@ -50,7 +50,7 @@ class UNet(nn.Module):
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         logits = self(images).float()
         if not bool((targets >= 0).any()):
-            return logits.sum() * 0  # nothing to learn here, and a mean over no pixel would be no number
+            return torch.mul(logits.sum(), 0)  # nothing to learn here, and a mean over no pixel would be no number
         entropy = cross_entropy(logits, targets, ignore_index=-1)
         return entropy + self.dice * _dice(logits, targets) if self.dice else entropy
 

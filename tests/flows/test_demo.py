@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent
 RUN_A_FLOW = """
 import os, sys, time
 from pathlib import Path
-from flows.local_server import hand_over, settings_of, starting
+from flows.local_server import settings_of, starting
 home, port = Path(sys.argv[1]), int(sys.argv[2])
 os.environ |= settings_of(home, port)
 with starting(home, port) as server:
@@ -37,7 +37,6 @@ with starting(home, port) as server:
     chain()
     print("ran", flush=True)
     if len(sys.argv) > 3: time.sleep(600)
-    hand_over()
 """
 
 

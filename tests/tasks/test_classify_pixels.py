@@ -12,8 +12,8 @@ import rasterio
 
 from registry.emd import ClassLabel
 from registry.errors import DlpkError, OptionsError, StoreError
-from tasks.classify_pixels import ClassifyOptions, classify_pixels
-from tasks.inference import ModelSource
+from tasks.classify_pixels import classify_pixels
+from tasks.inference_options import ClassifyOptions, ModelSource
 from tasks.results import pixel_type
 
 

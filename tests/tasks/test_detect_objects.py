@@ -14,8 +14,9 @@ from registry.dlpk import open_model, pack
 from registry.emd import Emd
 from registry.errors import DlpkError, OptionsError
 from registry.files import sha256
-from tasks.detect_objects import DetectOptions, detect_objects
-from tasks.inference import ModelSource, parse_arguments, training_cell
+from tasks.detect_objects import detect_objects
+from tasks.inference import training_cell
+from tasks.inference_options import DetectOptions, ModelSource, parse_arguments
 from tasks.overlap import keep_best
 
 Boxes = list[tuple[int, int, int, int]]

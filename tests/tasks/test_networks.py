@@ -92,11 +92,9 @@ def test_a_detector_sees_images_as_they_come() -> None:
     assert torch.equal(torch.ones(1, 3, 64, 64), images.tensors)
 
 
-@pytest.mark.parametrize(
-    ("sides", "anchors"), [([32.0], [22, 28, 36, 47]), ([8.0] * 50 + [128.0] * 50, [11, 23, 45, 91])]
-)
-def test_anchors_follow_the_objects(sides: list[float], anchors: list[int]) -> None:
-    assert {"anchor_sizes": anchors} == plugins.load(networks, "faster_rcnn").suggest(sides)
+@pytest.mark.parametrize(("side", "scale"), [(2.0, 3.0), (20.0, 5.0), (500.0, 8.0)])
+def test_anchors_follow_the_smaller_objects(side: float, scale: float) -> None:
+    assert {"anchor_scale": scale} == plugins.load(networks, "faster_rcnn").suggest([side] * 3 + [1000.0] * 7)
 
 
 @pytest.mark.parametrize(("name", "bands"), [("timm:tf_efficientnet_lite0", 3), ("timm:tf_efficientnet_lite0", 13)])

@@ -1,0 +1,85 @@
+"""The dials of the inference tools, and what names their model.
+
+Apart from the tools themselves, so that a flow's form can be made where no GDAL and no torch are installed.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+from pydantic import Field, field_validator
+
+from registry.dlpk import ModelFolder
+from registry.emd import ModelType
+from registry.errors import OptionsError
+from tasks.options import Options
+
+TOOLS = {
+    ModelType.OBJECT_DETECTION: "detect-objects",
+    ModelType.INSTANCE_DETECTION: "detect-objects",
+    ModelType.IMAGE_CLASSIFICATION: "classify-pixels",
+}
+
+
+class InferenceOptions(Options):
+    """The dials of every inference tool."""
+
+    arguments: dict[str, str] = Field(
+        default_factory=dict, description='arguments of the raster function, as in ArcGIS: "padding 64; batch_size 16"'
+    )
+    cell_size: float | None = Field(
+        None, gt=0, description="cell size to work at, in units of the raster; none = the one the model was trained at"
+    )
+    device: int = Field(-1, ge=-2, description="-1 CPU, -2 any free GPU or else the CPU, 0 and above: that GPU")
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        return parse_arguments(value) if isinstance(value, str) else value
+
+
+class DetectOptions(InferenceOptions):
+    """The dials of Detect Objects."""
+
+    run_nms: bool = Field(True, description="remove copies of an object, e.g. those that two neighbouring tiles found")
+    max_overlap_ratio: float = Field(
+        0.3, ge=0, le=1, description="shared by united area of two features of a class above which the weaker one goes"
+    )  # ArcGIS's own default 0 removes every crown or house that touches a likelier one
+
+
+class ClassifyOptions(InferenceOptions):
+    """The dials of Classify Pixels."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model made a result: registered name, version number or "", sha256 of the .dlpk or ""."""
+
+    name: str
+    version: str = ""
+    sha256: str = ""
+
+    @classmethod
+    def of(cls, model: ModelFolder) -> "ModelSource":
+        """For a model out of no registry: its name, the Version of its definition, the digest of an opened .dlpk."""
+        folder = model.path.name  # open_model unpacks a .dlpk into a folder named by its sha256
+        sha256 = folder if re.fullmatch("[0-9a-f]{64}", folder) else ""
+        return cls(model.name, str(model.emd.document.get("Version", "")), sha256)
+
+    def tags(self) -> dict[str, str]:
+        return {"MODEL_NAME": self.name, "MODEL_VERSION": self.version, "MODEL_SHA256": self.sha256}
+
+
+def parse_arguments(text: str) -> dict[str, str]:
+    """`"padding 0; batch_size 16"`, or the server's JSON `{"padding": "0"}` (ArcGIS formats F.4)."""
+    if text.strip().startswith("{"):
+        try:
+            return {str(name): str(value) for name, value in json.loads(text).items()}
+        except ValueError as error:
+            raise OptionsError("is no valid JSON", where="arguments", got=text) from error
+    pairs = [part.split(maxsplit=1) for part in text.split(";") if part.strip()]
+    if bad := [pair for pair in pairs if len(pair) != 2]:
+        raise OptionsError(
+            "expected NAME VALUE", where="arguments", got=bad[0][0], do='write "padding 0; batch_size 16"'
+        )
+    return {name: value.strip() for name, value in pairs}
