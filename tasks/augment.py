@@ -19,7 +19,7 @@ IGNORED = -1  # mask value of a pixel that does not count
 class SensorJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
     """Another day: gain and offset of the whole image, and a little of each band."""
 
-    def __init__(self, gain: float = 0.2, offset: float = 0.2, band: float = 0.1, p: float = 0.8) -> None:
+    def __init__(self, gain: float = 0.1, offset: float = 0.1, band: float = 0.05, p: float = 0.8) -> None:
         """Half widths of uniform distributions, in standard deviations of the bands."""
         super().__init__(p=p)
         self.gain, self.offset, self.band = gain, offset, band
@@ -38,11 +38,11 @@ class SensorJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
 
 
 def pipeline(kind: str) -> albumentations.Compose | None:
-    """DEFAULT: eight turns and flips of map space, zoom 0.8-1.25, brightness and contrast. NONE: None (F.2)."""
+    """DEFAULT: eight turns and flips of map space, zoom 0.85-1.2, brightness and contrast. NONE: None (F.2)."""
     if kind == "NONE":
         return None
     zoom = albumentations.Affine(
-        scale=(0.8, 1.25), keep_ratio=True, p=0.5, interpolation=cv2.INTER_LINEAR, fill=0, fill_mask=IGNORED
+        scale=(0.85, 1.2), keep_ratio=True, p=0.25, interpolation=cv2.INTER_LINEAR, fill=0, fill_mask=IGNORED
     )
     boxes = albumentations.BboxParams(
         format="pascal_voc", label_fields=["labels"], min_visibility=0.3, clip=True, filter_invalid_bboxes=True

@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # each verb is imported when its command is called
     from tasks.inference_options import ClassifyOptions, DetectOptions, ModelSource
     from tasks.train import TrainOptions
 
-# Before torch comes: OpenMP's threads wait asleep; where others want the cores too, spinning is 15 times slower
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch comes: OpenMP's threads spin for a little, then sleep (docs/decisions/0002-threads.md)
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 PARENT = "DLPK_PARENT"  # environment variable: the process with which a verb in --json-progress ends
 PR_SET_PDEATHSIG = 1
 SOME = click.Path(path_type=Path)

@@ -43,7 +43,7 @@ class DetectOptions(InferenceOptions):
 
     run_nms: bool = Field(True, description="remove copies of an object, e.g. those that two neighbouring tiles found")
     max_overlap_ratio: float = Field(
-        0.3, ge=0, le=1, description="shared by united area of two features of a class above which the weaker one goes"
+        0.5, ge=0, le=1, description="shared by united area of two features of a class above which the weaker one goes"
     )  # ArcGIS's own default 0 removes every crown or house that touches a likelier one
 
 

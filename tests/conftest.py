@@ -18,7 +18,7 @@ QUIET = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "MPLBACKEND": "Agg",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "3000",
 }
 NOT_OURS = (
     "DLPK_STORE",

@@ -26,9 +26,9 @@ def build(
     depth: int = 128,
     detections: int = 300,
 ) -> nn.Module:
-    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smaller anchor, in pixels. `depth` of the pyramid.
+    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smaller anchor, in pixels.
 
-    `detections`: at most, in a tile.
+    `depth`: of the pyramid. `detections`: at most, in a tile.
     """
     return Detector(bands, classes, backbone, finest, anchor, depth, detections)
 

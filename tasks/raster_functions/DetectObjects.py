@@ -47,7 +47,7 @@ class DetectObjects:
             *_tiles.parameters(self.model),
             _tiles.parameter("threshold", "numeric", threshold, "Threshold", "Least confidence of an object, 0 to 1"),
             # ArcGIS's own 0.1 deletes true neighbours, crowns and houses whose boxes touch
-            _tiles.parameter("nms_overlap", "numeric", 0.3, "NMS overlap", "IoU above which the weaker box is removed"),
+            _tiles.parameter("nms_overlap", "numeric", 0.5, "NMS overlap", "IoU above which the weaker box is removed"),
             _tiles.parameter(
                 "exclude_pad_detections",
                 "string",

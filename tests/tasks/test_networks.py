@@ -92,9 +92,12 @@ def test_a_detector_sees_images_as_they_come() -> None:
     assert torch.equal(torch.ones(1, 3, 64, 64), images.tensors)
 
 
-@pytest.mark.parametrize(("side", "scale"), [(2.0, 3.0), (20.0, 5.0), (500.0, 8.0)])
-def test_anchors_follow_the_smaller_objects(side: float, scale: float) -> None:
-    assert {"anchor_scale": scale} == plugins.load(networks, "faster_rcnn").suggest([side] * 3 + [1000.0] * 7)
+@pytest.mark.parametrize(
+    ("side", "finest", "anchor"), [(5.0, 4, 8.0), (15.0, 4, 12.0), (40.0, 8, 32.0), (500.0, 8, 48.0)]
+)
+def test_the_pyramid_begins_at_the_smaller_objects(side: float, finest: int, anchor: float) -> None:
+    suggested = plugins.load(networks, "faster_rcnn").suggest([side] * 3 + [1000.0] * 7)
+    assert {"finest": finest, "anchor": anchor} == suggested
 
 
 @pytest.mark.parametrize(("name", "bands"), [("timm:tf_efficientnet_lite0", 3), ("timm:tf_efficientnet_lite0", 13)])

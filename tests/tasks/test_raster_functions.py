@@ -14,7 +14,7 @@ from tasks.host import RasterFunction
 from tasks.raster_functions import _tiles
 
 BOX = [10, 20, 25, 30]  # xmin ymin xmax ymax
-NO_LOCALE = {"padding": 8, "batch_size": 4, "threshold": 0.5, "nms_overlap": 0.3, "exclude_pad_detections": "True"}
+NO_LOCALE = {"padding": 8, "batch_size": 4, "threshold": 0.5, "nms_overlap": 0.5, "exclude_pad_detections": "True"}
 
 
 def block(bands: int, side: int) -> tuple[Any, Any]:
@@ -39,7 +39,7 @@ def test_a_detector_asks_for_its_arguments_in_the_old_type_names(make_model: Any
     names = ["raster", "model", "device", "padding", "batch_size", "threshold", "nms_overlap", "exclude_pad_detections"]
     assert names == [row["name"] for row in rows]
     assert {"raster", "string", "numeric"} == {row["dataType"] for row in rows}
-    assert [16, 4, 0.5, 0.3, "True"] == [row["value"] for row in rows[3:]]
+    assert [16, 4, 0.5, 0.5, "True"] == [row["value"] for row in rows[3:]]
 
 
 def test_defaults_come_from_the_definition(make_model: Any) -> None:
@@ -61,7 +61,7 @@ def test_scalars_may_be_numbers_or_texts_in_any_locale(make_model: Any, scalars:
     function = RasterFunction.load(make_model())._function
     answers = [function.getConfiguration(**scalars) for _ in range(2)]
     expected = {"extractBands": (0,), "padding": 8, "tx": 96, "ty": 96, "fixedTileSize": 1, "inputMask": True}
-    assert expected | {"inheritProperties": 14, "threshold": 0.5, "nms_overlap": 0.3} == answers[0] == answers[1]
+    assert expected | {"inheritProperties": 14, "threshold": 0.5, "nms_overlap": 0.5} == answers[0] == answers[1]
 
 
 def test_boxes_get_the_coordinates_of_the_unpadded_block(make_model: Any) -> None:

@@ -120,11 +120,11 @@ def test_the_same_seed_gives_the_same_model_also_after_a_kill(tmp_path: Path) ->
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     data = chips(tmp_path, FORMATS[1])
     options = TrainOptions(**{**TINY, "max_epochs": 1})
-    first = train_model(data, tmp_path / "town", options)
+    first = train_model(data, tmp_path / "model/town", options)
     before = first.weights.stat().st_mtime_ns
-    assert before == train_model(data, tmp_path / "town", options).weights.stat().st_mtime_ns
+    assert before == train_model(data, tmp_path / "model/town", options).weights.stat().st_mtime_ns
     with pytest.raises(Conflict, match="another train"):
-        train_model(data, tmp_path / "town", TrainOptions(**TINY))
+        train_model(data, tmp_path / "model/town", TrainOptions(**TINY))
     with pytest.raises(OptionsError, match="cannot be scored on PASCAL_VOC"):
         evaluate_model(first, chips(tmp_path / "boxes"))
 
@@ -154,8 +154,8 @@ def test_options_that_do_not_fit_are_told(
     options: dict[str, Any], kind: type[Exception], told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=told):
-        train_model(chips(tmp_path), tmp_path / "town", TrainOptions(**(TINY | options)))
-    assert not (tmp_path / "town/town.emd").exists()
+        train_model(chips(tmp_path), tmp_path / "model/town", TrainOptions(**(TINY | options)))
+    assert not (tmp_path / "model/town/town.emd").exists()
 
 
 def test_too_few_chips_are_told(tmp_path: Path) -> None:
