@@ -4,7 +4,8 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,17 +146,33 @@ class AtomicCheckpoints(TorchCheckpointIO):
 def run(
     trainer: pl.Trainer, fit: Fitting, train: "DataLoader[Any]", validate: "DataLoader[Any]", resume: Path | None
 ) -> None:
-    """Fit, from the last checkpoint where there is one; Lightning's advice to developers is kept from users."""
+    """Fit, from the last checkpoint where there is one; at the end `load_best` takes the best."""
+    with _quiet():
+        trainer.fit(fit, train, validate, ckpt_path=resume, weights_only=True)
+
+
+def score(trainer: pl.Trainer, fit: Fitting, validate: "DataLoader[Any]") -> Scores:
+    """Of the validation chips, with the weights as they are now."""
+    with _quiet():
+        trainer.validate(fit, validate, verbose=False)
+    return fit.result()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning warns of few loader workers, short epochs and its own use of torch: nothing a user could mend."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec")
-        trainer.fit(fit, train, validate, ckpt_path=resume, weights_only=True)
+        yield
 
 
-def use_cores() -> None:
-    """Two cores and one loading process: torch takes them all, OpenCV and GDAL stay out of its way."""
+def prepare(seed: int) -> None:
+    """Seed what is drawn before the first epoch; torch takes all cores, OpenCV stays out of its way."""
     import cv2
+
+    torch.manual_seed(seed)
 
     cv2.setNumThreads(1)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))

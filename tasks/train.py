@@ -81,7 +81,7 @@ def train_model(
     task, module = _network(chips, options)
     training, validation = loading.split(chips, options.validation_percentage / 100)
     arguments = _network_options(chips, training, module, options)
-    fitting.use_cores()
+    fitting.prepare(options.seed)
     network = module.build(len(chips.band_statistics), len(chips.classes), **arguments)
     origin = load_backbone(network.backbone, options.backbone_model, options.pretrained_weights)
     if origin != "random" and options.freeze_model:
@@ -93,8 +93,8 @@ def train_model(
     train, validate = (loading.loader(chips, n, load, train=t) for n, t in ((training, True), (validation, False)))
     fitting.run(trainer, fit, train, validate, fitting.resume_point(out))
     fitting.load_best(network, out)
-    trainer.validate(fit, validate, verbose=False)
-    return _write(chips, out, task, options, arguments, fit.network, fit.result(), told.epochs, origin)
+    scores = fitting.score(trainer, fit, validate)
+    return _write(chips, out, task, options, arguments, fit.network, scores, told.epochs, origin)
 
 
 def _network(chips: ChipFolder, options: TrainOptions) -> tuple[str, Any]:
