@@ -92,12 +92,34 @@ except ImportError:
     assert "Error" not in done.stderr
 
 
+class Stopped(BaseException):
+    """Someone pulled the plug."""
+
+
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_model_also_after_a_kill(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_model_also_after_an_interruption(tmp_path: Path) -> None:
+    data = chips(tmp_path)
+    options = TrainOptions(**{**TINY, "max_epochs": 3})
+    whole = train_model(data, tmp_path / "whole/town", options)
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train_model(data, tmp_path / "stopped/town", options, on_epoch=stop)
+    epochs: list[Epoch] = []
+    resumed = train_model(data, tmp_path / "stopped/town", options, on_epoch=epochs.append)
+    assert [1, 2] == [epoch.number for epoch in epochs]
+    one, two = (torch.load(m.weights, weights_only=True) for m in (whole, resumed))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
     data = chips(tmp_path)
     options = {**TINY, "max_epochs": 4, "stop_training": False}
-    whole = train_model(data, tmp_path / "whole/town", TrainOptions(**options))
-    out = tmp_path / "killed/town"
+    out = tmp_path / "model/town"
     code = (
         "import sys, json; from pathlib import Path; from tasks.chips import ChipFolder; from tasks.train import *;"
         "train_model(ChipFolder.open(Path(sys.argv[1])), Path(sys.argv[2]), TrainOptions(**json.loads(sys.argv[3])))"
@@ -111,9 +133,10 @@ def test_the_same_seed_gives_the_same_model_also_after_a_kill(tmp_path: Path) ->
     assert not (out / "town.emd").exists()
     epochs: list[Epoch] = []
     resumed = train_model(data, out, TrainOptions(**options), on_epoch=epochs.append)
-    assert 0 < epochs[0].number
-    one, two = (torch.load(m.weights, weights_only=True) for m in (whole, resumed))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert epochs[0].number > 0
+    assert [] == resumed.emd.problems(resumed.path)
+    losses = json.loads((out / "ModelCharacteristics/training_validation_loss.json").read_text())
+    assert [0, 1, 2, 3] == [epoch["epoch"] for epoch in losses["training_validation_loss_per_epoch"]]
 
 
 @pytest.mark.slow
