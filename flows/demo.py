@@ -28,8 +28,13 @@ if TYPE_CHECKING:  # these import prefect or rasterio; prefect reads its setting
 
 # Chosen for two cores and a few minutes; `dlpk retrain` with more epochs does better
 TREES = {
-    "export": {"metadata_format": "PASCAL_VOC_rectangles", "tile_size": 256, "stride": 256},
-    "train": {"max_epochs": 10, "stop_training": False},
+    "export": {
+        "metadata_format": "PASCAL_VOC_rectangles",
+        "tile_size": 256,
+        "stride": 256,
+        "min_polygon_overlap_ratio": 0.25,
+    },
+    "train": {"max_epochs": 14, "stop_training": False},
     "summary": "Finds tree crowns in airborne imagery of 0.1 m",
     "tags": ["trees", "object detection", "demo"],
 }

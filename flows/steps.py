@@ -77,8 +77,8 @@ class Part:
 
 
 def divide(recipe: Recipe) -> tuple[Part, Part]:
-    """What is trained on, and what is only scored on: there every pixel counts once, and empty ground counts too."""
-    whole = {"stride": recipe.export.tile_size, "output_nofeature_tiles": True}
+    """What is trained on, and what is only scored on: there every pixel counts once, empty ground and the edge too."""
+    whole = {"stride": recipe.export.tile_size, "output_nofeature_tiles": True, "max_nodata_share": 0.9}
     if recipe.evaluation:
         held_out = Part("held-out", recipe.evaluation, _with(recipe.export, whole))
         return Part("chips", recipe.scene, recipe.export), held_out
