@@ -14,7 +14,7 @@ from registry.errors import ImageryError
 from tasks.chips import Grid
 
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".mrf": "MRF"}
-LOSSLESS = {".jpg": {"quality": 95}}
+CREATION = {".jpg": {"quality": 95}}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def write_raster(path: Path, pixels: NDArray[np.generic], grid: Grid | None, nod
         plain = {"photometric": "RGB" if bands == 3 else "MINISBLACK"}  # GDAL would take a fourth 8-bit band for alpha
         where |= plain if path.suffix == ".tif" else {}
         profile = {"driver": DRIVERS[path.suffix], "count": bands, "height": rows, "width": cols, "dtype": pixels.dtype}
-        with rasterio.open(path, "w", nodata=nodata, **profile, **where, **LOSSLESS.get(path.suffix, {})) as file:
+        with rasterio.open(path, "w", nodata=nodata, **profile, **where, **CREATION.get(path.suffix, {})) as file:
             file.write(pixels)
     if grid:
         world = path.with_suffix(path.suffix[:2] + path.suffix[-1] + "w")
