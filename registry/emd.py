@@ -155,10 +155,12 @@ class Emd:
     @property
     def band_statistics(self) -> tuple[BandStatistics, ...]:
         """Of every band of the training imagery; () when the definition has none."""
-        keys = ("BandName", "Min", "Max", "Mean", "StdDev")
-        return tuple(
-            BandStatistics(*(entry.get(k, "") for k in keys)) for entry in self.document.get("AllTilesStats", ())
-        )
+        return self._statistics("AllTilesStats")
+
+    @property
+    def second_band_statistics(self) -> tuple[BandStatistics, ...]:
+        """Of the second raster: the later date, the translation (D.4)."""
+        return self._statistics("AllTilesStats2")
 
     @property
     def cell_size(self) -> tuple[float, float, int | None] | None:
@@ -271,6 +273,10 @@ class Emd:
         if not (isinstance(color, list) and len(color) == 3 and all(map(_is_int, color))):
             raise EmdError("expected 3 numbers 0-255", where=self._at(f"Classes[{i}].Color"), got=color)
         return ClassLabel(value, name, (color[0], color[1], color[2]))
+
+    def _statistics(self, key: str) -> tuple[BandStatistics, ...]:
+        keys = ("BandName", "Min", "Max", "Mean", "StdDev")
+        return tuple(BandStatistics(*(entry.get(k, "") for k in keys)) for entry in self.document.get(key, ()))
 
     def _need(self, key: str) -> Any:
         if key not in self.document:

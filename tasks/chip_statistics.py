@@ -1,17 +1,24 @@
 """Statistics over all chips of an export: bands for normalisation, classes for balance (ArcGIS formats D.3, D.5).
 
-Memory does not grow with the number of chips: running counts, extremes, and mean and variance after Chan et al. (1979).
+Memory does not grow with the number of chips. Sums are exact, so that statistics of parts, merged in any order, are
+those of the whole to the last bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from registry.emd import BandStatistics, ClassLabel
+from registry.errors import LabelError
 from tasks.chips import Chip
+
+OF_OBJECTS = ("boxes", "instances", "panoptic", "label", "labels")
+OF_PIXELS = ("mask", "panoptic")
+BLOCK = 2**18  # pixels of a band looked at together
 
 
 @dataclass
@@ -20,144 +27,355 @@ class Range:
 
     min: float = float("inf")
     max: float = float("-inf")
-    sum: float = 0.0
+    sum: Fraction = Fraction(0)
     count: int = 0
 
     def add(self, value: float) -> None:
-        self.min, self.max = min(self.min, value), max(self.max, value)
-        self.sum, self.count = self.sum + value, self.count + 1
+        self.merge(Range(value, value, Fraction(value), 1))
+
+    def merge(self, other: "Range") -> None:
+        self.min, self.max = min(self.min, other.min), max(self.max, other.max)
+        self.sum, self.count = self.sum + other.sum, self.count + other.count
 
     @property
     def mean(self) -> float:
-        return self.sum / self.count if self.count else 0.0
+        return float(self.sum / self.count) if self.count else 0.0
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return (self.min, self.max) if self.count else (0, 0)
 
     def document(self) -> dict[str, float]:
-        low, high = (self.min, self.max) if self.count else (0, 0)
-        return {"Min": low, "Max": high, "Mean": self.mean, "Sum": self.sum, "Count": self.count}
+        low, high = self.limits
+        return {"Min": low, "Max": high, "Mean": self.mean, "Sum": _number(self.sum), "Count": self.count}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Range":
+        if not document["Count"]:
+            return cls()
+        return cls(document["Min"], document["Max"], Fraction(document["Sum"]), document["Count"])
+
+
+@dataclass
+class Band:
+    """Running extremes, count, and exact sums of the values and of their squares."""
+
+    min: float = float("inf")
+    max: float = float("-inf")
+    number: int = 0
+    sum: Fraction = Fraction(0)
+    squares: Fraction = Fraction(0)
+
+    def add(self, values: NDArray[np.generic]) -> None:
+        """values: (n,) valid pixels."""
+        small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2  # a block's sums are whole and fit a float
+        for start in range(0, values.size, BLOCK):
+            raw = values[start : start + BLOCK]
+            block, n = raw.astype(np.float64), raw.size
+            mean = Fraction(0) if small else Fraction(float(block.mean()))
+            block = block if small else block - float(mean)
+            total = Fraction(float(block.sum()))
+            squared = Fraction(float(np.einsum("i,i->", block, block)))  # a product by BLAS depends on its threads
+            squares = squared + 2 * mean * total + n * mean**2
+            self.merge(Band(float(raw.min()), float(raw.max()), n, n * mean + total, squares))
+
+    def merge(self, other: "Band") -> None:
+        self.min, self.max = min(self.min, other.min), max(self.max, other.max)
+        self.number += other.number
+        self.sum, self.squares = self.sum + other.sum, self.squares + other.squares
+
+    @property
+    def mean(self) -> float:
+        return float(self.sum / self.number) if self.number else 0.0
+
+    @property
+    def m2(self) -> float:
+        """Sum of squared deviations from the mean."""
+        return float(self.squares - self.sum**2 / self.number) if self.number else 0.0
+
+    def statistics(self, name: str) -> BandStatistics:
+        low, high = (self.min, self.max) if self.number else (0.0, 0.0)
+        return BandStatistics(name, low, high, self.mean, float(np.sqrt(self.m2 / max(self.number, 1))))
+
+    def document(self) -> dict[str, float]:
+        low, high = (self.min, self.max) if self.number else (0.0, 0.0)
+        return {"Min": low, "Max": high, "M1": self.mean, "M2": self.m2, "Num": self.number}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> "Band":
+        if not (number := int(document["Num"])):
+            return cls()
+        mean = Fraction(document["M1"])
+        squares = Fraction(document["M2"]) + number * mean**2
+        return cls(float(document["Min"]), float(document["Max"]), number, number * mean, squares)
+
+
+@dataclass
+class Tally:
+    """How often each class occurs: `sizes` of its objects in map units, or its pixels in each chip."""
+
+    sizes: list[Range]
+    images: list[int]  # chips that hold the class
+    per_image: Range = field(default_factory=Range)  # objects, or classes, in a chip
+
+    @classmethod
+    def of(cls, classes: int) -> "Tally":
+        return cls([Range() for _ in range(classes)], [0] * classes)
+
+    def merge(self, other: "Tally") -> None:
+        for mine, theirs in zip(self.sizes, other.sizes, strict=True):
+            mine.merge(theirs)
+        self.images = [a + b for a, b in zip(self.images, other.images, strict=True)]
+        self.per_image.merge(other.per_image)
 
 
 @dataclass
 class ChipStatistics:
-    """Add chips, then ask. `carries` is that of the metadata format: boxes or mask."""
+    """Add chips, or merge what others added, then ask. `carries` is that of the metadata format."""
 
     classes: tuple[ClassLabel, ...]
     carries: str
     chips: int = 0
-    shape: tuple[int, ...] = ()
-    number: int = 0  # valid pixels seen
-    low: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    high: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    mean: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    m2: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    shape: tuple[int, ...] = ()  # bands, rows, cols of the last chip
 
     def __post_init__(self) -> None:
-        self.per_class = [Range() for _ in self.classes]  # area of each object, or pixels of the class in each chip
-        self.images = [0] * len(self.classes)
-        self.per_image = Range()  # objects, or classes, in a chip
-        self.cell_area = 1.0
+        self.objects, self.pixels = Tally.of(len(self.classes)), Tally.of(len(self.classes))
+        self.first: list[Band] = []
+        self.second: list[Band] = []
 
     def add(self, chip: Chip) -> None:
         self.chips, self.shape = self.chips + 1, chip.image.shape
-        self._add_bands(chip.image[:, chip.valid].astype(np.float64))
-        if chip.grid:
-            self.cell_area = abs(chip.grid.transform[0] * chip.grid.transform[4])
-        counts = self._add_boxes(chip) if self.carries == "boxes" else self._add_mask(chip)
-        for i, count in enumerate(counts):
-            self.images[i] += count > 0
-        self.per_image.add(sum(counts) if self.carries == "boxes" else sum(c > 0 for c in counts))
+        self.first = _with_bands(self.first, chip.image, chip.valid)
+        if chip.image2 is not None:
+            same = chip.image2.shape[1:] == chip.valid.shape
+            self.second = _with_bands(self.second, chip.image2, chip.valid if same else None)
+        if self.carries in OF_OBJECTS:
+            self._add_objects(chip)
+        if self.carries in OF_PIXELS:
+            self._add_pixels(chip)
+
+    def merge(self, other: "ChipStatistics") -> Self:
+        """Add what another has seen. Raises LabelError when the two are not of one kind."""
+        mine, theirs = (self.classes, self.carries), (other.classes, other.carries)
+        if [c.value for c in mine[0]] != [c.value for c in theirs[0]] or mine[1] != theirs[1]:
+            raise LabelError("statistics of other classes or of another format cannot be merged", got=theirs)
+        self.chips, self.shape = self.chips + other.chips, self.shape or other.shape
+        self.first, self.second = _merged(self.first, other.first), _merged(self.second, other.second)
+        self.objects.merge(other.objects)
+        self.pixels.merge(other.pixels)
+        return self
 
     def bands(self, names: Sequence[str]) -> list[BandStatistics]:
         """In raw sensor units, over valid pixels."""
-        std = np.sqrt(self.m2 / max(self.number, 1))
-        columns = (self.low, self.high, self.mean, std)
-        return [BandStatistics(name, *(float(c[i]) for c in columns)) for i, name in enumerate(names)]
+        return [band.statistics(name) for name, band in zip(names, self.first, strict=True)]
 
-    def text(self, tile_size: int) -> str:
-        """stats.txt, for people (D.3)."""
-        boxes = self.carries == "boxes"
-        noun, each = ("features", "features per image") if boxes else ("pixels  ", "classes per image")
-        some = self.per_image
-        spread = f"{each} = [min = {some.min:.0f}, mean = {some.mean:.2f}, max = {some.max:.0f}]"
-        features = int(sum(r.count for r in self.per_class))
-        classes = f"classes = {len(self.classes)}"
-        lines = [f"images = {self.chips} *{self.shape[0]}*{tile_size}*{tile_size}"]
-        lines += [f"features = {features}", spread, classes] if boxes else [classes, spread]
-        lines.append(
-            f"{'cls name':<20}{'cls value':>11}{'images':>11}   {noun}{'min size':>12}{'mean size':>12}{'max size':>12}"
-        )
-        for label, images, sizes in zip(self.classes, self.images, self.per_class, strict=True):
-            what = sizes.count if boxes else int(sizes.sum)
-            low, high = (sizes.min, sizes.max) if sizes.count else (0, 0)
-            lines.append(
-                f"{label.name:<20}{label.value:>11}{images:>11}{what:>11}{low:>12.2f}{sizes.mean:>12.2f}{high:>12.2f}"
-            )
+    def bands2(self, names: Sequence[str]) -> list[BandStatistics]:
+        """The same of the second raster."""
+        return [band.statistics(name) for name, band in zip(names, self.second, strict=True)]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Objects of each class by its name; pixels where the format carries a mask alone."""
+        tally = self.objects if self.carries in OF_OBJECTS else self.pixels
+        counts = (r.count if self.carries in OF_OBJECTS else int(r.sum) for r in tally.sizes)
+        return {label.name: count for label, count in zip(self.classes, counts, strict=True)}
+
+    @property
+    def instance_classes(self) -> tuple[ClassLabel, ...]:
+        """Those that have objects: `Panoptic_Segmentation_Instance_Classes` (ArcGIS formats D.6)."""
+        return tuple(c for c, sizes in zip(self.classes, self.objects.sizes, strict=True) if sizes.count)
+
+    def text(self, tile_shape: tuple[int, int]) -> str:
+        """stats.txt, for people (D.3); tile_shape: rows, columns."""
+        lines = [f"images = {self.chips} *{len(self.first)}*{tile_shape[0]}*{tile_shape[1]}"]
+        if self.carries in OF_OBJECTS:
+            features = sum(sizes.count for sizes in self.objects.sizes)
+            lines += [f"features = {features}", _spread("features", self.objects.per_image)]
+            lines += [f"classes = {len(self.classes)}", *self._table("features", self.objects)]
+        if self.carries in OF_PIXELS:
+            lines += [f"classes = {len(self.classes)}", _spread("classes", self.pixels.per_image)]
+            lines += self._table("pixels  ", self.pixels)
         return "\n".join(lines) + "\n"
 
-    def document(self, tile_size: int, metadata_format: str) -> dict[str, Any]:
-        """esri_accumulated_stats.json (D.5)."""
-        bands = zip(self.low, self.high, self.mean, self.m2, strict=True)
-        return {
+    def document(self, tile_shape: tuple[int, int], metadata_format: str) -> dict[str, Any]:
+        """esri_accumulated_stats.json (D.5); tile_shape: rows, columns."""
+        document = {
             "Version": 1,
-            "NumBands": self.shape[0],
-            "TileSizeX": tile_size,
-            "TileSizeY": tile_size,
+            "NumBands": len(self.first),
+            "TileSizeX": tile_shape[1],
+            "TileSizeY": tile_shape[0],
             "NumClasses": len(self.classes),
             "NumTiles": self.chips,
-            "OutputFeatures": self.carries == "boxes",
+            "OutputFeatures": self.carries in OF_OBJECTS,
             "MetaDataMode": metadata_format,
             "Classes": [{"ClassValue": c.value, "ClassName": c.name} for c in self.classes],
-            **({"FeatureStats": self._features()} if self.carries == "boxes" else {"ClassPixelStats": self._pixels()}),
-            "BandStatsState": [
-                {"Min": float(a), "Max": float(b), "M1": float(m), "M2": float(v), "Num": self.number}
-                for a, b, m, v in bands
+        }
+        if self.carries in OF_OBJECTS:
+            document["FeatureStats"] = self._feature_stats()
+        if self.carries in OF_PIXELS:
+            document["ClassPixelStats"] = self._pixel_stats()
+        document["BandStatsState"] = [band.document() for band in self.first]
+        if self.second:
+            document["BandStatsState2"] = [band.document() for band in self.second]
+        return document
+
+    @classmethod
+    def from_document(
+        cls, document: Mapping[str, Any], classes: Sequence[ClassLabel], carries: str, where: object = ""
+    ) -> "ChipStatistics":
+        """What `document` says, of our exports or of ArcGIS's. Classes that it does not have were not seen.
+
+        Raises LabelError for a document that has classes which are not given, is damaged, or, as those of old exports,
+        says nothing of the bands.
+        """
+        statistics = cls(tuple(classes), carries)
+        try:
+            places = _places(document, classes, where)
+            statistics.chips = int(document.get("NumTiles", document.get("NumTilesAsDouble", 0)))
+            statistics.shape = (int(document["NumBands"]), int(document["TileSizeY"]), int(document["TileSizeX"]))
+            statistics.first = [Band.from_document(band) for band in document.get("BandStatsState", ())]
+            statistics.second = [Band.from_document(band) for band in document.get("BandStatsState2", ())]
+            for tally, key, sizes, each in (
+                (statistics.objects, "FeatureStats", "FeatureAreaPerClass", "NumFeaturesPerImage"),
+                (statistics.pixels, "ClassPixelStats", "PixelsPerClass", "NumClassesPerImage"),
+            ):
+                if found := document.get(key):
+                    if key == "ClassPixelStats":  # a class that was not there has no pixel in any chip
+                        tally.sizes = [Range(0, 0, count=statistics.chips) for _ in classes]
+                    tally.per_image = Range.from_document(found[each])
+                    for i, size, images in zip(places, found[sizes], found["NumImagesPerClass"], strict=True):
+                        tally.sizes[i], tally.images[i] = Range.from_document(size), int(images)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, LabelError):
+                raise
+            do = "export all chips again into an empty folder"
+            raise LabelError(f"is no accumulated statistics ({error!r})", where=where, do=do) from error
+        if statistics.chips and len(statistics.first) != statistics.shape[0]:
+            do = "export all chips again into an empty folder"
+            raise LabelError(f"has no BandStatsState of {statistics.shape[0]} bands", where=where, do=do)
+        return statistics
+
+    def state(self) -> dict[str, Any]:
+        """All that is known, as JSON and exactly; see `from_state`."""
+        return {
+            "carries": self.carries,
+            "chips": self.chips,
+            "shape": self.shape,
+            "bands": [[_plain(band) for band in bands] for bands in (self.first, self.second)],
+            "tallies": [
+                {"sizes": [_plain(r) for r in t.sizes], "images": t.images, "per_image": _plain(t.per_image)}
+                for t in (self.objects, self.pixels)
             ],
         }
 
-    def _features(self) -> dict[str, Any]:
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], classes: Sequence[ClassLabel]) -> "ChipStatistics":
+        statistics = cls(tuple(classes), state["carries"], state["chips"], tuple(state["shape"]))
+        statistics.first, statistics.second = ([Band(*_exact(band)) for band in bands] for bands in state["bands"])
+        statistics.objects, statistics.pixels = (
+            Tally([Range(*_exact(r)) for r in t["sizes"]], t["images"], Range(*_exact(t["per_image"])))
+            for t in state["tallies"]
+        )
+        return statistics
+
+    def _table(self, noun: str, tally: Tally) -> list[str]:
+        """printf layout %-20s%11d%11d%11d%12.2f%12.2f%12.2f (D.3)."""
+        head = (
+            f"{'cls name':<20}{'cls value':>11}{'images':>11}   {noun}{'min size':>12}{'mean size':>12}{'max size':>12}"
+        )
+        rows = []
+        for label, images, sizes in zip(self.classes, tally.images, tally.sizes, strict=True):
+            what, (low, high) = sizes.count if noun == "features" else int(sizes.sum), sizes.limits
+            sized = f"{low:>12.2f}{sizes.mean:>12.2f}{high:>12.2f}"
+            rows.append(f"{label.name:<20}{label.value:>11}{images:>11}{what:>11}{sized}")
+        return [head, *rows]
+
+    def _feature_stats(self) -> dict[str, Any]:
         return {
             "NumClasses": len(self.classes),
             "NumImagesTotal": self.chips,
-            "NumFeaturesTotal": int(sum(r.count for r in self.per_class)),
-            "NumImagesPerClass": self.images,
-            "NumFeaturesPerClass": [r.count for r in self.per_class],
-            "NumFeaturesPerImage": self.per_image.document(),
-            "FeatureAreaPerClass": [r.document() for r in self.per_class],
+            "NumFeaturesTotal": sum(r.count for r in self.objects.sizes),
+            "NumImagesPerClass": self.objects.images,
+            "NumFeaturesPerClass": [r.count for r in self.objects.sizes],
+            "NumFeaturesPerImage": self.objects.per_image.document(),
+            "FeatureAreaPerClass": [r.document() for r in self.objects.sizes],
         }
 
-    def _pixels(self) -> dict[str, Any]:
+    def _pixel_stats(self) -> dict[str, Any]:
         return {
             "NumClasses": len(self.classes),
             "NumImagesTotal": self.chips,
-            "NumImagesPerClass": self.images,
-            "NumPixelsPerClass": [int(r.sum) for r in self.per_class],
-            "NumClassesPerImage": self.per_image.document(),
-            "PixelsPerClass": [r.document() for r in self.per_class],
+            "NumImagesPerClass": self.pixels.images,
+            "NumPixelsPerClass": [int(r.sum) for r in self.pixels.sizes],
+            "NumClassesPerImage": self.pixels.per_image.document(),
+            "PixelsPerClass": [r.document() for r in self.pixels.sizes],
         }
 
-    def _add_boxes(self, chip: Chip) -> list[int]:
-        areas = (chip.boxes[:, 2] - chip.boxes[:, 0]) * (chip.boxes[:, 3] - chip.boxes[:, 1]) * self.cell_area
-        for area, label in zip(areas.tolist(), chip.labels.tolist(), strict=True):
-            self.per_class[label - 1].add(area)
-        return [int((chip.labels == i + 1).sum()) for i in range(len(self.classes))]
+    def _add_objects(self, chip: Chip) -> None:
+        """Areas in square map units: of the pixels of an object where they are known, else of its box."""
+        sides = chip.boxes[:, 2:].astype(np.float64) - chip.boxes[:, :2]
+        cells = chip.masks.sum(axis=(1, 2)) if chip.masks is not None else sides.prod(axis=1)
+        for area, label in zip((cells * _cell_area(chip)).tolist(), chip.labels.tolist(), strict=True):
+            self.objects.sizes[label - 1].add(area)
+        for label in set(chip.labels.tolist()):
+            self.objects.images[label - 1] += 1
+        self.objects.per_image.add(len(chip.labels))
 
-    def _add_mask(self, chip: Chip) -> list[int]:
+    def _add_pixels(self, chip: Chip) -> None:
         assert chip.mask is not None
         counts = np.bincount(chip.mask.ravel(), minlength=len(self.classes) + 1)[1:].tolist()
-        for sizes, count in zip(self.per_class, counts, strict=True):
-            sizes.add(count)
-        return [int(c) for c in counts]
+        for i, count in enumerate(counts):
+            self.pixels.sizes[i].add(count)
+            self.pixels.images[i] += count > 0
+        self.pixels.per_image.add(sum(count > 0 for count in counts))
 
-    def _add_bands(self, values: NDArray[np.float64]) -> None:
-        """values: (bands, n) valid pixels of one chip."""
-        if not values.shape[1]:
-            return
-        n, mean = values.shape[1], values.mean(axis=1)
-        m2, low, high = ((values - mean[:, None]) ** 2).sum(axis=1), values.min(axis=1), values.max(axis=1)
-        if not self.number:
-            self.low, self.high, self.mean, self.m2, self.number = low, high, mean, m2, n
-            return
-        total, shift = self.number + n, mean - self.mean
-        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        self.m2 = self.m2 + m2 + shift**2 * (self.number * n / total)
-        self.mean = self.mean + shift * (n / total)
-        self.number = total
+
+def _with_bands(bands: list[Band], image: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> list[Band]:
+    bands = bands or [Band() for _ in image]
+    if len(bands) != len(image):
+        raise LabelError(f"expected chips with {len(bands)} bands", got=len(image))
+    whole = valid is None or bool(valid.all())
+    for band, pixels in zip(bands, image, strict=True):
+        band.add(pixels.ravel() if whole else pixels[valid])
+    return bands
+
+
+def _merged(mine: list[Band], theirs: list[Band]) -> list[Band]:
+    if not mine or not theirs:
+        return mine or theirs
+    if len(mine) != len(theirs):
+        raise LabelError(f"expected chips with {len(mine)} bands", got=len(theirs))
+    for band, other in zip(mine, theirs, strict=True):
+        band.merge(other)
+    return mine
+
+
+def _places(document: Mapping[str, Any], classes: Sequence[ClassLabel], where: object) -> list[int]:
+    """Where among `classes` those of the document are; arrays follow its order (D.5)."""
+    values = [int(entry.get("ClassValue", entry.get("Value"))) for entry in document.get("Classes", ())]
+    ours = [c.value for c in classes]
+    if unknown := sorted(set(values) - set(ours)):
+        raise LabelError("counts classes that the export does not have", where=where, got=unknown, do="list them too")
+    return [ours.index(value) for value in values]
+
+
+def _cell_area(chip: Chip) -> float:
+    a, b, _, d, e, _ = chip.grid.transform if chip.grid else (1, 0, 0, 0, 1, 0)
+    return abs(a * e - b * d)
+
+
+def _spread(what: str, some: Range) -> str:
+    low, high = some.limits
+    return f"{what} per image = [min = {low:.0f}, mean = {some.mean:.2f}, max = {high:.0f}]"
+
+
+def _number(value: Fraction) -> float:
+    return value.numerator if value.denominator == 1 else float(value)
+
+
+def _plain(record: Range | Band) -> list[Any]:
+    return [str(value) if isinstance(value, Fraction) else value for value in vars(record).values()]
+
+
+def _exact(values: Sequence[Any]) -> list[Any]:
+    return [Fraction(value) if isinstance(value, str) else value for value in values]
