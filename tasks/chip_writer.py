@@ -1,142 +1,156 @@
-"""Writes an exported folder: chips one by one, then what ArcGIS keeps about all of them (ArcGIS formats D)."""
+"""Writes chips into an exported folder, a unit at a time (ArcGIS formats D.1, D.2).
+
+What a unit leaves in `.parts/` comes last: its statistics, its lines of map.txt and the bytes of its files. A unit
+without it, or whose files are not all there, is done again. Chips themselves need no more care than that.
+"""
 
 import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 
 import tasks.formats
 from registry import plugins
-from registry.emd import ClassLabel, Emd
-from registry.errors import ImageryError, LabelError, OptionsError
+from registry.emd import ClassLabel
+from registry.errors import StoreError
 from registry.files import write_text
 from tasks.chip_statistics import ChipStatistics
-from tasks.chips import DEFINITION, FILE_TYPES, Chip
-from tasks.imagery import ImageryFacts
+from tasks.chips import FILE_TYPES, Chip
 from tasks.rasters import write_raster
 
 if TYPE_CHECKING:
-    from tasks.export import ExportOptions
-    from tasks.scene import Scene
+    from tasks.export_options import ExportOptions
 
-WELL_KNOWN_BANDS = [  # ArcGIS formats A.8
-    "Red",
-    "Green",
-    "Blue",
-    "Infrared",
-    "CoastalBlue",
-    "Yellow",
-    "RedEdge",
-    "ShortWaveInfrared",
-    "NearInfrared",
-    "NearInfrared_1",
-    "NearInfrared_2",
-    "MidInfrared",
-    "MidInfrared_1",
-    "MidInfrared_2",
-    "Thermal",
-    "Thermal_1",
-    "Thermal_2",
-    "Panchromatic",
-    "PseudoRed",
-    "PseudoGreen",
-    "PseudoBlue",
-]
+PARTS = ".parts"
+
+
+class Note(NamedTuple):
+    """What is remembered of one chip."""
+
+    line: str  # of map.txt
+    bounds: tuple[float, float, float, float] | None  # xmin ymin xmax ymax in map units
+    holds: tuple[int, ...]  # (classes,) objects of each class, or pixels where it carries a mask alone
+
+
+@dataclass
+class Part:
+    """What is known of some chips that are written: a unit, or several of them together."""
+
+    statistics: ChipStatistics
+    notes: dict[str, Note] = field(default_factory=dict)  # by name of the chip
+    left_out: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+
+    def merge(self, other: "Part") -> None:
+        self.statistics.merge(other.statistics)
+        self.notes |= other.notes
+        self.left_out += other.left_out
+        self.bytes += other.bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self.notes))
+
+    @property
+    def bounds(self) -> NDArray[np.float64] | None:
+        """(chips, 4) xmin ymin xmax ymax in map units, in order of name; None when a chip lies nowhere."""
+        known = [self.notes[name].bounds for name in self.names]
+        return None if None in known else np.array(known, np.float64)
+
+    def text(self) -> str:
+        facts = {"notes": self.notes, "left_out": self.left_out, "bytes": self.bytes}
+        return json.dumps({**facts, "statistics": self.statistics.state()})
+
+    @classmethod
+    def parse(cls, text: str, classes: tuple[ClassLabel, ...]) -> "Part":
+        document: dict[str, Any] = json.loads(text)
+        notes = {
+            name: Note(line, bounds and tuple(bounds), tuple(holds))
+            for name, (line, bounds, holds) in document["notes"].items()
+        }
+        statistics = ChipStatistics.from_state(document["statistics"], classes)
+        return cls(statistics, notes, Counter(document["left_out"]), document["bytes"])
 
 
 class ChipWriter:
-    """Chips in, folder out. `finish` writes the definition last, which makes the folder an export."""
+    """The chips of one unit. `finish` leaves the part that says they are all there."""
 
     def __init__(self, out: Path, classes: tuple[ClassLabel, ...], options: "ExportOptions") -> None:
         self.out, self.classes, self.options = out, classes, options
         self.format = plugins.load(tasks.formats, options.metadata_format)
         self.suffix = FILE_TYPES[options.image_chip_format]
-        self.statistics = ChipStatistics(classes, carries=self.format.CARRIES)
-        self.left_out: Counter[str] = Counter()
-        self.count = 0
-        self.lines: list[str] = []
-        self.imagery: list[ImageryFacts] = []
+        self.part = Part(ChipStatistics(classes, self.format.CARRIES))
 
-    def add(self, chip: Chip, scene: "Scene") -> None:
-        """Write one chip under the next running number."""
-        self._same_kind(scene.imagery.facts)
-        chip = replace(chip, name=f"{self.count:09d}")
-        image = self._path("images", chip.name + self.suffix)
-        label = self._path("labels", chip.name + (self.format.SUFFIX or ".tif"))
-        write_raster(image, chip.image, chip.grid, nodata=_nodata(chip))
-        self.format.write(chip, self.classes, label)
-        self.statistics.add(chip)
-        self.lines.append(f"images\\{image.name}  labels\\{label.name} \r\n")  # two spaces, CRLF: D.2
-        self.count += 1
+    def add(self, chip: Chip, index: int) -> None:
+        """Write one chip under its running number, nine digits (ArcGIS formats D.1)."""
+        chip = replace(chip, name=f"{index:09d}")
+        files = [self._image("image_path", "images", chip, chip.image)]
+        files += self.format.write(chip, self.classes, self.out, self.suffix)
+        if chip.image2 is not None:
+            files.append(self._image("image2_path", "images2", chip, chip.image2))
+        self.part.statistics.add(chip)
+        columns = "  ".join(file.relative_to(self.out).as_posix().replace("/", "\\") for file in files)
+        line = f"{columns} \r\n"  # two spaces, backslashes, CRLF: D.2
+        holds = tuple(_amounts(chip, len(self.classes)).tolist())
+        self.part.notes[chip.name] = Note(line, _bounds(chip), holds)
+        self.part.bytes += sum(file.stat().st_size for file in files)
 
-    def finish(self) -> None:
-        """Raises LabelError with the reasons when no chip was left."""
-        if not self.imagery:
-            reasons = ", ".join(f"{number} left out for {why}" for why, number in self.left_out.items())
-            do = "check that labels and imagery overlap, or change stride, extent or max_nodata_share"
-            raise LabelError(
-                f"no chip is left: {reasons or 'the extent is smaller than a pixel'}", where=self.out, do=do
-            )
-        size = self.options.tile_size
-        write_text(self.out / "map.txt", "".join(self.lines))
-        write_text(self.out / "stats.txt", self.statistics.text(size))
-        stats = self.statistics.document(size, self.options.metadata_format)
-        write_text(self.out / "esri_accumulated_stats.json", json.dumps(stats))
-        self._definition().write(self.out / DEFINITION)
+    def leave_out(self, reason: str) -> None:
+        self.part.left_out[reason] += 1
 
-    def _definition(self) -> Emd:
-        """D.4: the keys of old exports first, then those that readers have used since Pro 2.7."""
-        names = self.imagery[0].band_names
-        size = self.options.tile_size
-        return Emd(
-            {
-                "Framework": "e.g. PyTorch",
-                "ModelConfiguration": "some description",
-                "ModelType": "e.g. ObjectDetection or ImageClassification",
-                "ModelFile": "e.g. trained.pth",
-                "ImageHeight": size,
-                "ImageWidth": size,
-                "ExtractBands": list(range(len(names))),
-                "Classes": [c.document() for c in self.classes],
-                "WellKnownBandNames (FYI, these band names can be used in ExtractBands)": WELL_KNOWN_BANDS,
-                "MetaDataMode": self.options.metadata_format,
-                "ImageSpaceUsed": "MAP_SPACE",
-                "InputRastersProps": {"RasterCount": len(self.imagery), "SensorName": "", "BandNames": list(names)},
-                "AllTilesStats": [s.document() for s in self.statistics.bands(names)],
-                "MinCellSize": _cell_size(min(self.imagery, key=lambda facts: facts.cell)),
-                "MaxCellSize": _cell_size(max(self.imagery, key=lambda facts: facts.cell)),
-            }
-        )
+    def finish(self, number: int) -> None:
+        write_text(part_path(self.out, number), self.part.text())
 
-    def _same_kind(self, facts: ImageryFacts) -> None:
-        if facts in self.imagery:
-            return
-        first = (self.imagery or [facts])[0]
-        if (len(first.band_names), first.dtype) != (len(facts.band_names), facts.dtype):
-            what = f"expected {len(first.band_names)} bands of {first.dtype} as in {first.path.name}"
-            got = f"{len(facts.band_names)} of {facts.dtype}"
-            raise ImageryError(what, where=facts.path, got=got, do="export scenes of one sensor together, others apart")
-        kind = self.options.image_chip_format
-        if kind != "TIFF" and (facts.dtype != "uint8" or len(facts.band_names) not in (1, 3)):
-            got = f"{len(facts.band_names)} bands of {facts.dtype}"
-            raise OptionsError(f"image_chip_format {kind} holds 1 or 3 bands of uint8", got=got, do="choose TIFF")
-        self.imagery.append(facts)
-
-    def _path(self, folder: str, name: str) -> Path:
-        (self.out / folder).mkdir(parents=True, exist_ok=True)
-        return self.out / folder / name
+    def _image(self, path_of: str, folder: str, chip: Chip, pixels: NDArray[np.generic]) -> Path:
+        choose = getattr(self.format, path_of, None)
+        place = choose(chip, self.classes, self.suffix) if choose else Path(folder) / (chip.name + self.suffix)
+        path = self.out / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_raster(path, pixels, chip.grid, _nodata(chip, pixels), self.options.compress)
+        except (OSError, RasterioError) as error:
+            do = "free some space or choose another place, then run the same command again"
+            raise StoreError(f"cannot write ({error})", where=path, do=do) from error
+        return path
 
 
-def _cell_size(facts: ImageryFacts) -> dict[str, object]:
-    reference = {"wkid": facts.epsg, "latestWkid": facts.epsg} if facts.epsg else None
-    return {"x": facts.cell[0], "y": facts.cell[1], "spatialReference": reference}
+def part_path(out: Path, number: int) -> Path:
+    return out / PARTS / f"{number:06d}.json"
 
 
-def _nodata(chip: Chip) -> float | None:
-    """Invalid pixels are 0 already; say so in the file only where there are some and 0 is no value of valid ones."""
-    if chip.valid.all():
+def finished_part(out: Path, number: int, classes: tuple[ClassLabel, ...]) -> Part | None:
+    """What a unit left, None when it is still to do: a power cut may keep the note and lose what it speaks of."""
+    path = part_path(out, number)
+    if not path.is_file():
         return None
-    return None if (np.asarray(chip.image)[:, chip.valid] == 0).all(axis=0).any() else 0
+    part = Part.parse(path.read_text(encoding="utf-8"), classes)
+    files = [out / column.replace("\\", "/") for note in part.notes.values() for column in note.line[:-3].split("  ")]
+    return part if part.bytes == sum(file.stat().st_size for file in files if file.is_file()) else None
+
+
+def _nodata(chip: Chip, pixels: NDArray[np.generic]) -> float | None:
+    """Invalid pixels are 0 already; say so in the file only where there are some and 0 is no value of valid ones."""
+    if chip.valid.all() or chip.valid.shape != pixels.shape[1:]:
+        return None
+    return None if (pixels[:, chip.valid] == 0).all(axis=0).any() else 0
+
+
+def _bounds(chip: Chip) -> tuple[float, float, float, float] | None:
+    """Of the four corners, for a chip may be turned."""
+    if chip.grid is None:
+        return None
+    a, b, c, d, e, f = chip.grid.transform
+    rows, cols = chip.valid.shape
+    xs, ys = ([o + p * col + q * row for col in (0, cols) for row in (0, rows)] for o, p, q in ((c, a, b), (f, d, e)))
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _amounts(chip: Chip, classes: int) -> NDArray[np.int64]:
+    """(classes,) objects of each class, or pixels where the chip carries a mask alone."""
+    seen = chip.mask.ravel() if chip.mask is not None and not len(chip.labels) else chip.labels
+    return np.bincount(seen, minlength=classes + 1)[1 : classes + 1]

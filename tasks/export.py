@@ -3,87 +3,99 @@
     chips/  images/ labels/ map.txt stats.txt esri_accumulated_stats.json   and, last of all, esri_model_definition.emd
 
 Chips are cut row by row from the upper left corner, in whole pixels. A chip that reaches over the edge is filled with
-nodata; one with more nodata than `max_nodata_share` is left out. The same input gives the same bytes.
+nodata; one with more nodata than `max_nodata_share` is left out. The same input gives the same bytes, whoever does
+the work: it is planned, surveyed and written in units (tasks/export_plan.py); a killed export goes on with the rest.
 """
 
-import shutil
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from registry.emd import ClassLabel
-from registry.errors import DlpkError, ImageryError, LabelError
-from tasks.chips import DEFINITION, Chip, ChipFolder
-from tasks.options import Options
-from tasks.progress import OnProgress, Progress, ignore
+from registry.errors import OptionsError
+from tasks.chips import DEFINITION, ChipFolder
+from tasks.crew import crew
+from tasks.export_options import ExportOptions as ExportOptions  # noqa: PLC0414  # where it is looked for
+from tasks.export_options import Extent
+from tasks.export_plan import Job
+from tasks.progress import OnProgress, ignore
 
-if TYPE_CHECKING:
-    from tasks.scene import Scene
+if TYPE_CHECKING:  # what knows rasters is imported when an export begins
+    from tasks.export_forecast import Forecast
+    from tasks.export_run import Hire
+    from tasks.sources import Imageries
 
-Extent = tuple[float, float, float, float]
-
-
-class ExportOptions(Options):
-    metadata_format: Literal["PASCAL_VOC_rectangles", "Classified_Tiles"] = Field(
-        "PASCAL_VOC_rectangles",
-        description="form of the labels: rectangles to detect objects, tiles to classify pixels",
-    )
-    image_chip_format: Literal["TIFF", "PNG", "JPEG"] = Field(
-        "TIFF", description="file type of the chips; PNG and JPEG hold 8 bits and at most 3 bands"
-    )
-    tile_size: int = Field(256, ge=32, le=4096, description="side of a chip, in pixels of the working cell size")
-    stride: int = Field(128, ge=1, description="step between chips, in pixels; equal to tile_size means no overlap")
-    output_nofeature_tiles: bool = Field(False, description="also write chips that hold no feature (ALL_TILES)")
-    class_value_field: str = Field("", description="field of the class; empty: Classvalue, class_value or Value")
-    min_polygon_overlap_ratio: float = Field(
-        0.0, ge=0, le=1, description="a feature of which a smaller share lies in the chip is left out, 0-1"
-    )
-    cell_size: float | None = Field(None, gt=0, description="side of a pixel in map units; empty: that of the imagery")
-    extent: Extent | None = Field(None, description="only cut inside xmin ymin xmax ymax, in the imagery's map units")
-    max_nodata_share: float = Field(0.5, ge=0, lt=1, description="leave out chips with a larger share of nodata, 0-1")
+PIXELS_PER_WORKER = 256 * 256 * 256  # an interpreter more takes as long to start as so many pixels to cut
 
 
 def export_training_data(
-    imagery: Path | Sequence[Path],
-    labels: Path,
+    imagery: "Imageries",
+    labels: Path | None,
     out: Path,
     options: ExportOptions,
     *,
     classes: Sequence[ClassLabel] = (),
     on_progress: OnProgress = ignore,
+    workers: int | None = None,
 ) -> ChipFolder:
     """Cut imagery into labelled chips, as Export Training Data For Deep Learning does (ArcGIS formats D, F.1).
 
-    Several rasters are processed one by one (PROCESS_ITEMS_SEPARATELY). A finished export of the same input is
-    returned as it is; an unfinished one is done anew. Raises ImageryError, LabelError, Conflict, StoreError.
+    `workers` is how many processes share the work, None: one for each CPU; it changes no byte. A finished export of the
+    same input is returned as it is, a killed one goes on. With `start_index` above 0 chips are added to the export in
+    `out`. Raises ImageryError, LabelError, OptionsError, Conflict, StoreError.
     """
-    from tasks import receipt
-    from tasks.chip_writer import ChipWriter
-    from tasks.scene import Labels, open_scene
+    from tasks.sources import find_rasters
 
-    scenes = [imagery] if isinstance(imagery, Path) else list(imagery)
-    _check_inputs(scenes, labels)
-    stamps = {"imagery": [receipt.stamp(path) for path in scenes], "labels": receipt.stamp(labels)}
-    facts = {**stamps, "options": options.model_dump(mode="json"), "classes": [c.document() for c in classes]}
-    receipt.claim(out, "export", facts)
-    if (out / DEFINITION).is_file():
-        return ChipFolder.open(out)
-    _clear(out)
-    known = Labels.read(labels, options.class_value_field, classes)
-    writer = ChipWriter(out, known.classes, options)
-    try:
-        for path in scenes:
-            with open_scene(path, known, options) as scene:
-                for chip in _labelled(scene, options, writer.left_out, on_progress):
-                    writer.add(chip, scene)
-        writer.finish()
-    except BaseException:
-        _clear(out)  # a kill leaves the files, but never the .emd that says finished
-        raise
-    return ChipFolder.open(out)
+    job = Job(find_rasters(imagery), labels, out, options, tuple(classes))
+    return export_with(lambda pixels: crew(crew_size(workers, pixels)), job, on_progress)
+
+
+def export_with(hire: "Hire", job: Job, tell: OnProgress = ignore) -> ChipFolder:
+    """The same with whoever is hired: `hire(pixels)` gives a crew for so many pixels of chips."""
+    import tasks.formats
+    from registry import plugins
+    from tasks import export_append, receipt
+    from tasks.export_run import VERB, run_export
+
+    if receipt.holds(job.out, VERB, job.facts) and _is_whole(job.out):
+        return ChipFolder.open(job.out)
+    if sides := getattr(plugins.load(tasks.formats, job.options.metadata_format), "SIDES", ()):
+        _export_sides(hire, job, sides, tell)
+    elif export_append.is_wanted(job):
+        export_append.append(hire, job, tell)
+    else:
+        run_export(hire, job, tell)
+    return ChipFolder.open(job.out)
+
+
+def dry_run(
+    imagery: "Imageries",
+    labels: Path | None,
+    options: ExportOptions,
+    *,
+    classes: Sequence[ClassLabel] = (),
+    on_progress: OnProgress = ignore,
+    workers: int | None = None,
+) -> "Forecast":
+    """What an export would give: plan and survey are done, a few chips are written elsewhere and timed.
+
+    Raises what the export would raise before its first chip.
+    """
+    from tasks.export_forecast import forecast
+    from tasks.sources import find_rasters
+
+    job = Job(find_rasters(imagery), labels, Path(os.devnull), options, tuple(classes))
+    return forecast(lambda pixels: crew(crew_size(workers, pixels)), job, on_progress)
+
+
+def crew_size(workers: int | None, pixels: int) -> int:
+    """As many processes as are asked for and worth their start; None: one for each CPU that we may use."""
+    if workers is not None and workers < 1:
+        raise OptionsError("workers must be at least 1", got=workers)
+    available = workers or len(os.sched_getaffinity(0))
+    return min(available, 1 + pixels // PIXELS_PER_WORKER)
 
 
 def split_extent(imagery: Path, side: str, share: float) -> tuple[Extent, Extent]:
@@ -105,36 +117,23 @@ def split_extent(imagery: Path, side: str, share: float) -> tuple[Extent, Extent
     return halves[side]
 
 
-def _labelled(scene: "Scene", options: ExportOptions, left_out: Counter[str], tell: OnProgress) -> Iterator[Chip]:
-    """The chips of a scene that are worth writing; what is left out is counted by reason."""
-    windows = scene.windows()
-    for done, window in enumerate(windows):
-        tell(Progress(f"export {scene.imagery.path.name}", done, len(windows), "chips"))
-        if not (options.output_nofeature_tiles or scene.may_hold_features(window)):
-            left_out["no feature"] += 1
-            continue
-        chip = scene.cut(window)
-        if 1 - chip.valid.mean() > options.max_nodata_share:
-            left_out["nodata"] += 1
-        elif not (options.output_nofeature_tiles or len(chip.boxes) or (chip.mask is not None and chip.mask.any())):
-            left_out["no feature"] += 1
-        else:
-            yield chip
-    tell(Progress(f"export {scene.imagery.path.name}", len(windows), len(windows), "chips"))
+def _export_sides(hire: "Hire", job: Job, sides: Sequence[str], tell: OnProgress) -> None:
+    """An export for each raster; the one whose definition says that all are there comes last."""
+    from tasks import receipt
+    from tasks.export_run import VERB, run_export
+    from tasks.sources import find_rasters
+
+    if not job.options.in_raster2:
+        do = "give in_raster2"
+        raise OptionsError(f"{job.options.metadata_format} needs a second raster", do=do)
+    receipt.claim(job.out, VERB, job.facts)
+    sources = dict(zip(sides, (job.imagery, find_rasters(job.options.in_raster2)), strict=True))
+    alone = job.options.model_copy(update={"in_raster2": None})
+    for side in reversed(sides):
+        part = replace(job, imagery=sources[side], out=job.out / side, options=alone)
+        if not _is_whole(part.out):
+            run_export(hire, part, tell)
 
 
-def _check_inputs(scenes: Sequence[Path], labels: Path) -> None:
-    if not scenes:
-        raise ImageryError("no imagery was given", do="name at least one raster")
-    missing: list[tuple[Path, type[DlpkError]]] = [(p, ImageryError) for p in scenes if not p.exists()]
-    missing += [] if labels.exists() else [(labels, LabelError)]
-    for path, kind in missing:
-        raise kind("does not exist", where=path, do="check the path")
-
-
-def _clear(out: Path) -> None:
-    for item in out.iterdir():
-        if item.name in ("images", "labels"):
-            shutil.rmtree(item)
-        elif item.name in ("map.txt", "stats.txt", "esri_accumulated_stats.json"):
-            item.unlink()
+def _is_whole(out: Path) -> bool:
+    return (ChipFolder(out).home / DEFINITION).is_file()

@@ -5,10 +5,13 @@ The working grid is the raster's own, or, when a cell size is asked for, the sam
 doubled to rounding, and memory follows the window, not the raster.
 """
 
+import math
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +20,15 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NodataShadowWarning, RasterioError
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from registry.errors import ImageryError
+from tasks.sources import gdal_name, remote_settings
 
-GDAL_SETTINGS: dict[str, str | int] = {"GDAL_NUM_THREADS": "2", "GDAL_CACHEMAX": 256}  # MB: flat memory on any raster
+CACHE = 128 * 2**20  # bytes, as rasterio wants it: decoded blocks that neighbouring windows share, on any raster
+GDAL_SETTINGS: dict[str, str | int] = {"GDAL_NUM_THREADS": "2", "GDAL_CACHEMAX": CACHE}
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 COLOURS = ("red", "green", "blue")
 SAME_CELL = 0.02  # cell sizes that differ by less than this share are taken as equal: no resampling
@@ -55,20 +60,25 @@ class Imagery:
     path: Path
     dataset: rasterio.DatasetReader
     data_bands: tuple[int, ...]  # 1-based, alpha left out
+    shift: tuple[int, int] = (
+        0,
+        0,
+    )  # columns, rows from the working grid's corner to the file's, when laid on another's
+    placed: bool = True  # False: it is taken as a plain picture, whatever else it says
 
-    @property
+    @cached_property
     def crs(self) -> CRS | None:
-        return self.dataset.crs
+        return self.dataset.crs if self.placed else None
 
-    @property
+    @cached_property
     def transform(self) -> Affine:
         return Affine(*self.dataset.transform[:6])
 
-    @property
+    @cached_property
     def width(self) -> int:
         return int(self.dataset.width)
 
-    @property
+    @cached_property
     def height(self) -> int:
         return int(self.dataset.height)
 
@@ -76,23 +86,30 @@ class Imagery:
     def bands(self) -> int:
         return len(self.data_bands)
 
-    @property
+    @cached_property
     def dtype(self) -> str:
         return str(self.dataset.dtypes[0])
 
-    @property
+    @cached_property
     def facts(self) -> ImageryFacts:
         epsg = self.crs.to_epsg() if self.crs else None
-        return ImageryFacts(self.path, self.band_names, self.dtype, _cell(self.transform), epsg)
+        return ImageryFacts(self.path, self.band_names, self.dtype, self.cell, epsg)
+
+    @cached_property
+    def cell(self) -> tuple[float, float]:
+        """Sides of a pixel x, y in map units."""
+        return _cell(self.transform)
 
     @property
     def nodata(self) -> float | None:
         return None if self.dataset.nodata is None else float(self.dataset.nodata)
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
         """xmin, ymin, xmax, ymax in map units."""
-        return tuple(self.dataset.bounds)
+        corners = [self.transform @ xy for xy in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))]
+        xs, ys = zip(*corners, strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
 
     @property
     def block_shape(self) -> tuple[int, int]:
@@ -100,51 +117,103 @@ class Imagery:
         rows, cols = self.dataset.block_shapes[0]
         return int(rows), int(cols)
 
-    @property
+    @cached_property
     def band_names(self) -> tuple[str, ...]:
         """The file's band descriptions; Red, Green, Blue where the colours say so; else Band_1, Band_2, ..."""
         return tuple(self._band_name(i) for i in self.data_bands)
+
+    @cached_property
+    def always_valid(self) -> bool:
+        """No pixel inside the raster can be nodata, so none needs to be read to know."""
+        return self.validity == "all" and np.dtype(self.dtype).kind != "f"
 
     def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block:
         """One window, which may reach over the raster's edge; `bands` are indexes from 0, None = all.
 
         Raises ImageryError naming the window when the file cannot be read there.
         """
-        indexes = [self.data_bands[b] for b in (range(self.bands) if bands is None else bands)]
-        pixels = np.zeros((len(indexes), height, width), dtype=self.dtype)
-        valid = np.zeros((height, width), dtype=bool)
+        col, row = col - self.shift[0], row - self.shift[1]
+        indexes = list(self.data_bands if bands is None else (self.data_bands[b] for b in bands))
         x0, y0, x1, y1 = max(col, 0), max(row, 0), min(col + width, self.width), min(row + height, self.height)
-        if x0 < x1 and y0 < y1:
-            inside = (slice(y0 - row, y1 - row), slice(x0 - col, x1 - col))
-            window = Window(x0, y0, x1 - x0, y1 - y0)
-            try:
-                pixels[:, *inside] = self.dataset.read(indexes, window=window)
-                valid[inside] = self._valid(window, pixels[:, *inside])
-            except (RasterioError, OSError) as error:
-                where = f"{self.path} columns {x0}-{x1}, rows {y0}-{y1}"
-                raise ImageryError(
-                    f"cannot be read ({error})", where=where, do="repair or copy the file anew"
-                ) from error
-            if not valid.all():
-                pixels[:, ~valid] = 0
+        if (x0, y0, x1, y1) == (col, row, col + width, row + height):
+            pixels, valid = self._inside(indexes, x0, y0, x1, y1)
+        else:
+            pixels = np.zeros((len(indexes), height, width), dtype=self.dtype)
+            valid = np.zeros((height, width), dtype=bool)
+            if x0 < x1 and y0 < y1:
+                inside = (slice(y0 - row, y1 - row), slice(x0 - col, x1 - col))
+                pixels[:, *inside], valid[inside] = self._inside(indexes, x0, y0, x1, y1)
+        if not valid.all():
+            pixels[:, ~valid] = 0
         return Block(pixels, valid)
+
+    def valid(self, col: int, row: int, width: int, height: int) -> NDArray[np.bool_]:
+        """The same as of `read`, with as few bands decoded as will do."""
+        if self.validity == "all" or np.dtype(self.dtype).kind == "f" or self.shift != (0, 0):
+            return self.read(col, row, width, height).valid
+        x0, y0, x1, y1 = max(col, 0), max(row, 0), min(col + width, self.width), min(row + height, self.height)
+        valid = np.zeros((height, width), dtype=bool)
+        if x0 < x1 and y0 < y1:
+            with self._naming(x0, y0, x1, y1) as window:
+                valid[y0 - row : y1 - row, x0 - col : x1 - col] = self._shown(window)
+        return valid
+
+    def _shown(self, window: Window) -> NDArray[np.bool_]:
+        """A pixel whose first band is not nodata is valid whatever the others are."""
+        indexes = list(self.data_bands)
+        if self.validity == "nodata" and self.bands > 1:
+            first = self.dataset.read(indexes[:1], window=window)
+            if self._valid(window, first).all():
+                return np.ones(first.shape[1:], bool)
+        pixels = self.dataset.read(indexes, window=window) if self.validity == "nodata" else None
+        return self._valid(window, pixels)
+
+    def _inside(
+        self, indexes: list[int], x0: int, y0: int, x1: int, y1: int
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        with self._naming(x0, y0, x1, y1) as window:
+            pixels = self.dataset.read(indexes, window=window)
+            return pixels, self._valid(window, pixels)
+
+    @contextmanager
+    def _naming(self, x0: int, y0: int, x1: int, y1: int) -> Iterator[Window]:
+        """Raises ImageryError that names the window when it cannot be read."""
+        try:
+            yield Window(x0, y0, x1 - x0, y1 - y0)
+        except (RasterioError, OSError) as error:
+            where = f"{self.path} columns {x0}-{x1}, rows {y0}-{y1}"
+            raise ImageryError(f"cannot be read ({error})", where=where, do="repair or copy the file anew") from error
 
     def _band_name(self, index: int) -> str:
         colour = self.dataset.colorinterp[index - 1].name
         name = self.dataset.descriptions[index - 1] or (colour if colour in COLOURS else f"Band_{index}")
         return name.title() if name.lower() in COLOURS else str(name)  # ArcGIS knows Red, not red
 
-    def _valid(self, window: Window, pixels: NDArray[np.generic]) -> NDArray[np.bool_]:
-        shape = pixels.shape[1:]
+    @cached_property
+    def validity(self) -> str:
+        """What tells which pixels are valid: "all", "nodata" (one value for all bands) or "mask"."""
         flags = {flag for i in self.data_bands for flag in self.dataset.mask_flag_enums[i - 1]}
         no_alpha = MaskFlags.alpha in flags and self.bands == self.dataset.count
         if flags == {MaskFlags.all_valid} or no_alpha:
-            valid = np.ones(shape, dtype=bool)  # spares a decode of the mask
-        else:
+            return "all"
+        values = {self.dataset.nodatavals[i - 1] for i in self.data_bands}
+        return (
+            "nodata"
+            if flags == {MaskFlags.nodata} and len(values) == 1 and self.bands == self.dataset.count
+            else "mask"
+        )
+
+    def _valid(self, window: Window, pixels: NDArray[np.generic] | None) -> NDArray[np.bool_]:
+        """A pixel counts as valid where any band is not nodata; every band of it must be a number."""
+        if self.validity == "mask" or pixels is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
-                valid = self.dataset.dataset_mask(window=window) > 0
-        if pixels.dtype.kind == "f":
+                valid = np.asarray(self.dataset.dataset_mask(window=window) > 0)
+        elif self.validity == "nodata" and (nodata := _as(pixels.dtype, self.nodata)) is not None:
+            valid = np.asarray((pixels != nodata).any(axis=0))  # as GDAL's mask says, without decoding once more
+        else:
+            valid = np.ones(pixels.shape[1:], dtype=bool)
+        if pixels is not None and pixels.dtype.kind == "f":
             valid &= np.isfinite(pixels).all(axis=0)
         return valid
 
@@ -156,19 +225,46 @@ def open_imagery(path: Path | str, *, cell_size: tuple[float, float] | None = No
     Raises ImageryError when the file is missing, no raster, or of a kind whose pixels are no measurements on a
     straight grid (palette, complex numbers, rotated, control points only), with the command that repairs it.
     """
-    with rasterio.Env(**GDAL_SETTINGS):
-        try:
-            source = rasterio.open(path)
-        except RasterioError as error:
-            do = "check the path" if not Path(path).exists() else "check that GDAL reads it: gdalinfo FILE"
-            raise ImageryError(f"cannot be opened as a raster ({error})", where=path, do=do) from error
-        with source:
-            bands = _data_bands(Path(path), source)
-            if cell_size is None or _same_cell(source.transform, cell_size):
-                yield Imagery(Path(path), source, bands)
-            else:
-                with WarpedVRT(source, **_resampled_grid(source, cell_size)) as grid:
-                    yield Imagery(Path(path), grid, bands)
+    from tasks.mosaic import honest
+
+    with gdal_settings(), open_raster(honest(str(path)) if cell_size else path) as source:
+        bands = data_bands(Path(path), source)
+        _refuse_unplaced(Path(path), source)
+        if cell_size is None or same_cell(source.transform, cell_size):
+            yield Imagery(Path(path), source, bands)
+        else:
+            with WarpedVRT(source, **resampled_grid(source, cell_size)) as grid:
+                yield Imagery(Path(path), grid, bands)
+
+
+def gdal_settings() -> rasterio.Env:
+    """How GDAL is to behave, unless the environment says otherwise: flat memory, and the S3 server that it names."""
+    own = {name: value for name, value in GDAL_SETTINGS.items() if name not in os.environ}
+    return rasterio.Env(**own, **remote_settings())
+
+
+@contextmanager
+def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
+    """Raises ImageryError when GDAL cannot open it."""
+    name = gdal_name(str(path))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by our own errors where it matters
+            source = rasterio.open(name)
+    except RasterioError as error:
+        do = (
+            "check that GDAL reads it: gdalinfo FILE"
+            if name.startswith("/vsi") or Path(name).exists()
+            else "check the path"
+        )
+        raise ImageryError(f"cannot be opened as a raster ({error})", where=short_name(name), do=do) from error
+    with source:
+        yield source
+
+
+def short_name(name: str) -> Path:
+    """What to call a raster in a message; a mosaic is XML."""
+    return Path("mosaic") if name.startswith("<") else Path(name)
 
 
 def starts(size: int, step: int) -> range:
@@ -176,7 +272,7 @@ def starts(size: int, step: int) -> range:
     return range(0, size, step)
 
 
-def _data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
+def data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
     kinds = set(source.dtypes)
     if ColorInterp.palette in source.colorinterp:
         raise ImageryError("has a colour palette, not measured bands", where=path, do="run gdal_translate -expand rgb")
@@ -185,12 +281,40 @@ def _data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
     if len(kinds) > 1:
         do = "give all bands one type: gdal_translate -ot"
         raise ImageryError("has bands of different types", where=path, got=sorted(kinds), do=do)
+    return tuple(i for i in source.indexes if not _is_alpha(source, i))
+
+
+def _refuse_unplaced(path: Path, source: rasterio.DatasetReader) -> None:
     if source.transform.b or source.transform.d:
         raise ImageryError("is rotated against its coordinate system", where=path, do="straighten it with gdalwarp")
-    if source.transform.is_identity and (source.gcps[0] or source.rpcs):
-        kind = "control points" if source.gcps[0] else "RPCs"
-        raise ImageryError(f"is located by {kind} only", where=path, do="put it on a grid with gdalwarp")
-    return tuple(i for i in source.indexes if not _is_alpha(source, i))
+    refuse_scattered(path, source)
+
+
+def refuse_scattered(path: Path, source: rasterio.DatasetReader, do: str = "put it on a grid with gdalwarp") -> None:
+    """Raises ImageryError for a raster that only control points or a sensor model place on the map."""
+    if kind := scattered(source):
+        raise ImageryError(f"is located by {kind} only", where=path, do=do)
+
+
+def scattered(source: rasterio.DatasetReader) -> str:
+    """What places a raster on the map in place of a grid; empty where a grid does."""
+    if not source.transform.is_identity:
+        return ""
+    return "control points" if source.gcps[0] else "RPCs" if source.rpcs else ""
+
+
+def _as(dtype: np.dtype[np.generic], nodata: float | None) -> np.generic | None:
+    """The nodata value in the pixels' type; None where they cannot hold it."""
+    if nodata is None or (dtype.kind != "f" and not (float(nodata).is_integer() and _fits(dtype, nodata))):
+        return None
+    with np.errstate(over="ignore"):
+        value: np.generic = dtype.type(nodata)
+    return value
+
+
+def _fits(dtype: np.dtype[np.generic], value: float) -> bool:
+    limits = np.iinfo(dtype)  # type: ignore[type-var]
+    return bool(limits.min <= value <= limits.max)
 
 
 def _is_alpha(source: rasterio.DatasetReader, index: int) -> bool:
@@ -199,15 +323,17 @@ def _is_alpha(source: rasterio.DatasetReader, index: int) -> bool:
     return source.colorinterp[index - 1] == ColorInterp.alpha and "alpha" in name
 
 
-def _same_cell(transform: Affine, cell_size: tuple[float, float]) -> bool:
+def same_cell(transform: Affine, cell_size: tuple[float, float]) -> bool:
+    """Near enough not to resample."""
     return all(abs(want / have - 1) < SAME_CELL for want, have in zip(cell_size, _cell(transform), strict=True))
 
 
 def _cell(transform: Affine) -> tuple[float, float]:
-    return abs(transform.a), abs(transform.e)
+    return math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
 
 
-def _resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float]) -> dict[str, object]:
+def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float]) -> dict[str, object]:
+    """The same extent in cells of another size, as WarpedVRT wants it."""
     x, y = cell_size
     xmin, ymin, xmax, ymax = source.bounds
     coarser = x * y > abs(source.transform.a * source.transform.e)

@@ -1,36 +1,32 @@
-"""Labels come in: vector features of any kind and coordinate system, or a classified raster, brought to one scene.
+"""Labels come in as vector features of any kind and coordinate system, and are brought to one scene.
 
 Features are moved once into the pixels of the working grid (x = column, y = row), so everything after that counts in
 pixels and never meets a coordinate system again.
 """
 
-import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import geopandas
 import numpy as np
-import pandas
-import rasterio
 import shapely
-from affine import Affine
 from numpy.typing import NDArray
-from pyogrio.errors import DataSourceError
-from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
-from rasterio.features import rasterize
-from rasterio.vrt import WarpedVRT
+from pyogrio.errors import DataLayerError, DataSourceError
+from rasterio.crs import CRS
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError
+from tasks.class_values import class_values
+from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
 from tasks.imagery import Imagery
+from tasks.pixel_features import PixelFeatures
 
 VECTOR_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml"}
-VALUE_FIELDS = ("classvalue", "class_value", "value")  # Classvalue is the field of ArcGIS training samples (F.1)
-NAME_FIELDS = ("classname", "class_name", "class", "name")
-PALETTE = ((230, 60, 40), (60, 120, 220), (70, 180, 80), (240, 190, 40), (150, 80, 190), (40, 190, 190), (200, 120, 60))
+AREAS = {"Polygon", "MultiPolygon"}
+ALWAYS_PLACED = {".geojson", ".json", ".kml"}  # these have a coordinate system by definition, also for pixels
+SPACES_OF_PIXELS = ("PIXEL_SPACE", "IMAGE_SPACE")
 
 
 def is_vector(path: Path) -> bool:
@@ -47,176 +43,151 @@ class Features:
     values: NDArray[np.int64]  # (n,) class Value of each feature
     classes: tuple[ClassLabel, ...]  # sorted by Value
     repaired: int
+    lost: Counter[str] = field(default_factory=Counter)  # features that cannot be used, by reason
+    _placed: dict[str, NDArray[np.object_]] = field(default_factory=dict)  # geometries by coordinate system
 
-    def on(self, imagery: Imagery) -> "PixelFeatures":
-        """In pixels of a scene. Raises LabelError when either has no coordinate system, or they do not overlap."""
-        if imagery.crs is None:
-            do = "assign one: gdal_edit.py -a_srs EPSG:code FILE"
+    def on(self, imagery: Imagery, space: str = "MAP_SPACE") -> PixelFeatures:
+        """In pixels of a scene; what does not touch it is left out.
+
+        Raises LabelError when the two cannot be compared: either has no coordinate system, unless neither has and
+        `space` is PIXEL_SPACE or IMAGE_SPACE. Then features are in the raster's own coordinates, which are columns and
+        rows (down, or up as negative numbers) where it has none.
+        """
+        placed = self._place(imagery, space)
+        rows = np.flatnonzero(_touches(shapely.bounds(placed), imagery.bounds))
+        a, b, c, d, e, f, *_ = ~imagery.transform
+        pixels = shapely.transform(placed[rows], lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f])
+        whole = (0, 0, imagery.width, imagery.height)
+        here = _touches(shapely.bounds(pixels), whole)  # on a rotated raster the bounds promise too much
+        indexes = np.searchsorted([label.value for label in self.classes], self.values[rows]) + 1
+        return PixelFeatures(pixels[here], indexes[here], rows[here])
+
+    def refuse_elsewhere(self, imagery: Imagery, space: str = "MAP_SPACE") -> None:
+        """Raises LabelError that tells where both lie."""
+        bounds = shapely.bounds(self._place(imagery, space))
+        low, high = np.nanmin(bounds[:, :2], axis=0), np.nanmax(bounds[:, 2:], axis=0)
+        west, south, east, north = imagery.bounds
+        what = f"does not overlap {imagery.path.name} ({west:.1f} {south:.1f} {east:.1f} {north:.1f})"
+        do = "check the coordinate systems of both; they are compared in that of the raster"
+        raise LabelError(what, where=self.path, got=[round(float(x), 1) for x in (*low, *high)], do=do)
+
+    def _place(self, imagery: Imagery, space: str) -> NDArray[np.object_]:
+        """The geometries in the raster's map units; moved once per coordinate system."""
+        wanted, own = imagery.crs, self.frame.crs
+        if space in SPACES_OF_PIXELS and (
+            own is None or (wanted is None and self.path.suffix.lower() in ALWAYS_PLACED)
+        ):
+            return self._in_raster_units(imagery)
+        if wanted is None:
+            do = (
+                "assign one: gdal_edit.py -a_srs EPSG:code FILE; or, for labels in pixels, reference_system PIXEL_SPACE"
+            )
             raise LabelError("has no coordinate system, so labels cannot be placed on it", where=imagery.path, do=do)
-        if self.frame.crs is None:
+        if own is None:
             raise LabelError(
                 "has no coordinate system", where=self.path, do="assign one, e.g. ogr2ogr -a_srs EPSG:code"
             )
-        placed = self.frame.geometry.to_crs(imagery.crs)
-        west, south, east, north = imagery.bounds
-        lies = placed.total_bounds
-        if not (lies[0] < east and lies[2] > west and lies[1] < north and lies[3] > south):
-            what = f"does not overlap {imagery.path.name} ({west:.1f} {south:.1f} {east:.1f} {north:.1f})"
-            do = "check the coordinate systems of both; they are compared in that of the raster"
-            raise LabelError(what, where=self.path, got=[round(float(x), 1) for x in lies], do=do)
-        a, b, c, d, e, f, *_ = ~imagery.transform
-        pixels = shapely.transform(placed.to_numpy(), lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f])
-        return PixelFeatures(pixels, np.array(self._indexes(), np.int64))
+        key = wanted.to_wkt()
+        if key not in self._placed:
+            self._placed.clear()
+            self._placed[key] = self.frame.geometry.to_crs(wanted).to_numpy()
+        return _near_date_line(self._placed[key], wanted, imagery.bounds)
 
-    def _indexes(self) -> list[int]:
-        index = {label.value: i for i, label in enumerate(self.classes, start=1)}
-        return [index[value] for value in self.values.tolist()]
-
-
-@dataclass(frozen=True)
-class PixelFeatures:
-    """Geometries in pixels of a working grid, x = column, y = row, with a spatial index."""
-
-    geometries: NDArray[np.object_]
-    labels: NDArray[np.int64]  # (n,) class index from 1
-
-    @cached_property
-    def tree(self) -> shapely.STRtree:
-        return shapely.STRtree(self.geometries)
-
-    def clip(self, window: tuple[int, int, int, int], min_overlap: float) -> "PixelFeatures":
-        """What lies inside xmin, ymin, xmax, ymax, moved so that the window's corner is 0, 0.
-
-        A feature of which a smaller share than `min_overlap` of its area is inside is left out.
-        """
-        xmin, ymin, xmax, ymax = window
-        found = np.sort(self.tree.query(shapely.box(*window)))
-        parts = shapely.clip_by_rect(self.geometries[found], xmin, ymin, xmax, ymax)
-        areas = shapely.area(parts)
-        keep = (areas > 0) & (areas >= min_overlap * shapely.area(self.geometries[found]))
-        moved = shapely.transform(parts[keep], lambda xy: xy - [xmin, ymin])
-        return PixelFeatures(moved, self.labels[found][keep])
-
-    @property
-    def boxes(self) -> NDArray[np.float32]:
-        """(n, 4) xmin ymin xmax ymax."""
-        return np.asarray(shapely.bounds(self.geometries), np.float32).reshape(-1, 4)
-
-    def mask(self, rows: int, cols: int) -> NDArray[np.uint8]:
-        """Class index per pixel; where features overlap the smaller one is seen."""
-        order = np.argsort(-shapely.area(self.geometries), kind="stable")
-        shapes = [(self.geometries[i], int(self.labels[i])) for i in order]
-        if not shapes:
-            return np.zeros((rows, cols), np.uint8)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # rasterize warns that pixel coordinates are not georeferenced
-            return np.asarray(rasterize(shapes, out_shape=(rows, cols), transform=Affine.identity(), dtype="uint8"))
+    def _in_raster_units(self, imagery: Imagery) -> NDArray[np.object_]:
+        shapes = self.frame.geometry.to_numpy()
+        upwards = imagery.transform.is_identity and shapely.total_bounds(shapes)[3] <= 0
+        to_map = imagery.transform if imagery.crs and self.frame.crs is None else None
+        turned = shapely.transform(shapes, lambda xy: xy * [1, -1]) if upwards else shapes
+        if to_map is None:
+            return np.asarray(turned)
+        a, b, c, d, e, f, *_ = to_map  # a placed raster, labels in its pixels
+        down = shapely.total_bounds(turned)[3] > 0
+        sign = 1 if down else -1
+        return np.asarray(shapely.transform(turned, lambda xy: xy * [1, sign] @ np.array([[a, d], [b, e]]) + [c, f]))
 
 
-def read_features(path: Path, value_field: str = "", classes: Sequence[ClassLabel] = ()) -> Features:
-    """Read polygons and their classes.
+def read_features(
+    path: Path, value_field: str = "", classes: Sequence[ClassLabel] = (), *, radius: float = 0.0, points: bool = False
+) -> Features:
+    """Read features and their classes.
 
-    The class Value comes from `value_field`, else from a field Classvalue, class_value or Value, else every feature is
-    class 1 (ArcGIS formats F.1). A field of texts is matched with the names of `classes`, or numbered in alphabetical
-    order, so the order of features never matters. Raises LabelError.
+    Points and lines become areas by `radius` in the file's own units; `points`: they may stay as they are. For the
+    class see `class_values`. Geometry that is invalid is repaired and counted, what has no area is counted as lost.
+    Raises LabelError.
     """
-    try:
-        frame = geopandas.read_file(path)
-    except (DataSourceError, OSError, ValueError) as error:
-        do = "check the path" if not path.exists() else "check that ogrinfo reads it"
-        raise LabelError(f"cannot be opened as features ({error})", where=path, do=do) from error
-    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)].reset_index(drop=True)
+    return features_of(path, _read(path), value_field, classes, radius=radius, points=points)
+
+
+def features_of(
+    path: Path,
+    frame: geopandas.GeoDataFrame,
+    value_field: str,
+    classes: Sequence[ClassLabel],
+    *,
+    radius: float,
+    points: bool,
+) -> Features:
+    """The same for a table that is read already."""
+    lost: Counter[str] = Counter()
+    frame = _kept(frame, ~(frame.geometry.isna() | frame.geometry.is_empty), "no geometry", lost)
     if frame.empty:
         raise LabelError("has no feature with a geometry", where=path, do="choose another layer or file")
-    broken = ~frame.geometry.is_valid
-    frame.geometry = frame.geometry.where(~broken, frame.geometry.make_valid())
-    if odd := sorted(set(frame.geom_type) - {"Polygon", "MultiPolygon", "GeometryCollection"}):
-        raise LabelError("expected polygons", where=path, got=odd, do="buffer points and lines first")
-    values, found = _classes(path, frame, value_field, classes)
-    return Features(path, frame, values, found, int(broken.sum()))
+    shapes = shapely.force_2d(frame.geometry.to_numpy())
+    broken = ~shapely.is_valid(shapes)
+    shapes[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
+    shapes = _areas(path, shapes, radius, points)
+    frame = frame.set_geometry(geopandas.GeoSeries(shapes, index=frame.index, crs=frame.crs))
+    frame = _kept(frame, ~shapely.is_empty(shapes), "geometry without an area", lost)
+    if frame.empty:
+        raise LabelError("has no feature with an area", where=path, do="check the geometries")
+    values, found = class_values(path, frame.drop(columns=frame.geometry.name), value_field, classes)
+    return Features(path, frame, values, found, int(broken.sum()), lost)
 
 
-def read_class_raster(path: Path, imagery: Imagery, window: tuple[int, int, int, int]) -> NDArray[np.int64]:
-    """Class Values of xmin, ymin, xmax, ymax on the grid of a scene, nearest neighbour; nodata and outside are 0."""
-    col, row, right, bottom = window
-    transform = imagery.transform @ Affine.translation(col, row)
+def _read(path: Path) -> geopandas.GeoDataFrame:
     try:
-        with rasterio.open(path) as source:
-            grid = {"crs": imagery.crs, "transform": transform, "width": right - col, "height": bottom - row}
-            with WarpedVRT(source, src_crs=source.crs or imagery.crs, resampling=Resampling.nearest, **grid) as labels:
-                values = labels.read(1).astype(np.int64)
-                values[labels.dataset_mask() == 0] = 0
-                return np.asarray(values)
-    except RasterioError as error:
-        raise LabelError(f"cannot be read as a classified raster ({error})", where=path, do="check the path") from error
+        frame = geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else geopandas.read_file(path)
+    except (DataSourceError, DataLayerError, OSError, ValueError) as error:
+        do = "check the path" if not path.exists() else "check that ogrinfo reads it"
+        raise LabelError(f"cannot be opened as features ({error})", where=path, do=do) from error
+    if not isinstance(frame, geopandas.GeoDataFrame):
+        raise LabelError("has no geometry", where=path, do="choose a layer of features, or give it as .csv")
+    return frame
 
 
-def class_raster_classes(path: Path, given: Sequence[ClassLabel]) -> tuple[ClassLabel, ...]:
-    """The classes of a classified raster: those given, else its values without 0 and nodata, named by the value."""
-    if given:
-        return tuple(sorted((c for c in given if c.value != 0), key=lambda c: c.value))
-    found: set[int] = set()
-    with rasterio.open(path) as source:
-        for _, window in source.block_windows(1):
-            found |= set(np.unique(source.read(1, window=window, masked=True).compressed()).tolist())
-    return tuple(ClassLabel(int(v), str(int(v)), colour(i)) for i, v in enumerate(sorted(found - {0})))
+def _kept(
+    frame: geopandas.GeoDataFrame, keep: NDArray[np.bool_], reason: str, lost: Counter[str]
+) -> geopandas.GeoDataFrame:
+    if dropped := int((~keep).sum()):
+        lost[reason] += dropped
+    return frame[keep].reset_index(drop=True)
 
 
-def colour(i: int) -> tuple[int, int, int]:
-    """A legible colour for the i-th class."""
-    return PALETTE[i % len(PALETTE)]
+def _areas(path: Path, shapes: NDArray[np.object_], radius: float, points: bool) -> NDArray[np.object_]:
+    """Points and lines widened by the radius; polygons as they are."""
+    thin = shapely.get_dimensions(shapes) < 2
+    if thin.any() and radius > 0:
+        shapes[thin] = shapely.buffer(shapes[thin], radius)
+    elif thin.any() and not (points and (shapely.get_dimensions(shapes[thin]) == 0).all()):
+        kinds = sorted({shape.geom_type for shape in shapes[thin]})
+        raise LabelError("expected polygons", where=path, got=kinds, do="set buffer_radius to widen points and lines")
+    return shapes
 
 
-def _classes(
-    path: Path, frame: geopandas.GeoDataFrame, value_field: str, given: Sequence[ClassLabel]
-) -> tuple[NDArray[np.int64], tuple[ClassLabel, ...]]:
-    field = _value_field(path, frame, value_field)
-    if field is None:
-        label = given[0] if len(given) == 1 else ClassLabel(1, "1", colour(0))
-        return np.full(len(frame), label.value, np.int64), (label,)
-    column = frame[field]
-    if column.isna().any():
-        what = f"{int(column.isna().sum())} features have no {field}"
-        raise LabelError(what, where=path, do="fill or delete them")
-    if not pandas.api.types.is_numeric_dtype(column):
-        names = {c.name: c.value for c in given} or {n: i for i, n in enumerate(sorted(set(column.astype(str))), 1)}
-        if unknown := sorted(set(column.astype(str)) - set(names)):
-            raise LabelError(f"field {field} has classes that were not given", where=path, got=unknown)
-        values = column.astype(str).map(names).to_numpy(np.int64)
-        labels = tuple(given) or tuple(ClassLabel(v, n, colour(v - 1)) for n, v in names.items())
-    else:
-        values = column.to_numpy(np.int64)
-        labels = tuple(given) or _named(frame, values, field)
-    if (lost := sorted(set(values.tolist()) - {c.value for c in labels})) or (values <= 0).any():
-        got = lost or sorted(set(values[values <= 0].tolist()))
-        raise LabelError(f"field {field} has values that are no class; classes count from 1", where=path, got=got)
-    return values, tuple(sorted(labels, key=lambda c: c.value))
+def _touches(bounds: NDArray[np.float64], area: Sequence[float]) -> NDArray[np.bool_]:
+    """Which bounds (n, 4) share more than an edge with the area; those that could not be placed do not."""
+    low, high = bounds[:, :2], bounds[:, 2:]
+    with np.errstate(invalid="ignore"):
+        inside = (low <= area[2:]).all(axis=1) & (high >= area[:2]).all(axis=1)
+        meets = (low < area[2:]).all(axis=1) & (high > area[:2]).all(axis=1)
+    points = (low == high).all(axis=1)
+    return np.asarray(np.isfinite(bounds).all(axis=1) & np.where(points, inside, meets))
 
 
-def _value_field(path: Path, frame: geopandas.GeoDataFrame, wanted: str) -> str | None:
-    fields = {str(name).lower(): str(name) for name in frame.columns if name != frame.geometry.name}
-    if wanted and wanted.lower() not in fields:
-        raise LabelError(f"has no field {wanted!r}", where=path, do=f"choose one of {', '.join(fields.values())}")
-    return fields[wanted.lower()] if wanted else next((fields[f] for f in VALUE_FIELDS if f in fields), None)
-
-
-def _named(frame: geopandas.GeoDataFrame, values: NDArray[np.int64], value_field: str) -> tuple[ClassLabel, ...]:
-    """Names and colours of the values from Classname and Red, Green, Blue, where the file has them.
-
-    A field `roof_value` is named by its sister `roof`.
-    """
-    fields = {str(name).lower(): str(name) for name in frame.columns}
-    sister = value_field.lower().removesuffix("_value").removesuffix("value")
-    name_field = next(
-        (fields[f] for f in (sister, sister + "name", *NAME_FIELDS) if f in fields and f != value_field.lower()), None
-    )
-    rgb = [fields[c] for c in ("red", "green", "blue") if c in fields]
-    labels = []
-    for i, value in enumerate(sorted(set(values.tolist()))):
-        first = frame[values == value].iloc[0]
-        name = str(first[name_field]) if name_field else str(value)
-        red, green, blue = (int(first[c]) for c in rgb) if len(rgb) == 3 else colour(i)
-        labels.append(ClassLabel(value, name, (red, green, blue)))
-    if len({label.name for label in labels}) < len(labels):  # the field names something else than these classes
-        return tuple(replace(label, name=str(label.value)) for label in labels)
-    return tuple(labels)
+def _near_date_line(shapes: NDArray[np.object_], crs: CRS, bounds: Sequence[float]) -> NDArray[np.object_]:
+    """Longitudes within 180 degrees of the raster's middle: it may count 179 to 181 where the labels have -179."""
+    west, _, east, _ = bounds
+    if not crs.is_geographic or (west >= -180 and east <= 180):
+        return shapes
+    middle = (west + east) / 2
+    return np.asarray(shapely.transform(shapes, lambda xy: xy + [360, 0] * np.round((middle - xy[:, :1]) / 360)))

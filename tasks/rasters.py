@@ -1,20 +1,31 @@
-"""Whole small rasters: a chip's picture and its label raster, with the world file that ArcGIS expects beside them."""
+"""Whole small rasters: a chip's picture and its label raster, with the world file that ArcGIS expects beside them.
 
+A plain TIFF of a chip differs from its neighbour's in the pixels and in two numbers of its place. GDAL makes the first
+one; the others repeat its header, which costs a tenth. Whatever GDAL would write otherwise is left to GDAL.
+"""
+
+import struct
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
 
 from registry.errors import ImageryError
 from tasks.chips import Grid
 
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".mrf": "MRF"}
-CREATION = {".jpg": {"quality": 95}}
+CREATION: dict[str, dict[str, Any]] = {".jpg": {"quality": 95}}
+SQUEEZED = {"compress": "DEFLATE", "predictor": 2}
+STRIP_OFFSETS, TIE_POINT = 273, 33922  # TIFF tags
+LARGEST_COPY = 64 * 2**20  # bytes; above, the header is no matter
 
 
 @dataclass(frozen=True)
@@ -26,20 +37,28 @@ class Raster:
     grid: Grid
 
 
-def write_raster(path: Path, pixels: NDArray[np.generic], grid: Grid | None, nodata: float | None = None) -> None:
-    """Write (bands, rows, cols) and its world file. The file type is the suffix: .tif, .png, .jpg."""
-    bands, rows, cols = pixels.shape
-    where = {"crs": grid.crs or None, "transform": Affine(*grid.transform)} if grid else {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        plain = {"photometric": "RGB" if bands == 3 else "MINISBLACK"}  # GDAL would take a fourth 8-bit band for alpha
-        where |= plain if path.suffix == ".tif" else {}
-        profile = {"driver": DRIVERS[path.suffix], "count": bands, "height": rows, "width": cols, "dtype": pixels.dtype}
-        with rasterio.open(path, "w", nodata=nodata, **profile, **where, **CREATION.get(path.suffix, {})) as file:
-            file.write(pixels)
+def write_raster(
+    path: Path,
+    pixels: NDArray[np.generic],
+    grid: Grid | None,
+    nodata: float | None = None,
+    compress: str = "NONE",
+) -> None:
+    """Write (bands, rows, cols) and its world file. The file type is the suffix: .tif, .png, .jpg, .mrf.
+
+    compress: NONE or DEFLATE, of a .tif. Raises OSError or RasterioError when the disk is full.
+    """
+    if path.suffix == ".tif" and compress == "NONE" and pixels.nbytes <= LARGEST_COPY:
+        path.write_bytes(_plain_tiff(pixels, grid, nodata))
+    else:
+        _write(path, DRIVERS[path.suffix], pixels, grid, nodata, _creation(path.suffix, pixels.dtype, compress))
     if grid:
-        world = path.with_suffix(path.suffix[:2] + path.suffix[-1] + "w")
-        world.write_text(world_text(grid), encoding="ascii", newline="")
+        world_path(path).write_bytes(world_text(grid).encode("ascii"))
+
+
+def world_path(image: Path) -> Path:
+    """.tif -> .tfw, .png -> .pgw, .jpg -> .jgw, .mrf -> .mfw (ArcGIS formats D.1)."""
+    return image.with_suffix(image.suffix[:2] + image.suffix[-1] + "w")
 
 
 def read_raster(path: Path) -> Raster:
@@ -62,4 +81,81 @@ def read_raster(path: Path) -> Raster:
 def world_text(grid: Grid) -> str:
     """Six lines: cell width, two rotations, minus cell height, centre of the upper left pixel (ArcGIS formats D.1)."""
     a, b, c, d, e, f = grid.transform
-    return "".join(f"{number:.10f}\n" for number in (a, d, b, e, c + a / 2, f + e / 2))
+    return "".join(f"{number:.10f}\n" for number in (a, d, b, e, c + (a + b) / 2, f + (d + e) / 2))
+
+
+def _write(
+    path: Path | str,
+    driver: str,
+    pixels: NDArray[np.generic],
+    grid: Grid | None,
+    nodata: float | None,
+    creation: dict[str, Any],
+) -> None:
+    bands, rows, cols = pixels.shape
+    where = {"crs": grid.crs or None, "transform": Affine(*grid.transform)} if grid else {}
+    if driver == "GTiff":  # GDAL would take a fourth 8-bit band for alpha
+        where |= {"photometric": "RGB" if bands == 3 else "MINISBLACK"}
+    profile = {"driver": driver, "count": bands, "height": rows, "width": cols, "dtype": pixels.dtype}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", nodata=nodata, **profile, **where, **creation) as file:
+            file.write(pixels)
+
+
+def _creation(suffix: str, dtype: "np.dtype[np.generic]", compress: str) -> dict[str, Any]:
+    if suffix == ".tif" and compress == "DEFLATE":
+        return {**SQUEEZED, "predictor": 3 if dtype.kind == "f" else 2}
+    return CREATION.get(suffix, {})
+
+
+def _plain_tiff(pixels: NDArray[np.generic], grid: Grid | None, nodata: float | None) -> bytes:
+    """The bytes that GDAL writes for it, uncompressed."""
+    a, b, c, d, e, f = grid.transform if grid else (0.0,) * 6
+    turned = (c, f) if b or d else (0.0, 0.0)  # a turned one has a matrix in place of a tie point
+    form = (pixels.shape, pixels.dtype.str, grid.crs if grid else None, (a, b, d, e), turned, nodata)
+    place = struct.pack("<2d", c, f) if grid and not (b or d) else b""
+    head, at = _header(form)
+    if place:
+        head = head[:at] + place + head[at + 16 :]
+    return head + _interleaved(pixels).tobytes()
+
+
+def _interleaved(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+    if len(pixels) == 1:
+        return pixels
+    mixed = np.empty((*pixels.shape[1:], len(pixels)), pixels.dtype)
+    for i, band in enumerate(pixels):
+        mixed[:, :, i] = band
+    return mixed
+
+
+@lru_cache(maxsize=64)
+def _header(form: tuple[Any, ...]) -> tuple[bytes, int]:
+    """What GDAL puts before the pixels of a chip of this form, and where in it the tie point's x and y are."""
+    shape, dtype, crs, (a, b, d, e), (c, f), nodata = form
+    grid = None if crs is None else Grid(crs, (a, b, c, d, e, f))
+    pixels = np.full(shape, 2 if nodata == 1 else 1, dtype)  # empty strips would be laid otherwise
+    with MemoryFile() as memory:
+        _write(memory.name, "GTiff", pixels, grid, nodata, {})
+        content = memory.read()
+    start = len(content) - pixels.nbytes
+    tags = _tags(content)
+    assert start == int(tags[STRIP_OFFSETS][1]), "GDAL lays the strips of a plain TIFF behind its header"
+    return content[:start], tags[TIE_POINT][0] + 24 if TIE_POINT in tags else 0
+
+
+def _tags(content: bytes) -> dict[int, tuple[int, int]]:
+    """Where the values of each tag of the first directory are, and the first of them where it is a whole number."""
+    assert content[:4] == b"II*\0", "GDAL writes little-endian classic TIFF"
+    (directory,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, directory)
+    found = {}
+    for i in range(count):
+        entry = directory + 2 + 12 * i
+        tag, kind, number, value = struct.unpack_from("<HHII", content, entry)
+        width = {3: 2, 4: 4}.get(kind, 8) * number
+        at = value if width > 4 else entry + 8
+        first = struct.unpack_from("<H" if kind == 3 else "<I", content, at)[0]
+        found[tag] = (at, first)
+    return found

@@ -1,6 +1,7 @@
 """The receipt of a step: what went in, so that a rerun knows finished work, work to resume, and work of another kind.
 
-Written as a hidden file before a step begins; the step's `.emd`, written last, says that it is finished.
+Written as a hidden file before a step begins; the step's `.emd`, written last, says that it is finished. A folder that
+is added to keeps a receipt with several parts, in the order in which they came.
 """
 
 import json
@@ -11,23 +12,55 @@ from registry.errors import Conflict
 from registry.files import write_text
 
 NAME = ".receipt.json"
+Facts = dict[str, Any]
 
 
-def claim(folder: Path, verb: str, facts: dict[str, Any]) -> None:
+def claim(folder: Path, verb: str, facts: Facts) -> None:
     """Take a folder for a step. Raises Conflict when it holds something else than an earlier try of the same step."""
-    receipt = folder / NAME
-    text = json.dumps({"verb": verb, **facts}, indent=2, sort_keys=True, default=str)
-    if receipt.is_file():
-        if receipt.read_text(encoding="utf-8") != text:
+    check(folder, verb, facts)
+    if not (folder / NAME).is_file():
+        write(folder, verb, [facts])
+
+
+def check(folder: Path, verb: str, facts: Facts) -> None:
+    """Raises the Conflict of `claim`, and takes nothing."""
+    if (folder / NAME).is_file():
+        if read(folder, verb) != [_plain(facts)]:
             do = "choose another folder, or delete this one to do it anew"
             raise Conflict(f"holds the result of another {verb}, made from other data or options", where=folder, do=do)
-        return
-    if folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()):
         raise Conflict("is not empty", where=folder, do="choose an empty or new folder")
-    write_text(receipt, text)
 
 
-def stamp(path: Path) -> dict[str, Any]:
+def read(folder: Path, verb: str) -> list[Facts]:
+    """The facts of each part, none where there is no receipt of this verb."""
+    if not (folder / NAME).is_file():
+        return []
+    document = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    return list(document["parts"]) if document.get("verb") == verb and "parts" in document else []
+
+
+def write(folder: Path, verb: str, parts: list[Facts]) -> Path:
+    text = json.dumps({"verb": verb, "parts": parts}, indent=2, sort_keys=True, default=str)
+    return write_text(folder / NAME, text)
+
+
+def holds(folder: Path, verb: str, facts: Facts) -> bool:
+    """Whether one of its parts was made of just this."""
+    return _plain(facts) in read(folder, verb)
+
+
+def stamp(path: Path) -> Facts:
     """What tells a changed input file from the same: its path, size and time of change."""
+    if not path.exists():  # somewhere else than on this machine
+        return {"path": str(path)}
+    if path.is_dir():
+        return {"path": str(path.resolve()), "files": [stamp(p) for p in sorted(path.rglob("*")) if p.is_file()]}
     facts = path.stat()
     return {"path": str(path.resolve()), "size": facts.st_size, "modified_ns": facts.st_mtime_ns}
+
+
+def _plain(facts: Facts) -> Facts:
+    """As it comes back from the disk."""
+    plain: Facts = json.loads(json.dumps(facts, default=str))
+    return plain

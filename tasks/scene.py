@@ -1,153 +1,349 @@
-"""One raster and its labels on a working grid, cut into labelled chips."""
+"""Rasters and their labels on working grids, cut into labelled chips.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+    with open_scenes(imagery, labels, options) as scenes:
+        for scene in scenes:                    # a raster, turned by one of the angles
+            for window in scene.windows():      # whole pixels, in a fixed order
+                if scene.survey(window).reason is None:
+                    chip = scene.cut(window)
+
+The same arguments give the same scenes and windows everywhere, so a worker opens them again by path.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import geopandas
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
 
+import tasks.formats
+from registry import plugins
 from registry.emd import ClassLabel
-from registry.errors import LabelError, OptionsError
-from tasks.chips import Chip, Grid, class_index
-from tasks.imagery import Imagery, open_imagery
-from tasks.labels import (
-    Features,
-    PixelFeatures,
-    class_raster_classes,
-    is_vector,
-    read_class_raster,
-    read_features,
+from registry.errors import ImageryError, LabelError, OptionsError
+from tasks.chips import Chip, Grid
+from tasks.export_options import ExportOptions
+from tasks.imagery import (
+    Block,
+    Imagery,
+    data_bands,
+    gdal_settings,
+    open_raster,
+    refuse_scattered,
+    resampled_grid,
+    same_cell,
+    scattered,
+    short_name,
 )
+from tasks.label_sources import Labels
+from tasks.labels import Features
+from tasks.mosaic import alike, honest, mosaic, on_grid_of, shift_of
+from tasks.scene_labels import Held, SceneLabels, inside
+from tasks.sources import Imageries, find_rasters
+from tasks.turning import turn_block
+from tasks.windows import Bounds, Place, Window, angles, grid
 
-if TYPE_CHECKING:
-    from tasks.export import ExportOptions
-
-Window = tuple[int, int, int, int]  # xmin ymin xmax ymax in pixels of the working grid, half open
-SMALLEST_BOX = 1.0  # pixels; what the chip's edge leaves of an object must be as wide and as high to count
+OUTSIDE_MASK, NO_FEATURE, NODATA = "outside the mask polygons", "no feature", "nodata"  # why a window is left out
+ELSEWHERE, NO_CHIP = "outside the imagery or the extent", "only in chips that were left out"  # why a feature is lost
+MOST_OPEN = 64  # rasters at a time
+SLACK = 0.01  # pixels by which a chip may stick out of a mask polygon: coordinates are rounded
 
 
 @dataclass(frozen=True)
-class Labels:
-    """Features, or a classified raster, and their classes."""
+class Survey:
+    """What a window holds, and why it is left out; None = it is worth a chip."""
 
-    path: Path
-    classes: tuple[ClassLabel, ...]
-    features: Features | None
+    reason: str | None
+    held: Held
 
-    @classmethod
-    def read(cls, path: Path, value_field: str, given: Sequence[ClassLabel]) -> "Labels":
-        if not is_vector(path):
-            return cls(path, class_raster_classes(path, given), None)
-        features = read_features(path, value_field, given)
-        return cls(path, features.classes, features)
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class index from 1: one for each object, or each class once."""
+        return self.held.labels
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An open raster with its labels in pixels. Made by `open_scene`."""
+    """An open raster with its labels in pixels. Made by `open_scenes`; not to be shared between threads."""
 
     imagery: Imagery
-    labels: Labels
-    features: PixelFeatures | None
-    area: Window  # chips are cut inside, nothing outside is seen
-    options: "ExportOptions"
+    labels: SceneLabels
+    options: ExportOptions
+    carries: str
+    area: Bounds  # chips are cut inside, nothing outside is seen
+    angle: float = 0.0
+    second: Imagery | None = None  # in_raster2, on the grid of the imagery
+    within: shapely.Geometry | None = None  # in_mask_polygons, in pixels
 
     def windows(self) -> list[Window]:
-        """Row by row from the upper left corner of the area."""
-        size, step = self.options.tile_size, self.options.stride
-        xmin, ymin, xmax, ymax = self.area
-        columns, rows = _starts(xmin, xmax, size, step), _starts(ymin, ymax, size, step)
-        return [(x, y, x + size, y + size) for y in rows for x in columns]
+        """Row by row from the upper left corner of the area, or around each feature (ArcGIS formats D.7)."""
+        o = self.options
+        around = self.labels.windows(self.area)
+        return grid(self.area, (o.tile_size_x, o.tile_size_y), (o.stride_x, o.stride_y)) if around is None else around
 
-    def may_hold_features(self, window: Window) -> bool:
-        """A quick look at the spatial index, before any pixel is read."""
-        return self.features is None or len(self.features.tree.query(shapely.box(*self._inside(window)))) > 0
+    def survey(self, window: Window) -> Survey:
+        """Without a look at the pixels, except where the raster can have nodata."""
+        place = self._place(window)
+        if self.within is not None and not shapely.covers(self.within, place.outline):
+            return Survey(OUTSIDE_MASK, Held(np.zeros(0, np.int64)))
+        held = self.labels.held(place, window, None)
+        if self._needs_labels and not len(held.labels):
+            return Survey(NO_FEATURE, held)
+        valid = self._valid(place)
+        if valid is None or valid.all():
+            return Survey(None, held)
+        if 1 - valid.mean() > self.options.max_nodata_share:
+            return Survey(NODATA, held)
+        held = self.labels.held(place, window, valid)
+        return Survey(NO_FEATURE if self._needs_labels and not len(held.labels) else None, held)
 
     def cut(self, window: Window) -> Chip:
         """The picture and the labels of one window; what is outside the area is nodata."""
-        xmin, ymin, xmax, ymax = window
-        block = self.imagery.read(xmin, ymin, xmax - xmin, ymax - ymin)
-        left, top, right, bottom = self._inside(window)
-        seen = np.zeros_like(block.valid)
-        seen[top - ymin : bottom - ymin, left - xmin : right - xmin] = True
-        valid = block.valid & seen
-        block.pixels[:, ~valid] = 0
-        chip = Chip("", block.pixels, valid, grid=self._grid(xmin, ymin))
-        return self._with_labels(chip, window)
+        place = self._place(window)
+        block = self._read(self.imagery, place)
+        other = self._read(self.second, place) if self.second else None
+        if other is not None and not (both := block.valid & other.valid).all():
+            block.pixels[:, ~both], other.pixels[:, ~both] = 0, 0
+            block = Block(block.pixels, both)
+        image2 = None if other is None else other.pixels
+        chip = Chip("", block.pixels, block.valid, image2=image2, grid=self._grid(place))
+        return self.labels.fill(chip, place, window)
 
-    def _with_labels(self, chip: Chip, window: Window) -> Chip:
-        xmin, ymin = window[:2]
-        inside = self._inside(window)
-        as_boxes = self.options.metadata_format.endswith("_rectangles")
-        if self.features is None:
-            values = read_class_raster(self.labels.path, self.imagery, window)
-            return replace(chip, mask=_indexed(values, self.labels) * chip.valid)
-        found = self.features.clip(inside, self.options.min_polygon_overlap_ratio)
-        shifted = np.array([inside[0] - xmin, inside[1] - ymin] * 2, np.float32)
-        if as_boxes:
-            boxes = found.boxes + shifted
-            whole = ((boxes[:, 2:] - boxes[:, :2]) >= SMALLEST_BOX).all(axis=1)
-            return replace(chip, boxes=boxes[whole], labels=found.labels[whole])
-        mask = np.zeros(chip.valid.shape, np.uint8)
-        part = found.mask(inside[3] - inside[1], inside[2] - inside[0])
-        mask[inside[1] - ymin : inside[3] - ymin, inside[0] - xmin : inside[2] - xmin] = part
-        return replace(chip, mask=mask * chip.valid)
+    def bounds(self, window: Window) -> tuple[float, float, float, float]:
+        """xmin, ymin, xmax, ymax of a window on the map, with its corners where it is turned."""
+        corners = shapely.get_coordinates(self._place(window).outline)
+        xs, ys = zip(*(self._to_map @ tuple(corner) for corner in corners.tolist()), strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
 
-    def _inside(self, window: Window) -> Window:
-        a, w = self.area, window
-        return max(a[0], w[0]), max(a[1], w[1]), min(a[2], w[2]), min(a[3], w[3])
+    def _place(self, window: Window) -> Place:
+        xmin, ymin, xmax, ymax = window[:4]
+        return Place((xmin, ymin, xmax, ymax), self.angle, self.area)
 
-    def _grid(self, col: int, row: int) -> Grid:
-        moved = self.imagery.transform @ Affine.translation(col, row)
-        crs = self.imagery.crs.to_wkt() if self.imagery.crs else ""
-        return Grid(crs, (moved.a, moved.b, moved.c, moved.d, moved.e, moved.f))
+    @property
+    def _needs_labels(self) -> bool:
+        return self.carries != "nothing" and not self.options.output_nofeature_tiles
+
+    def _valid(self, place: Place) -> NDArray[np.bool_] | None:
+        """None = every pixel."""
+        rasters = [raster for raster in (self.imagery, self.second) if raster]
+        if all(raster.always_valid for raster in rasters) and len(rasters) == 1:
+            if place.is_whole:
+                return None
+            if not place.angle:
+                return inside(place)
+        shown = [self._shown(raster, place) for raster in rasters]
+        return np.asarray(np.logical_and.reduce(shown))
+
+    def _shown(self, imagery: Imagery, place: Place) -> NDArray[np.bool_]:
+        if place.angle:
+            return self._read(imagery, place).valid
+        xmin, ymin, xmax, ymax = place.window
+        valid = imagery.valid(xmin, ymin, xmax - xmin, ymax - ymin)
+        return valid if place.is_whole else valid & inside(place)
+
+    def _read(self, imagery: Imagery, place: Place) -> Block:
+        xmin, ymin, xmax, ymax = place.reach
+        block = imagery.read(xmin, ymin, xmax - xmin, ymax - ymin)
+        if not place.is_whole:
+            block = Block(block.pixels, block.valid & inside(place))
+            block.pixels[:, ~block.valid] = 0
+        return turn_block(block, place) if place.angle else block
+
+    @cached_property
+    def _to_map(self) -> Affine:
+        """Columns to the right and rows downwards as negative numbers where the export is in pixels (F.1)."""
+        return self.imagery.transform if self.options.reference_system == "MAP_SPACE" else Affine.scale(1, -1)
+
+    @cached_property
+    def _crs(self) -> str:
+        in_map = self.options.reference_system == "MAP_SPACE"
+        return self.imagery.crs.to_wkt() if self.imagery.crs and in_map else ""
+
+    def _grid(self, place: Place) -> Grid:
+        moved = self._to_map @ place.from_chip
+        a, b, c, d, e, f = (number + 0.0 for number in moved[:6])  # -0.0 would be written as such
+        return Grid(self._crs, (a, b, c, d, e, f))
+
+
+@dataclass
+class Scenes(Sequence[Scene]):
+    """The scenes of an export: each raster, once for every angle. Rasters are opened when their scene is asked for."""
+
+    names: tuple[str, ...]  # that GDAL opens
+    labels: Labels
+    options: ExportOptions
+    second: tuple[str, ...] = ()
+    _open: OrderedDict[int, tuple[Scene, ExitStack]] = field(default_factory=OrderedDict)
+
+    @property
+    def classes(self) -> tuple[ClassLabel, ...]:
+        return self.labels.classes
+
+    @cached_property
+    def angles(self) -> tuple[float, ...]:
+        return angles(self.options.rotation_angle)
+
+    def __len__(self) -> int:
+        return len(self.names) * len(self.angles)
+
+    def __getitem__(self, index: int) -> Scene:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        if index not in self._open:
+            with ExitStack() as stack:
+                self._open[index] = self._opened(index, stack), stack.pop_all()
+            if len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)[1][1].close()
+        self._open.move_to_end(index)
+        return self._open[index][0]
+
+    def close(self) -> None:
+        while self._open:
+            self._open.popitem()[1][1].close()
+
+    def lost(self, surveys: Iterable[Survey]) -> Counter[str]:
+        """Features that no chip shows, by reason, once all windows were surveyed."""
+        source = self.labels.source
+        if not isinstance(source, Features):
+            return Counter()
+        reasons = np.full(len(source.values), ELSEWHERE, object)
+        shown = np.zeros(len(source.values), bool)
+        for survey in surveys:
+            for why, rows in survey.held.dropped.items():
+                reasons[rows] = why
+            if survey.reason is None:
+                shown[survey.held.features] = True
+            else:
+                reasons[survey.held.features] = NO_CHIP
+        return source.lost + Counter(reasons[~shown].tolist())
+
+    def refuse_elsewhere(self) -> None:
+        """Raises LabelError when no feature lies on any raster."""
+        source, space = self.labels.source, self.options.reference_system
+        if isinstance(source, Features) and not any(
+            len(source.on(scene.imagery, space).labels) for scene in self._each()
+        ):
+            source.refuse_elsewhere(self[0].imagery, space)
+
+    def _each(self) -> Iterator[Scene]:
+        return (self[i] for i in range(0, len(self), len(self.angles)))
+
+    def _opened(self, index: int, stack: ExitStack) -> Scene:
+        number, turn = divmod(index, len(self.angles))
+        imagery = stack.enter_context(_imagery(self.names[number], self.options))
+        labels = stack.enter_context(self.labels.on(imagery))
+        second = None
+        if self.second:
+            name = self.second[number if len(self.second) > 1 else 0]
+            second = stack.enter_context(_on_grid(name, imagery))
+        within = _mask(self.options, imagery)
+        area, angle = _area(imagery, self.options), self.angles[turn]
+        return Scene(imagery, labels, self.options, self.labels.carries, area, angle, second, within)
 
 
 @contextmanager
-def open_scene(path: Path, labels: Labels, options: "ExportOptions") -> Iterator[Scene]:
+def open_scenes(
+    imagery: Imageries, labels: Path | None, options: ExportOptions, classes: Sequence[ClassLabel] = ()
+) -> Iterator[Scenes]:
     """Raises ImageryError or LabelError when the two do not fit, OptionsError when the extent is elsewhere."""
-    cell = (options.cell_size, options.cell_size) if options.cell_size else None
-    with open_imagery(path, cell_size=cell) as imagery:
-        if labels.features is None and options.metadata_format.endswith("_rectangles"):
-            do = "give the objects as polygons, or export Classified_Tiles"
-            raise LabelError("is a classified raster, which has no objects", where=labels.path, do=do)
-        features = labels.features.on(imagery) if labels.features else None
-        yield Scene(imagery, labels, features, _area(imagery, options), options)
+    with gdal_settings():
+        names = _named(find_rasters(imagery), options)
+        second = _named(find_rasters(options.in_raster2 or ()), options) if _shows_two(options) else ()
+        if len(second) > 1 and len(second) != len(names):
+            what = f"expected one second raster, or one for each of {len(names)}"
+            raise OptionsError(f"in_raster2: {what}", got=len(second), do="sort both by name, or give mosaics")
+        with open_raster(names[0]) as first:
+            known = Labels.read(labels, options, classes, first.crs)
+        scenes = Scenes(names, known, options, second)
+        try:
+            scenes.refuse_elsewhere()
+            yield scenes
+        finally:
+            scenes.close()
 
 
-def _area(imagery: Imagery, options: "ExportOptions") -> Window:
+def _shows_two(options: ExportOptions) -> bool:
+    """A format with sides makes an export of its own of the second raster."""
+    return bool(options.in_raster2) and not hasattr(plugins.load(tasks.formats, options.metadata_format), "SIDES")
+
+
+def _named(names: tuple[str, ...], options: ExportOptions) -> tuple[str, ...]:
+    """Rasters of one kind, or their mosaic."""
+    if len(names) == 1:
+        return names
+    names = alike(names, warp=options.warp, any_cell=options.cell_size is not None)
+    return (mosaic(names),) if options.processing_mode == "PROCESS_AS_MOSAICKED_IMAGE" else names
+
+
+@contextmanager
+def _imagery(name: str, options: ExportOptions) -> Iterator[Imagery]:
+    """A raster on the working grid of an export; unlike for inference it may be rotated, or have no place at all."""
+    path, cell = short_name(name), options.cell_size
+    with open_raster(honest(name) if cell else name) as source:
+        bands = data_bands(path, source)
+        if options.reference_system == "MAP_SPACE":
+            refuse_scattered(path, source, "put it on a grid with gdalwarp, or choose reference_system IMAGE_SPACE")
+        if cell is None or same_cell(source.transform, (cell, cell)):
+            yield Imagery(path, source, bands, placed=not scattered(source))
+            return
+        if source.transform.b or source.transform.d:
+            do = "straighten it with gdalwarp, or leave cell_size empty"
+            raise ImageryError("is rotated against its coordinate system", where=path, do=do)
+        with WarpedVRT(source, **resampled_grid(source, (cell, cell))) as working:
+            yield Imagery(path, working, bands)
+
+
+@contextmanager
+def _on_grid(name: str, imagery: Imagery) -> Iterator[Imagery]:
+    path = short_name(name)
+    with open_raster(name) as source:
+        bands = data_bands(path, source)
+        shift = shift_of(imagery, source)
+        if shift is not None:
+            yield Imagery(path, source, bands, shift)
+            return
+        if (source.crs is None) != (imagery.crs is None):
+            odd = path if source.crs is None else imagery.path
+            raise ImageryError("has no coordinate system, the other raster has", where=odd, do="gdal_edit.py -a_srs")
+    with open_raster(honest(name)) as source, on_grid_of(imagery, source, Resampling.bilinear) as working:
+        yield Imagery(path, working, bands)
+
+
+def _area(imagery: Imagery, options: ExportOptions) -> Bounds:
     if options.extent is None:
         return 0, 0, imagery.width, imagery.height
     west, south, east, north = options.extent
-    left, top = ~imagery.transform @ (west, north)
-    right, bottom = ~imagery.transform @ (east, south)
+    corners = [~imagery.transform @ xy for xy in ((west, north), (east, south), (west, south), (east, north))]
+    xs, ys = zip(*corners, strict=True)
     area = (
-        max(0, round(left)),
-        max(0, round(top)),
-        min(imagery.width, round(right)),
-        min(imagery.height, round(bottom)),
+        max(0, round(min(xs))),
+        max(0, round(min(ys))),
+        min(imagery.width, round(max(xs))),
+        min(imagery.height, round(max(ys))),
     )
     if area[0] >= area[2] or area[1] >= area[3]:
         raise OptionsError(f"extent lies outside {imagery.path.name} {imagery.bounds}", got=options.extent)
     return area
 
 
-def _starts(low: int, high: int, size: int, step: int) -> range:
-    """Enough chips to reach the far edge, and none that only repeats what the one before has seen."""
-    return range(low, max(low + 1, high - max(size - step, 0)), step)
-
-
-def _indexed(values: NDArray[np.int64], labels: Labels) -> NDArray[np.uint8]:
-    known = class_index(labels.classes)
-    if unknown := sorted(set(np.unique(values).tolist()) - {0, *known}):
-        raise LabelError("has values of no class", where=labels.path, got=unknown, do="list them among the classes")
-    index = np.zeros(max(known, default=0) + 1, np.uint8)
-    for value, i in known.items():
-        index[value] = i
-    indexed: NDArray[np.uint8] = index[values]
-    return indexed
+def _mask(options: ExportOptions, imagery: Imagery) -> shapely.Geometry | None:
+    """The mask polygons as one area in pixels, ready to be asked often."""
+    if options.in_mask_polygons is None:
+        return None
+    path = Path(options.in_mask_polygons)
+    try:
+        frame = geopandas.read_file(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise LabelError(f"cannot be opened as mask polygons ({error})", where=path, do="check the path") from error
+    plain = Features(path, frame[[frame.geometry.name]], np.ones(len(frame), np.int64), (ClassLabel(1, "mask"),), 0)
+    whole = shapely.union_all(shapely.make_valid(plain.on(imagery, options.reference_system).geometries))
+    within = shapely.buffer(whole, SLACK)
+    shapely.prepare(within)
+    return within

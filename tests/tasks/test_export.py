@@ -99,7 +99,7 @@ def test_accumulated_statistics_count_objects_and_their_areas(scene: tuple[Path,
 
 
 def test_the_same_input_gives_the_same_bytes(scene: tuple[Path, Path], tmp_path: Path) -> None:
-    one, two = (export(scene, tmp_path / name, tile_size=32, stride=16) for name in ("one", "two"))
+    one, two = (export(scene, tmp_path / name / "chips", tile_size=32, stride=16) for name in ("one", "two"))
     assert content(one.path) == content(two.path)
     assert one.digest == two.digest
 
@@ -231,7 +231,7 @@ def test_an_export_killed_in_the_middle_is_never_taken_for_whole(tmp_path: Path)
     with pytest.raises(LabelError, match="no finished export"):
         ChipFolder.open(tmp_path / "chips")
     again = export(scene, tmp_path / "chips", **options)
-    assert content(again.path) == content(export(scene, tmp_path / "fresh", **options).path)
+    assert content(again.path) == content(export(scene, tmp_path / "fresh/chips", **options).path)
 
 
 def _without_crs(scene: tuple[Path, Path], folder: Path) -> tuple[Path, Path]:

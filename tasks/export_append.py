@@ -1,0 +1,135 @@
+"""Chips are added to a finished export (`start_index` above 0): an export of its own beside it, then joined in.
+
+    chips/.adding/           the new chips, a whole export; what was there stays whole until they are
+    chips/.adding/joined/    the documents of both together; once it is there, any rerun ends the joining
+
+While files move, the definition is away: a killed joining is no finished export.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import tasks.formats
+from registry import plugins
+from registry.emd import Emd
+from registry.errors import Conflict
+from registry.files import write_text
+from tasks import receipt
+from tasks.chip_statistics import ChipStatistics
+from tasks.chips import ACCUMULATED, CONTENT, DEFINITION, SPLITS, ChipFolder
+from tasks.export_finish import write_pages
+from tasks.export_plan import Job
+from tasks.export_run import ADDING, VERB, Hire, run_export
+from tasks.progress import OnProgress
+
+JOINED = "joined"
+SAME = ("MetaDataMode", "ImageHeight", "ImageWidth", "ImageSpaceUsed", "ExtractBands", "Classes")
+
+
+def is_wanted(job: Job) -> bool:
+    """Whether chips go to an export that is there, or an earlier try of that was begun."""
+    return job.options.start_index > 0 and ((job.out / DEFINITION).is_file() or (job.out / ADDING).is_dir())
+
+
+def append(hire: Hire, job: Job, tell: OnProgress) -> None:
+    """Raises Conflict, with nothing changed, when the new chips do not fit those that are there."""
+    adding = job.out / ADDING
+    if not (adding / JOINED).is_dir():
+        there = ChipFolder.open(job.out)
+        _refuse_other(there, _wanted(job, there))
+        if not (adding / DEFINITION).is_file():
+            run_export(hire, replace(job, out=adding, classes=job.classes or there.classes), tell)
+        _write_joined(job, there, ChipFolder(adding))
+    elif not receipt.holds(adding / JOINED, VERB, job.facts):
+        raise Conflict("is being added to by another export", where=job.out, do="run that one again first")
+    _join(job.out)
+
+
+def _wanted(job: Job, there: ChipFolder) -> Mapping[str, Any]:
+    """The definition that the new chips will have, as far as the options tell."""
+    options = job.options
+    size = {"ImageHeight": options.tile_size_y, "ImageWidth": options.tile_size_x}
+    kind = {"MetaDataMode": options.metadata_format, "ImageSpaceUsed": options.reference_system}
+    return {**there.definition.document, **kind, **size}
+
+
+def _refuse_other(there: ChipFolder, wanted: Mapping[str, Any]) -> None:
+    mine = there.definition.document
+    for key in SAME:
+        if key in mine and mine[key] != wanted.get(key):
+            do = "add chips of the same kind, or export to another folder"
+            what = f"the chips that are there have {key} {mine[key]!r}"
+            raise Conflict(what, where=there.path, got=wanted.get(key), do=do)
+
+
+def _write_joined(job: Job, there: ChipFolder, new: ChipFolder) -> None:
+    """The documents of both together, in a folder that appears when it is whole."""
+    _refuse_other(there, new.definition.document)
+    if taken := sorted(set(there.pictures) & set(new.pictures)):
+        free = int(max(name for name in there.pictures if name.isdigit())) + 1
+        do = f"choose a start_index from {free} on"
+        shutil.rmtree(new.path)
+        raise Conflict(f"{len(taken)} chips have numbers that are taken", where=job.out, got=taken[0], do=do)
+    part = new.path / f"{JOINED}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    statistics = _statistics(there).merge(_statistics(new))
+    for name in ("map.txt", SPLITS):
+        _write_both(name, there.path, new.path, part)
+    write_text(part / "stats.txt", statistics.text(there.tile_shape))
+    write_text(part / ACCUMULATED, json.dumps(statistics.document(there.tile_shape, there.metadata_format)))
+    _definition(there.definition.document, new.definition.document, statistics).write(part / DEFINITION)
+    receipt.write(part, VERB, [*receipt.read(job.out, VERB), job.facts])
+    part.rename(new.path / JOINED)
+
+
+def _statistics(chips: ChipFolder) -> ChipStatistics:
+    where = chips.home / ACCUMULATED
+    return ChipStatistics.from_document(chips.accumulated, chips.classes, chips.format.CARRIES, where)
+
+
+def _write_both(name: str, there: Path, new: Path, out: Path) -> None:
+    texts = [(folder / name).read_bytes().decode() for folder in (there, new) if (folder / name).is_file()]
+    if name == SPLITS and texts:
+        parts = [json.loads(text) for text in texts]
+        both = {key: [n for p in parts for n in p.get(key, ())] for key in dict.fromkeys(k for p in parts for k in p)}
+        texts = [json.dumps(both, indent=1)]
+    if texts:
+        write_text(out / name, "".join(texts))
+
+
+def _definition(there: Mapping[str, Any], new: Mapping[str, Any], statistics: ChipStatistics) -> Emd:
+    document = dict(there)
+    rasters, more = there.get("InputRastersProps", {}), new["InputRastersProps"]
+    count = rasters.get("RasterCount", 0) + more["RasterCount"]
+    document["InputRastersProps"] = {**more, **rasters, "RasterCount": count}
+    names = [band["BandName"] for band in new["AllTilesStats"]]
+    document["AllTilesStats"] = [s.document() for s in statistics.bands(names)]
+    for key, choose in (("MinCellSize", min), ("MaxCellSize", max)):
+        known = [d[key] for d in (there, new) if isinstance(d.get(key), dict)]
+        document[key] = choose(known, key=lambda cell: float(cell["x"]))
+    return Emd(document)
+
+
+def _join(out: Path) -> None:
+    """May be ended by any rerun: what was moved is not there to move again."""
+    adding, joined = out / ADDING, out / ADDING / JOINED
+    definition = Emd.read(joined / DEFINITION)
+    (out / DEFINITION).unlink(missing_ok=True)
+    for path in [p for name in CONTENT for p in (adding / name).rglob("*") if p.is_file()]:
+        target = out / path.relative_to(adding)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    for path in [p for p in joined.iterdir() if p.name != DEFINITION]:
+        shutil.copyfile(path, out / path.name)
+    chips = ChipFolder(out)
+    chips.__dict__["definition"] = definition  # not on the disk yet
+    gather = getattr(plugins.load(tasks.formats, chips.metadata_format), "finish", None)
+    if gather:
+        gather(out, tuple(chips.pictures), chips.classes)
+    write_pages(out, definition)
+    definition.write(out / DEFINITION)
+    shutil.rmtree(adding)

@@ -1,0 +1,128 @@
+"""What an export says about all of its chips (ArcGIS formats D.2 to D.5), the definition last of all."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import tasks.formats
+from registry import plugins
+from registry.emd import ClassLabel, Emd
+from registry.files import write_text
+from tasks.chip_statistics import ChipStatistics
+from tasks.chip_writer import Part
+from tasks.chips import ACCUMULATED, DEFINITION, SPLITS
+from tasks.export_options import ExportOptions
+from tasks.export_report import ExportFacts, write_export_report
+from tasks.imagery import ImageryFacts
+from tasks.preview import write_preview
+
+WELL_KNOWN_BANDS = [  # ArcGIS formats A.8
+    "Red",
+    "Green",
+    "Blue",
+    "Infrared",
+    "CoastalBlue",
+    "Yellow",
+    "RedEdge",
+    "ShortWaveInfrared",
+    "NearInfrared",
+    "NearInfrared_1",
+    "NearInfrared_2",
+    "MidInfrared",
+    "MidInfrared_1",
+    "MidInfrared_2",
+    "Thermal",
+    "Thermal_1",
+    "Thermal_2",
+    "Panchromatic",
+    "PseudoRed",
+    "PseudoGreen",
+    "PseudoBlue",
+]
+
+
+@dataclass(frozen=True)
+class Export:
+    """All that is known of an export when its chips are written."""
+
+    options: ExportOptions
+    classes: tuple[ClassLabel, ...]
+    imagery: tuple[ImageryFacts, ...]
+    second: ImageryFacts | None  # of in_raster2
+    part: Part
+    facts: ExportFacts
+    splits: dict[str, list[str]]  # names by train, validation, test; {} = not split
+
+
+def finish(out: Path, export: Export, *, staged: bool = False) -> None:
+    """Everything but the chips, so that the folder becomes an export; the definition last.
+
+    staged: the chips will join those of another export, where what is told of all of them will be made.
+    """
+    part, options, definition = export.part, export.options, _definition(export)
+    size = (options.tile_size_y, options.tile_size_x)
+    write_text(out / "map.txt", "".join(part.notes[name].line for name in part.names))
+    write_text(out / "stats.txt", part.statistics.text(size))
+    write_text(out / ACCUMULATED, json.dumps(part.statistics.document(size, options.metadata_format)))
+    if export.splits:
+        write_text(out / SPLITS, json.dumps(export.splits, indent=1))
+    if not staged:
+        gather = getattr(plugins.load(tasks.formats, options.metadata_format), "finish", None)
+        if gather:
+            gather(out, part.names, export.classes)
+        write_pages(out, definition, export.facts)
+    definition.write(out / DEFINITION)
+
+
+def write_pages(out: Path, definition: Emd, facts: ExportFacts | None = None) -> None:
+    """What people look at."""
+    write_preview(out, definition, facts.holds if facts else None)
+    write_export_report(out, facts, definition)
+
+
+def _definition(export: Export) -> Emd:
+    """D.4: the keys of old exports first, then those that readers have used since Pro 2.7."""
+    options, statistics, names = export.options, export.part.statistics, export.imagery[0].band_names
+    second = (
+        {"AllTilesStats2": [s.document() for s in statistics.bands2(export.second.band_names)]} if export.second else {}
+    )
+    return Emd(
+        {
+            "Framework": "e.g. PyTorch",
+            "ModelConfiguration": "some description",
+            "ModelType": "e.g. ObjectDetection or ImageClassification",
+            "ModelFile": "e.g. trained.pth",
+            "ImageHeight": options.tile_size_y,
+            "ImageWidth": options.tile_size_x,
+            "ExtractBands": list(range(len(names))),
+            "Classes": [c.document() for c in export.classes],
+            "WellKnownBandNames (FYI, these band names can be used in ExtractBands)": WELL_KNOWN_BANDS,
+            "MetaDataMode": options.metadata_format,
+            "ImageSpaceUsed": options.reference_system,
+            "InputRastersProps": {"RasterCount": len(export.imagery), "SensorName": "", "BandNames": list(names)},
+            "AllTilesStats": [s.document() for s in statistics.bands(names)],
+            **second,
+            "MinCellSize": _cell_size(min(export.imagery, key=lambda facts: facts.cell)),
+            "MaxCellSize": _cell_size(max(export.imagery, key=lambda facts: facts.cell)),
+            **_labelled_tiles(options),
+            **_panoptic(statistics),
+        }
+    )
+
+
+def _labelled_tiles(options: ExportOptions) -> dict[str, object]:
+    if options.metadata_format not in ("Labeled_Tiles", "MultiLabeled_Tiles", "Imagenet"):
+        return {}
+    mode = "Variable_Size" if options.crop_mode == "BOUNDING_BOX" else "Fixed_Size"
+    return {"CropTileMode": mode, "BlackenAroundFeature": options.blacken_around_feature}
+
+
+def _panoptic(statistics: ChipStatistics) -> dict[str, object]:
+    if statistics.carries != "panoptic":
+        return {}
+    return {"Panoptic_Segmentation_Instance_Classes": [c.document() for c in statistics.instance_classes]}
+
+
+def _cell_size(facts: ImageryFacts) -> dict[str, object]:
+    reference = {"wkid": facts.epsg, "latestWkid": facts.epsg} if facts.epsg else None
+    return {"x": facts.cell[0], "y": facts.cell[1], "spatialReference": reference}

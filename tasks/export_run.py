@@ -1,0 +1,189 @@
+"""An export from plan to definition, in one folder; units that an earlier try has written are not written again."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+import tasks.formats
+from registry import plugins
+from registry.errors import LabelError, OptionsError
+from registry.files import write_text
+from tasks import receipt
+from tasks.chip_split import PARTS
+from tasks.chip_writer import Part, finished_part
+from tasks.chips import ACCUMULATED, CONTENT, GATHERED, SPLITS
+from tasks.crew import Run
+from tasks.export_plan import Found, Job, Plan, Unit, chosen, numbered, units_of
+from tasks.export_units import Surveyed, desk, survey_unit, write_unit
+from tasks.imagery import ImageryFacts
+from tasks.progress import OnProgress, Progress
+from tasks.scene import Survey
+
+VERB = "export"
+ADDING = ".adding"  # the folder of chips that will join those above it
+PLAN = "plan.json"
+Hire = Callable[[int], AbstractContextManager[Run]]  # pixels of chips -> a crew that is worth its start
+REPORT = ("preview.png", "export_report.html")
+
+
+def run_export(hire: Hire, job: Job, tell: OnProgress) -> None:
+    """Fill `job.out`, the definition last. Bad input leaves nothing; a kill what a rerun goes on with."""
+    receipt.check(job.out, VERB, job.facts)
+    try:
+        units = planned(job)
+        with hire(pixels_of(units)) as run:
+            plan = _known_plan(job) or _claimed(job, surveyed(job, units, run, tell))
+            part = written(job, plan, run, tell)
+        _finish(job, plan, part)
+    except (ValueError, LookupError):  # our errors of bad input among them
+        clear(job.out)
+        raise
+    finally:
+        desk.close()
+
+
+def planned(job: Job) -> tuple[Unit, ...]:
+    """All windows of all scenes, in units. Raises LabelError or OptionsError for what the chips cannot hold."""
+    units: list[Unit] = []
+    first = 0
+    scenes = desk.open(job)
+    if check := getattr(plugins.load(tasks.formats, job.options.metadata_format), "check", None):
+        check(scenes.classes)
+    for i in range(len(scenes)):
+        scene = scenes[i]
+        _check_chip_format(job.options.image_chip_format, scene.imagery.facts)
+        windows = scene.windows()
+        units += units_of(windows, i, first, scene.imagery.block_shape, scene.imagery.width)
+        first += len(windows)
+    return numbered(units)
+
+
+def pixels_of(units: Iterable[Unit]) -> int:
+    return sum((w[2] - w[0]) * (w[3] - w[1]) for unit in units for w in unit.windows)
+
+
+def surveyed(job: Job, units: Sequence[Unit], run: Run, tell: OnProgress) -> Plan:
+    """Raises LabelError with the reasons when no chip is left, OptionsError when there are too few to split."""
+    from tasks.export_split import parts_of, rare_units
+
+    found, surveys = _looked_at(job, units, run, tell)
+    parts = parts_of(job, units, found)
+    if job.options.oversample:
+        more = numbered([*units, *rare_units(job, units, found, parts)])[len(units) :]
+        others, further = _looked_at(job, more, run, tell)
+        units, found, surveys = [*units, *more], [*found, *others], [*surveys, *further]
+        parts = parts and {**parts, **dict.fromkeys((f.index for f in others), "train")}
+    plan = chosen(units, found, job.options.start_index, parts)
+    if not plan.chips:
+        raise no_chip_left(job.out, plan.left_out)
+    return replace(plan, lost=desk.open(job).lost(surveys))
+
+
+def _looked_at(job: Job, units: Sequence[Unit], run: Run, tell: OnProgress) -> tuple[list[Found], list[Survey]]:
+    """In the order of the units, whoever was first."""
+    answers, done, total = list[Surveyed](), 0, sum(len(unit.windows) for unit in units)
+    for answer in run(partial(survey_unit, job), units):
+        answers.append(answer)
+        done += len(answer.found)
+        tell(Progress("survey", done, total, "windows"))
+    answers.sort(key=lambda answer: answer.unit)
+    return [f for answer in answers for f in answer.found], [s for answer in answers for s in answer.surveys]
+
+
+def written(job: Job, plan: Plan, run: Run, tell: OnProgress) -> Part:
+    """Write the units that are missing; what is known of all of them, merged in the order of the plan."""
+    classes = desk.classes(job)
+    missing = [unit for unit in plan.units if not finished_part(job.out, unit.number, classes)]
+    done = plan.chips - sum(len(unit.windows) for unit in missing)
+    tell(Progress(VERB, done, plan.chips, "chips"))
+    for number in run(partial(write_unit, job), missing):
+        done += number
+        tell(Progress(VERB, done, plan.chips, "chips"))
+    return _merged(job, plan)
+
+
+def _check_chip_format(kind: str, facts: ImageryFacts) -> None:
+    if kind in ("PNG", "JPEG") and (facts.dtype != "uint8" or len(facts.band_names) not in (1, 3)):
+        got = f"{len(facts.band_names)} bands of {facts.dtype}"
+        raise OptionsError(f"image_chip_format {kind} holds 1 or 3 bands of uint8", got=got, do="choose TIFF")
+
+
+def no_chip_left(out: Path, left_out: Counter[str]) -> LabelError:
+    reasons = ", ".join(f"{number} left out for {why}" for why, number in sorted(left_out.items()))
+    do = "check that labels and imagery overlap, or change stride, extent or max_nodata_share"
+    return LabelError(f"no chip is left: {reasons or 'the extent is smaller than a pixel'}", where=out, do=do)
+
+
+def clear(out: Path) -> None:
+    """Take away what an export has written, and the folder with it when nothing else is there."""
+    if not (out / receipt.NAME).is_file():
+        return
+    for name in (*CONTENT, ".parts"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("map.txt", "stats.txt", ACCUMULATED, SPLITS, *GATHERED, *REPORT, receipt.NAME):
+        (out / name).unlink(missing_ok=True)
+    if not any(out.iterdir()):
+        out.rmdir()
+
+
+def _known_plan(job: Job) -> Plan | None:
+    """That of an earlier try."""
+    path = job.out / ".parts" / PLAN
+    return Plan.parse(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _claimed(job: Job, plan: Plan) -> Plan:
+    """Only now is there anything in the folder."""
+    receipt.claim(job.out, VERB, job.facts)
+    write_text(job.out / ".parts" / PLAN, plan.text())
+    return plan
+
+
+def _merged(job: Job, plan: Plan) -> Part:
+    classes = desk.classes(job)
+    first, *others = (finished_part(job.out, unit.number, classes) for unit in plan.units)
+    assert first
+    for other in others:
+        assert other
+        first.merge(other)
+    if not first.notes:
+        raise no_chip_left(job.out, plan.left_out + first.left_out)
+    return first
+
+
+def _finish(job: Job, plan: Plan, part: Part) -> None:
+    from tasks.export_finish import Export, finish
+    from tasks.export_report import ExportFacts
+
+    scenes = desk.open(job)
+    facts = ExportFacts(
+        sources={"imagery": job.imagery, "labels": [str(job.labels)]},
+        options=job.options.model_dump(mode="json"),
+        left_out=plan.left_out + part.left_out,
+        warnings=[f"{number} features are in no chip: {why}" for why, number in sorted(plan.lost.items())],
+        bounds=part.bounds,
+        holds=np.array([part.notes[name].holds for name in part.names], np.int64),
+    )
+    imagery = tuple(dict.fromkeys(scenes[i].imagery.facts for i in range(len(scenes))))
+    second = scenes[0].second.facts if scenes[0].second else None
+    finish(
+        job.out,
+        Export(job.options, scenes.classes, imagery, second, part, facts, _splits(plan, part)),
+        staged=job.out.name == ADDING,
+    )
+    shutil.rmtree(job.out / ".parts")
+
+
+def _splits(plan: Plan, part: Part) -> dict[str, list[str]]:
+    """Names by part; {} = no split."""
+    if not plan.parts:
+        return {}
+    number_of = sorted(index for unit in plan.units for index in unit.indexes)
+    named = [(f"{index:09d}", where) for index, where in zip(number_of, plan.parts, strict=True)]
+    return {where: [name for name, its in named if its == where and name in part.notes] for where in PARTS}

@@ -1,0 +1,223 @@
+"""Several rasters of one export: of one kind or refused, brought to the first on request, laid together as a mosaic.
+
+A mosaic is a GDAL VRT, as gdalbuildvrt would make it: the grid is that of the first raster, later rasters lie above
+earlier ones, and where none has a valid pixel the mosaic has none.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio import shutil
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+
+from registry.errors import ImageryError
+from tasks.imagery import SAME_CELL, Imagery, data_bands, open_raster, same_cell, short_name
+
+GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
+    "float32": "Float32",
+    "float64": "Float64",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What rasters of one export must have in common, and where this one lies."""
+
+    name: str
+    crs: CRS | None
+    transform: Affine
+    width: int
+    height: int
+    bands: tuple[int, ...]
+    dtype: str
+    masked: bool  # some pixels may be nodata
+    colours: tuple[str, ...]  # of the bands
+    descriptions: tuple[str | None, ...]
+
+    @property
+    def cell(self) -> tuple[float, float]:
+        return abs(self.transform.a), abs(self.transform.e)
+
+
+def kind_of(name: str) -> Kind:
+    """Reads the header only. Raises ImageryError."""
+    with open_raster(name) as source:
+        bands = data_bands(short_name(name), source)
+        place = Affine(*source.transform[:6])
+        masked = Imagery(short_name(name), source, bands).validity != "all"
+        colours = tuple(source.colorinterp[i - 1].name for i in bands)
+        descriptions = tuple(source.descriptions[i - 1] for i in bands)
+        size = source.width, source.height
+        return Kind(name, source.crs, place, *size, bands, source.dtypes[0], masked, colours, descriptions)
+
+
+def honest(name: str) -> str:
+    """The raster, without the claim that a measured band were alpha: GDAL would mix pixels by it when it resamples."""
+    return mosaic((name,)) if "alpha" in kind_of(name).colours else name
+
+
+def alike(names: Sequence[str], *, warp: bool, any_cell: bool) -> tuple[str, ...]:
+    """The rasters, each of the kind of the first; with `warp` others are brought to it (nearest neighbour never).
+
+    `any_cell`: cell sizes may differ, because all are resampled anyway. Raises ImageryError that names both files.
+    """
+    first, *others = map(kind_of, names)
+    return (first.name, *(_like(first, other, warp=warp, any_cell=any_cell) for other in others))
+
+
+def mosaic(names: Sequence[str]) -> str:
+    """The VRT of several rasters of one kind, as XML that GDAL opens like a file name."""
+    kinds = [kind_of(name) for name in names]
+    first = kinds[0]
+    if first.transform.b or first.transform.d:
+        do = "straighten it with gdalwarp, or choose PROCESS_ITEMS_SEPARATELY"
+        raise ImageryError("is rotated, so it cannot be part of a mosaic", where=short_name(first.name), do=do)
+    boxes = [_box(first.transform, kind) for kind in kinds]
+    left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
+    width, height = (round(max(b[i] + b[i + 2] for b in boxes) - corner) for i, corner in enumerate((left, top)))
+    moved = first.transform @ Affine.translation(left, top)
+    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    if first.crs:
+        ET.SubElement(root, "SRS").text = first.crs.to_wkt()
+    ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, moved.to_gdal()))
+    places = [(kind, (b[0] - left, b[1] - top, b[2], b[3])) for kind, b in zip(kinds, boxes, strict=True)]
+    for number, (description, colour) in enumerate(zip(first.descriptions, first.colours, strict=True)):
+        band = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[first.dtype], band=str(number + 1))
+        if description:
+            ET.SubElement(band, "Description").text = description
+        ET.SubElement(band, "ColorInterp").text = "Undefined" if colour == "alpha" else colour.title()
+        for kind, place in places:
+            source = _add(band, kind, str(kind.bands[number]), place)
+            if kind.masked:
+                ET.SubElement(source, "UseMaskBand").text = "true"
+    mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
+    for kind, place in places:
+        if kind.masked:
+            source = _add(mask, kind, f"mask,{kind.bands[0]}", place)
+            ET.SubElement(source, "NODATA").text = "0"  # what is not valid here leaves what lies below
+        else:
+            source = _add(mask, kind, str(kind.bands[0]), place)
+            ET.SubElement(source, "ScaleOffset").text = "255"
+            ET.SubElement(source, "ScaleRatio").text = "0"
+    return ET.tostring(root, encoding="unicode")
+
+
+def on_grid_of(grid: Imagery, source: rasterio.DatasetReader, resampling: Resampling) -> rasterio.DatasetReader:
+    """The raster resampled to the grid of another; what it does not cover is nodata. Close it after use."""
+    shape = {"transform": grid.transform, "width": grid.width, "height": grid.height}
+    crs = grid.crs or CRS.from_epsg(3857)  # a grid without a CRS is resampled in plain coordinates
+    return WarpedVRT(source, crs=crs, src_crs=source.crs or crs, resampling=resampling, **shape, **_outside(source))
+
+
+def shift_of(grid: Imagery, source: rasterio.DatasetReader) -> tuple[int, int] | None:
+    """Columns and rows from one grid's corner to the other's when they are one grid, else None.
+
+    A raster of the same size that has no place on the map is taken to lie pixel on pixel.
+    """
+    placed = not source.transform.is_identity
+    if not placed and source.crs is None:
+        return (0, 0) if (source.width, source.height) == (grid.width, grid.height) else None
+    if source.crs and grid.crs and source.crs != grid.crs:
+        return None
+    between = ~grid.transform @ Affine(*source.transform[:6])
+    straight = np.allclose(between[:6], (1, 0, between.c, 0, 1, between.f), atol=SAME_CELL / max(grid.width, 1))
+    column, row = round(between.c), round(between.f)
+    whole = abs(between.c - column) < 0.05 and abs(between.f - row) < 0.05
+    return (column, row) if straight and whole else None
+
+
+def _like(first: Kind, other: Kind, *, warp: bool, any_cell: bool) -> str:
+    """Raises ImageryError, or returns a raster like the first."""
+    names = [short_name(kind.name).name for kind in (first, other)]
+    if len(first.bands) != len(other.bands):
+        do = "export scenes of one sensor together, others apart"
+        what = f"expected {len(first.bands)} bands as in {names[0]}"
+        raise ImageryError(what, where=other.name, got=len(other.bands), do=do)
+    same = {
+        "coordinate system": (first.crs, other.crs),
+        "data type": (first.dtype, other.dtype),
+        "cell size": (first.cell, first.cell if any_cell or _same_cells(first, other) else other.cell),
+    }
+    odd = {what: pair for what, pair in same.items() if pair[0] != pair[1]}
+    if not odd:
+        return other.name
+    what, (want, got) = next(iter(odd.items()))
+    if not warp:
+        do = "export them apart, or set warp to bring it to the first"
+        raise ImageryError(f"expected the {what} of {names[0]}, {_text(want)}", where=other.name, got=_text(got), do=do)
+    if not np.can_cast(other.dtype, first.dtype):
+        what = f"{other.dtype} does not fit into {first.dtype} of {names[0]} without loss"
+        raise ImageryError(what, where=other.name, do="name the raster with the larger type first, or convert one")
+    return _warped(first, other)
+
+
+def _warped(first: Kind, other: Kind) -> str:
+    """A warped VRT in memory: the coordinate system, cell size and grid lines of the first."""
+    if first.crs is None or other.crs is None:
+        odd = first if first.crs is None else other
+        raise ImageryError(
+            "has no coordinate system, so nothing can be warped", where=odd.name, do="gdal_edit.py -a_srs"
+        )
+    with open_raster(honest(other.name)) as source:
+        with WarpedVRT(source, crs=first.crs, **_outside(source)) as whole:
+            box = rasterio.transform.array_bounds(whole.height, whole.width, whole.transform)
+        left, top = (round(n) for n in ~first.transform @ (box[0], box[3]))
+        right, bottom = (round(n) for n in ~first.transform @ (box[2], box[1]))
+        grid = {
+            "transform": first.transform @ Affine.translation(left, top),
+            "width": right - left,
+            "height": bottom - top,
+        }
+        coarser = np.prod(first.cell) > np.prod([abs(whole.transform.a), abs(whole.transform.e)]) * 1.1
+        resampling = Resampling.average if coarser else Resampling.bilinear
+        name = f"/vsimem/{hashlib.sha256(f'{other} {first.crs} {grid}'.encode()).hexdigest()[:16]}.vrt"
+        kind = {"dtype": first.dtype, "resampling": resampling}
+        with WarpedVRT(source, crs=first.crs, **grid, **kind, **_outside(source)) as warped:
+            shutil.copy(warped, name, driver="VRT")
+    return name
+
+
+def _outside(source: rasterio.DatasetReader) -> dict[str, object]:
+    """What makes WarpedVRT tell pixels it has from those it has not."""
+    if source.nodata is not None:
+        return {"nodata": source.nodata}
+    has_alpha = any(colour.name == "alpha" for colour in source.colorinterp)
+    return {} if has_alpha else {"add_alpha": True}
+
+
+def _box(grid: Affine, kind: Kind) -> tuple[float, float, float, float]:
+    """column, row, width, height of a raster in pixels of a grid."""
+    left, top = ~grid @ (kind.transform.c, kind.transform.f)
+    right, bottom = ~grid @ (kind.transform @ (kind.width, kind.height))
+    return _near(left), _near(top), _near(right - left), _near(bottom - top)
+
+
+def _near(number: float) -> float:
+    """Whole where it is meant to be whole: world files are rounded."""
+    return float(round(number)) if abs(number - round(number)) < SAME_CELL else number
+
+
+def _add(band: ET.Element, kind: Kind, index: str, place: tuple[float, float, float, float]) -> ET.Element:
+    source = ET.SubElement(band, "ComplexSource")
+    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = kind.name
+    ET.SubElement(source, "SourceBand").text = index
+    ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=str(kind.width), ySize=str(kind.height))
+    ET.SubElement(source, "DstRect", dict(zip(("xOff", "yOff", "xSize", "ySize"), map(repr, place), strict=True)))
+    return source
+
+
+def _same_cells(first: Kind, other: Kind) -> bool:
+    return same_cell(first.transform, other.cell)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, CRS):
+        return str(value.to_string() if value.to_epsg() else value.to_wkt()[:60])
+    return " x ".join(f"{n:.6g}" for n in value) if isinstance(value, tuple) else str(value or "none")

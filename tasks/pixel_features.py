@@ -1,0 +1,137 @@
+"""Features in pixels of a working grid: found by a spatial index, clipped to a chip, burnt into masks."""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.features import rasterize
+
+from tasks.windows import Place
+
+SMALLEST_SIDE = 1.0  # pixels; what a chip shows of an object must be as wide and as high to count as one
+TOO_LITTLE = "less of it in the chip than min_polygon_overlap_ratio"
+TOO_SMALL = "smaller than a pixel"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a chip shows of some features, in pixels of the chip."""
+
+    rows: NDArray[np.int64]  # (n,) row of each feature in PixelFeatures
+    shapes: NDArray[np.object_]  # (n,) what is inside the chip
+    bounds: NDArray[np.float64]  # (n, 4) xmin ymin xmax ymax
+    labels: NDArray[np.int64]  # (n,) class index from 1
+    cut: NDArray[np.bool_]  # (n,) part of the feature lies outside
+
+    def only(self, keep: NDArray[np.bool_]) -> "Found":
+        return Found(self.rows[keep], self.shapes[keep], self.bounds[keep], self.labels[keep], self.cut[keep])
+
+    @property
+    def boxes(self) -> NDArray[np.float32]:
+        """(n, 4) xmin ymin xmax ymax."""
+        return np.asarray(self.bounds, np.float32).reshape(-1, 4)
+
+    @property
+    def wide_enough(self) -> NDArray[np.bool_]:
+        return np.asarray(((self.bounds[:, 2:] - self.bounds[:, :2]) >= SMALLEST_SIDE - 1e-9).all(axis=1))
+
+
+@dataclass(frozen=True)
+class PixelFeatures:
+    """Geometries in pixels of a working grid, x = column, y = row, with a spatial index."""
+
+    geometries: NDArray[np.object_]
+    labels: NDArray[np.int64]  # (n,) class index from 1
+    source: NDArray[np.int64]  # (n,) row in the file of features
+
+    @cached_property
+    def tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.geometries)
+
+    @cached_property
+    def bounds(self) -> NDArray[np.float64]:
+        """(n, 4) xmin ymin xmax ymax."""
+        return np.asarray(shapely.bounds(self.geometries)).reshape(-1, 4)
+
+    @cached_property
+    def areas(self) -> NDArray[np.float64]:
+        return np.asarray(shapely.area(self.geometries))
+
+    def near(self, place: Place) -> NDArray[np.int64]:
+        """Rows of features whose bounds meet what the place shows, in their own order."""
+        return np.sort(self.tree.query(shapely.box(*place.seen)))
+
+    def inside(
+        self, place: Place, least: float = 0.0, rows: NDArray[np.int64] | None = None
+    ) -> tuple[Found, NDArray[np.int64]]:
+        """What the place shows, and the rows of which less than the share `least` is inside."""
+        rows = self.near(place) if rows is None else rows
+        shapes, bounds, areas, cut = self._clipped(rows, place)
+        here = areas > 0
+        enough = here & (areas >= least * self.areas[rows])
+        found = Found(rows, shapes, bounds, self.labels[rows], cut).only(enough)
+        return found, rows[here & ~enough]
+
+    def _clipped(
+        self, rows: NDArray[np.int64], place: Place
+    ) -> tuple[NDArray[np.object_], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Shapes in chip pixels, their bounds, their areas in pixels, and which of them were cut."""
+        shapes, bounds, areas = self.geometries[rows], self.bounds[rows], self.areas[rows].copy()
+        low, high = np.array(place.seen[:2]), np.array(place.seen[2:])
+        cut = np.asarray((bounds[:, :2] < low).any(axis=1) | (bounds[:, 2:] > high).any(axis=1))
+        if cut.any():
+            shapes[cut] = shapely.clip_by_rect(shapes[cut], *place.seen)
+        if place.angle:
+            shapes = _turned(shapes, ~place.from_chip)
+            shapes = shapely.clip_by_rect(shapes, 0, 0, *place.size)
+            bounds, areas = shapely.bounds(shapes), shapely.area(shapes)
+            return shapes, bounds, areas, np.asarray(areas < self.areas[rows] * (1 - 1e-9))
+        if cut.any():
+            areas[cut], bounds[cut] = shapely.area(shapes[cut]), shapely.bounds(shapes[cut])
+        corner = np.array(place.window[:2], np.float64)
+        return shapely.transform(shapes, lambda xy: xy - corner), bounds - np.tile(corner, 2), areas, cut
+
+
+def burn(found: Found, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(rows, cols) class index per pixel whose centre is covered; where features overlap the smaller one is seen."""
+    columns, rows = size
+    order = np.argsort(-shapely.area(found.shapes), kind="stable")
+    mask = np.zeros((rows, columns), np.uint8)
+    thin = _thin(found)
+    for touched in (False, True):  # what is thinner than a pixel would miss every centre
+        shapes = [(found.shapes[i], int(found.labels[i])) for i in order if thin[i] == touched]
+        _burn(shapes, mask, touched)
+    return mask
+
+
+def burn_each(found: Found, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """(n, rows, cols) the pixels of each object; one that covers no centre has the pixels that it touches."""
+    columns, rows = size
+    masks = np.zeros((len(found.rows), rows, columns), np.uint8)
+    for mask, shape in zip(masks, found.shapes, strict=True):
+        _burn([(shape, 1)], mask, touched=False)
+        if not mask.any():
+            _burn([(shape, 1)], mask, touched=True)
+    return masks.astype(bool)
+
+
+def _burn(shapes: list[tuple[object, int]], mask: NDArray[np.uint8], touched: bool) -> None:
+    if shapes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # rasterize warns that pixel coordinates are not georeferenced
+            rasterize(shapes, out=mask, transform=Affine.identity(), all_touched=touched)
+
+
+def _thin(found: Found) -> NDArray[np.bool_]:
+    """Whole features that are on average less than a pixel wide; slivers that the chip's edge leaves are not meant."""
+    sides = found.bounds[:, 2:] - found.bounds[:, :2]
+    return np.asarray(~found.cut & (shapely.area(found.shapes) < np.hypot(sides[:, 0], sides[:, 1])))
+
+
+def _turned(shapes: NDArray[np.object_], affine: Affine) -> NDArray[np.object_]:
+    a, b, c, d, e, f, *_ = affine
+    return np.asarray(shapely.transform(shapes, lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f]))

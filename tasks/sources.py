@@ -1,0 +1,131 @@
+"""What people mean by "the imagery": a raster, a folder, a list, a VRT, a STAC item or collection, near or far.
+
+Everything becomes a list of names that GDAL opens:
+
+    town.tif                     itself
+    scenes/                      every raster in the folder, sorted by name
+    scenes.txt                   one raster a line
+    item.json, collection.json   the data assets of a STAC item, of all items of a collection or feature collection
+    s3://bucket/town.tif         /vsis3/bucket/town.tif, read by ranges; likewise https://
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pystac
+from pystac.errors import STACError, STACTypeError
+
+from registry.errors import ImageryError
+
+RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
+REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
+DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
+NO_DATA_ROLES = {"thumbnail", "overview", "metadata", "visual", "data-mask", "snow-ice", "cloud"}
+ENDPOINTS = ("DLPK_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+
+Imageries = str | Path | Sequence[str | Path]
+
+
+def find_rasters(imagery: Imageries) -> tuple[str, ...]:
+    """Names that GDAL opens, in a fixed order. Raises ImageryError where nothing is found."""
+    many = [imagery] if isinstance(imagery, str | Path) else list(imagery)
+    found = tuple(name for one in many for name in _find(str(one)))
+    if not found:
+        raise ImageryError("no imagery was given", do="name at least one raster")
+    return found
+
+
+def gdal_name(text: str) -> str:
+    """s3:// and https:// as GDAL spells them; also where pathlib has eaten a slash."""
+    match = REMOTE.match(text)
+    if match is None:
+        return text
+    scheme, rest = match[1].lower(), text[match.end() :]
+    return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{scheme}://{rest}"
+
+
+def remote_settings() -> dict[str, str]:
+    """GDAL's options for an S3 server other than Amazon's, from the variables that boto3 knows."""
+    url = next((os.environ[name] for name in ENDPOINTS if os.environ.get(name)), "")
+    if not url or os.environ.get("AWS_S3_ENDPOINT"):
+        return {}
+    parts = urlsplit(url)
+    secure = "YES" if parts.scheme == "https" else "NO"
+    return {"AWS_S3_ENDPOINT": parts.netloc, "AWS_HTTPS": secure, "AWS_VIRTUAL_HOSTING": "FALSE"}
+
+
+def _find(text: str) -> Iterator[str]:
+    if text.startswith("<VRTDataset"):
+        yield text
+    elif text.lower().partition("?")[0].endswith(".json"):
+        yield from _stac(text)
+    elif REMOTE.match(text) or text.startswith("/vsi"):
+        yield gdal_name(text)
+    else:
+        yield from _local(Path(text))
+
+
+def _local(path: Path) -> Iterator[str]:
+    if not path.exists():
+        raise ImageryError("does not exist", where=path, do="check the path")
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTERS and not p.name.startswith("."))
+        if not files:
+            raise ImageryError("is a folder without rasters", where=path, do=f"expected {', '.join(sorted(RASTERS))}")
+        yield from map(str, files)
+    elif path.suffix.lower() == ".txt":
+        lines = filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines()))
+        yield from (name for line in lines for name in _find(_beside(line, path.parent)))
+    else:
+        yield str(path)
+
+
+def _beside(name: str, folder: Path) -> str:
+    return name if REMOTE.match(name) or name.startswith("/") else str(folder / name)
+
+
+def _stac(text: str) -> Iterator[str]:
+    where = re.sub(r"^(https?):/+", r"\1://", text)
+    try:
+        for item in _items(where):
+            yield from _assets(item)
+    except (OSError, ValueError, KeyError, AttributeError, STACError, STACTypeError) as error:
+        do = "check that it is a STAC item, collection or feature collection"
+        if isinstance(error, ImageryError):
+            raise
+        raise ImageryError(f"cannot be read as STAC ({error})", where=text, do=do) from error
+
+
+def _items(where: str) -> Iterable[pystac.Item]:
+    document: dict[str, Any] = json.loads(pystac.StacIO.default().read_text(where))
+    if document.get("type") == "FeatureCollection":
+        return [pystac.Item.from_dict(feature, href=where) for feature in document["features"]]
+    read = pystac.read_file(where)
+    if isinstance(read, pystac.Item):
+        return [read]
+    assert isinstance(read, pystac.Catalog)  # a collection is one
+    return sorted(read.get_items(recursive=True), key=lambda item: item.id)
+
+
+def _assets(item: pystac.Item) -> Iterator[str]:
+    """The assets with the role data; where none has it, every raster that is no thumbnail or mask."""
+    rasters = {key: asset for key, asset in item.assets.items() if _is_raster(asset)}
+    data = {key: asset for key, asset in rasters.items() if "data" in (asset.roles or ())}
+    chosen = data or {key: a for key, a in rasters.items() if not NO_DATA_ROLES & set(a.roles or ())}
+    if len(chosen) != 1:
+        do = "give the raster itself, or a list of rasters; bands in files of their own go together with gdalbuildvrt"
+        what = "expected one asset with the role data"
+        raise ImageryError(what, where=item.get_self_href() or item.id, got=sorted(chosen), do=do)
+    (asset,) = chosen.values()
+    href = asset.get_absolute_href() or asset.href
+    yield from _find(href)
+
+
+def _is_raster(asset: pystac.Asset) -> bool:
+    kind = (asset.media_type or "").partition(";")[0].strip()
+    return kind in DATA_TYPES or (not kind and Path(urlsplit(asset.href).path).suffix.lower() in RASTERS)

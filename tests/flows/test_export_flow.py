@@ -1,0 +1,105 @@
+"""The flow `export`: the tool as a form, with a page that tells what came out."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import steps
+from flows.export import export
+from flows.pages import chips_page
+from flows.recipe import ClassEntry
+from flows.steps import Cut
+from registry.errors import LabelError
+from tasks.chips import ChipFolder
+from tasks.export_options import ExportOptions
+from tests.e2e.prefect_server import Prefect, prefect_server, worker
+from tests.scenes import roofs
+
+CHECKOUT = Path(__file__).parents[2]
+OPTIONS = ExportOptions(tile_size=48, stride=48)
+RECORD: dict[str, Any] = {
+    "chips": 1200,
+    "classes": {"roof": {"chips": 1200, "objects": 4000}},
+    "split": {"train": 1000, "test": 200},
+    "left_out": {"nodata": 7},
+    "warnings": ["class 'pond' is in 3 chips"],
+    "folder": "/data/chips",
+    "preview": "/data/chips/preview.png",
+    "report": "/data/chips/export_report.html",
+    "digest": "abc",
+}
+
+
+def test_the_form_shows_every_option_with_its_description() -> None:
+    schema = export.parameters.model_dump()
+    form = schema["definitions"]["ExportOptions"]["properties"]
+    assert set(ExportOptions.model_fields) == set(form)
+    assert all(field.get("description") for field in form.values())
+
+
+def test_an_export_needs_no_server(tmp_path: Path) -> None:
+    imagery, labels = roofs(tmp_path / "town", columns=2, rows=2)
+    classes = (ClassEntry(value=1, name="house"),)
+    out = export.fn(str(imagery), str(labels), str(tmp_path / "chips"), OPTIONS, classes, workers=1)
+    chips = ChipFolder.open(Path(out))
+    assert (4, ["house"]) == (len(chips.names), [label.name for label in chips.classes])
+
+
+def test_the_record_of_a_step_is_that_of_the_command(tmp_path: Path) -> None:
+    imagery, labels = roofs(tmp_path / "town", columns=2, rows=2)
+    record = steps.cut(Cut(str(imagery), str(labels), str(tmp_path / "chips"), OPTIONS))
+    chips = ChipFolder.open(tmp_path / "chips")
+    assert (4, chips.digest) == (record["chips"], record["digest"])
+    assert {"chips": 4, "objects": 4} == record["classes"]["roof"]
+    assert Path(record["preview"]).is_file()
+    assert Path(record["report"]).is_file()
+
+
+def test_an_error_of_the_verb_is_the_error_of_the_flow(tmp_path: Path) -> None:
+    imagery, _ = roofs(tmp_path / "town", columns=2, rows=2)
+    with pytest.raises(LabelError, match=r"nowhere.gpkg: does not exist"):
+        export.fn(str(imagery), str(tmp_path / "nowhere.gpkg"), str(tmp_path / "chips"), OPTIONS)
+
+
+def test_the_page_tells_counts_warnings_and_places() -> None:
+    markdown, rows = chips_page(RECORD)
+    assert [{"class": "roof", "chips": 1200, "objects": 4000}] == rows
+    for expected in ("# 1,200 chips", "1000 train, 200 test", "7 nodata", "class 'pond' is in 3 chips", "preview.png"):
+        assert expected in markdown
+
+
+@pytest.fixture
+def prefect(tmp_path: Path) -> Iterator[Prefect]:
+    """A server with prefect.yaml deployed, and a worker for what needs no GPU."""
+    with prefect_server(tmp_path) as server:
+        dlpk(server, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
+        with worker(server, tmp_path, "cpu"):
+            yield server
+
+
+def dlpk(prefect: Prefect, *arguments: str) -> str:
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    environment = {**os.environ, **prefect.environment}
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr + done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_deployment_is_triggered_with_some_options_changed(prefect: Prefect, tmp_path: Path) -> None:
+    imagery, labels = roofs(tmp_path / "town")
+    chips = tmp_path / "roof-chips"
+    places = ["-p", f"imagery={imagery}", "-p", f"labels={labels}", "-p", f"out={chips}"]
+    sizes = ["-p", "options.tile_size=48", "-p", "options.stride=48", "-p", "options.split=[0.5, 0.25, 0.25]"]
+    told = json.loads(dlpk(prefect, "run", "export", *places, *sizes, "--wait"))
+    assert "Completed" == told["state"], prefect.log(told["id"])
+    assert 32 == sum(map(len, ChipFolder.open(chips).splits.values()))
+    artifacts = {a["key"]: a["data"] for a in prefect.artifacts(told["id"])}
+    assert {"export-roof-chips", "export-roof-chips-table", None} == set(artifacts)
+    assert str(chips / "export_report.html") in artifacts["export-roof-chips"]

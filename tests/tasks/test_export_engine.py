@@ -1,0 +1,312 @@
+"""The engine of the export: any number of workers, kills, reruns and additions give the same bytes."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+
+from registry.errors import Conflict, DlpkError, ImageryError, LabelError, StoreError
+from tasks import crew as crews
+from tasks import export as verb
+from tasks import town
+from tasks.chips import DEFINITION, ChipFolder
+from tasks.export import ExportOptions, dry_run, export_training_data
+from tasks.progress import Progress
+
+SMALL = {"tile_size": 32, "stride": 16}  # of the small scene: 289 windows in nine units
+FORMATS = ("PASCAL_VOC_rectangles", "COCO_rectangles", "Classified_Tiles")
+Scene = tuple[Path, Path]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return town.write(tmp_path / "town", repeat=3, noise=5)
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers are started however small the scene is."""
+    monkeypatch.setattr(verb, "PIXELS_PER_WORKER", 1)
+
+
+def export(scene: Scene, out: Path, workers: int = 1, **options: Any) -> ChipFolder:
+    return export_training_data(*scene, out, ExportOptions(**(SMALL | options)), workers=workers)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != ".receipt.json")
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def chips_of(folder: Path) -> dict[str, bytes]:
+    """Without the page that tells options, whose start_index differs between ways that lead to the same chips."""
+    return {name: data for name, data in content(folder).items() if name != "export_report.html"}
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("metadata_format", FORMATS)
+def test_the_number_of_workers_changes_no_byte(scene: Scene, tmp_path: Path, metadata_format: str) -> None:
+    one, three = (export(scene, tmp_path / f"{n}/chips", n, metadata_format=metadata_format) for n in (1, 3))
+    assert content(one.path) == content(three.path)
+    assert one.digest == three.digest
+
+
+def command(scene: Scene, out: Path, workers: int) -> list[str]:
+    code = (
+        "from pathlib import Path; from tasks import export as verb; verb.PIXELS_PER_WORKER = 1;"
+        f"verb.export_training_data(Path({str(scene[0])!r}), Path({str(scene[1])!r}), Path({str(out)!r}),"
+        f" verb.ExportOptions(**{SMALL!r}), workers={workers})"
+    )
+    return [sys.executable, "-c", code]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_export_goes_on_where_it_was(scene: Scene, tmp_path: Path, workers: int) -> None:
+    out = tmp_path / "killed/chips"
+    child = subprocess.Popen(command(scene, out, workers))
+    while not list((out / ".parts").glob("00*.json")):
+        assert child.poll() is None
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    with pytest.raises(LabelError, match="no finished export"):
+        ChipFolder.open(out)
+    time.sleep(0.2)  # workers end with the one that started them
+    written = {part: part.stat().st_mtime_ns for part in (out / ".parts").glob("00*.json")}
+    first = next(iter(written))
+    seen = (out / f"images/{min(json.loads(first.read_text())['notes'])}.tif").stat().st_mtime_ns
+    subprocess.run(command(scene, out, workers), check=True)
+    assert seen == (out / f"images/{min_name(out, seen)}.tif").stat().st_mtime_ns  # it was not written again
+    assert content(export(scene, tmp_path / "fresh/chips").path) == content(out)
+
+
+def min_name(out: Path, modified_ns: int) -> str:
+    return next(p.stem for p in sorted((out / "images").glob("*.tif")) if p.stat().st_mtime_ns == modified_ns)
+
+
+def test_a_unit_whose_files_were_lost_is_written_again(scene: Scene, tmp_path: Path) -> None:
+    whole = content(export(scene, tmp_path / "whole/chips").path)
+    out = tmp_path / "torn/chips"
+    with pytest.raises(KeyboardInterrupt):
+        export_training_data(*scene, out, ExportOptions(**SMALL), workers=1, on_progress=stopped_after(100))
+    (out / "images/000000000.tif").write_bytes(b"")  # as a power cut leaves it
+    assert whole == content(export(scene, out).path)
+
+
+def stopped_after(chips: int) -> Any:
+    def tell(progress: Progress) -> None:
+        if progress.step == "export" and progress.done >= chips:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_dead_worker_is_named_and_a_rerun_goes_on(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(crews, "_Worker", Mortal)
+        with pytest.raises(
+            DlpkError, match=r"worker 2 \(process \d+\) was ended by SIGKILL; run the same command again"
+        ):
+            export(scene, tmp_path / "dead/chips", 2)
+    assert content(export(scene, tmp_path / "whole/chips").path) == content(export(scene, tmp_path / "dead/chips").path)
+
+
+class Mortal(crews._Worker):
+    def call(self, do: Any, unit: Any) -> tuple[bool, Any]:
+        if do.func.__name__ == "write_unit":
+            self.process.kill()
+        return super().call(do, unit)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_crew_gives_every_result_and_the_error_of_any_worker(size: int) -> None:
+    with crews.crew(size) as run:
+        assert [i**2 for i in range(40)] == sorted(run(partial(pow_of, 2), range(40)))
+        with pytest.raises(LabelError, match="seven"):
+            list(run(refuse_seven, range(20)))
+
+
+def pow_of(exponent: int, number: int) -> int:
+    return int(number**exponent)
+
+
+def refuse_seven(number: int) -> int:
+    if number == 7:
+        raise LabelError("seven")
+    return number
+
+
+@pytest.mark.parametrize("metadata_format", FORMATS)
+def test_two_sides_added_up_are_the_whole(scene: Scene, tmp_path: Path, metadata_format: str) -> None:
+    west, east = verb.split_extent(scene[0], "east", 1 / 3)
+    options: dict[str, Any] = {"metadata_format": metadata_format, "stride": 32}
+    first = export(scene, tmp_path / "chips", extent=west, **options)
+    number = len(first.names)
+    both = export(scene, tmp_path / "chips", extent=east, start_index=number, **options)
+    alone = export(scene, tmp_path / "alone", extent=east, start_index=number, **options)
+    assert number + len(alone.names) == len(both.names) == both.accumulated["NumTiles"]
+    whole = export(scene, tmp_path / "whole", **options)
+    assert whole.accumulated["BandStatsState"][0]["Num"] == both.accumulated["BandStatsState"][0]["Num"]
+    assert [s.mean for s in whole.band_statistics] == pytest.approx([s.mean for s in both.band_statistics])
+    assert [s.std for s in whole.band_statistics] == pytest.approx([s.std for s in both.band_statistics])
+    assert np.array_equal(alone.read(alone.names[-1]).image, both.read(both.names[-1]).image)
+    assert len((both.path / "map.txt").read_text().splitlines()) == len(both.names)
+    assert not (both.path / ".adding").exists()
+
+
+def test_adding_again_adds_nothing(scene: Scene, tmp_path: Path) -> None:
+    export(scene, tmp_path / "chips")
+    export(scene, tmp_path / "chips", start_index=5000)
+    before = content(tmp_path / "chips")
+    export(scene, tmp_path / "chips", start_index=5000)
+    export(scene, tmp_path / "chips")
+    assert before == content(tmp_path / "chips")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"start_index": 3}, "numbers that are taken.*start_index from 289 on"),
+        ({"start_index": 5000, "metadata_format": "Classified_Tiles"}, "have MetaDataMode 'PASCAL_VOC_rectangles'"),
+        ({"start_index": 5000, "tile_size": 64}, "have ImageHeight 32, got 64"),
+    ],
+)
+def test_what_does_not_fit_is_not_added(scene: Scene, tmp_path: Path, options: dict[str, Any], told: str) -> None:
+    export(scene, tmp_path / "chips", output_nofeature_tiles=True)
+    before = content(tmp_path / "chips")
+    with pytest.raises(Conflict, match=told):
+        export(scene, tmp_path / "chips", **options)
+    assert before == content(tmp_path / "chips")
+
+
+def test_an_addition_killed_while_it_joins_is_ended_by_a_rerun(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks import export_append
+
+    for name in ("killed", "whole"):
+        export(scene, tmp_path / name / "chips")
+    with monkeypatch.context() as patch:
+        patch.setattr(export_append, "write_pages", dies)
+        with pytest.raises(KeyboardInterrupt):
+            export(scene, tmp_path / "killed/chips", start_index=1000)
+    with pytest.raises(LabelError, match="no finished export"):
+        ChipFolder.open(tmp_path / "killed/chips")
+    with pytest.raises(Conflict, match="being added to by another export"):
+        export(scene, tmp_path / "killed/chips", start_index=2000)
+    joined = export(scene, tmp_path / "killed/chips", start_index=1000)
+    assert content(export(scene, tmp_path / "whole/chips", start_index=1000).path) == content(joined.path)
+
+
+def dies(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_full_disk_is_told_and_a_rerun_goes_on(scene: Scene, tmp_path: Path) -> None:
+    with files_up_to(2000), pytest.raises(StoreError, match="cannot write .*free some space"):
+        export(scene, tmp_path / "full/chips")
+    with pytest.raises(LabelError, match="no finished export"):
+        ChipFolder.open(tmp_path / "full/chips")
+    assert content(export(scene, tmp_path / "whole/chips").path) == content(export(scene, tmp_path / "full/chips").path)
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Scene:
+    """A tiled raster one of whose blocks (columns and rows 128 to 256) is no deflate stream."""
+    imagery, labels = town.write(tmp_path / "town", repeat=4, noise=5)
+    path = tmp_path / "damaged.tif"
+    with rasterio.open(imagery) as source:
+        profile = {**source.profile, "tiled": True, "blockxsize": 128, "blockysize": 128, "compress": "deflate"}
+        with rasterio.open(path, "w", **profile) as raster:
+            raster.write(source.read())
+    with rasterio.open(path) as raster:
+        offset = int(raster.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * 64)
+    return path, labels
+
+
+def test_an_unreadable_tile_is_named(damaged: Scene, tmp_path: Path) -> None:
+    with pytest.raises(ImageryError, match=r"damaged.tif columns \d+-\d+, rows \d+-\d+: cannot be read"):
+        export(damaged, tmp_path / "chips", stride=32)
+    assert not (tmp_path / "chips").exists() or {} == content(tmp_path / "chips")
+
+
+def test_unreadable_chips_are_left_out_and_counted_on_request(damaged: Scene, tmp_path: Path) -> None:
+    options = {"stride": 32, "output_nofeature_tiles": True}
+    folder = export(damaged, tmp_path / "chips", **options, skip_unreadable=True)
+    assert 144 - 16 == len(folder.names)
+    assert "unreadable" in (tmp_path / "chips/export_report.html").read_text()
+
+
+def test_no_chip_left_tells_every_reason(tmp_path: Path) -> None:
+    imagery, labels = town.write(tmp_path / "town")
+    geopandas.read_file(labels)[:1].to_file(tmp_path / "one.gpkg")  # the roof in the upper left chip
+    with rasterio.open(imagery, "r+") as raster:
+        raster.write(np.zeros((4, 96, 96), np.uint8))
+        raster.nodata = 0
+    with pytest.raises(LabelError, match=r"no chip is left: 8 left out for no feature, 1 left out for nodata"):
+        export((imagery, tmp_path / "one.gpkg"), tmp_path / "chips", stride=32)
+    assert not (tmp_path / "chips").exists()
+
+
+def test_a_mistake_leaves_the_folder_free_for_the_next_try(scene: Scene, tmp_path: Path) -> None:
+    with suppress(LabelError):
+        export(scene, tmp_path / "chips", class_value_field="kind")
+    assert export(scene, tmp_path / "chips").names
+
+
+def test_a_dry_run_tells_what_the_export_will_be(scene: Scene, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"min_polygon_overlap_ratio": 0.9}
+    told = dry_run(*scene, ExportOptions(**SMALL, **options), workers=1)
+    folder = export(scene, tmp_path / "chips", **options)
+    sizes = sum(p.stat().st_size for name in ("images", "labels") for p in (folder.path / name).iterdir())
+    assert len(folder.names) == told.chips
+    assert sizes == pytest.approx(told.bytes, rel=0.1)
+    assert 0 < told.minutes < 1
+    assert {"no feature"} == set(told.left_out)
+    assert {"roof", "pond"} == set(told.classes)
+    assert folder.accumulated["FeatureStats"]["NumImagesPerClass"] == [told.classes["roof"], told.classes["pond"]]
+
+
+def test_parts_of_a_split_share_no_ground(scene: Scene, tmp_path: Path) -> None:
+    folder = export(scene, tmp_path / "chips", split=(0.6, 0.2, 0.2), split_block_size=96)
+    assert ["train", "validation", "test"] == list(folder.splits)
+    boxes = {part: [folder.bounds(name) for name in names] for part, names in folder.splits.items()}
+    for a in boxes["train"]:
+        for b in boxes["validation"] + boxes["test"]:
+            assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
+
+
+def test_the_definition_is_the_last_file(scene: Scene, tmp_path: Path) -> None:
+    folder = export(scene, tmp_path / "chips").path
+    last = (folder / DEFINITION).stat().st_mtime_ns
+    assert last >= max(p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file())

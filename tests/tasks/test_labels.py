@@ -1,0 +1,303 @@
+"""Labels of every kind: classes that keep their value, features, rasters, tables."""
+
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from registry.emd import ClassLabel
+from registry.errors import LabelError, OptionsError
+from tasks import town
+from tasks.chips import Chip
+from tasks.export_options import ExportOptions
+from tasks.labels import read_features
+from tasks.scene import open_scenes
+
+Town = tuple[Path, Path]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Town:
+    return town.write(tmp_path / "town")
+
+
+def cut(imagery: Any, labels: Path | None, classes: tuple[ClassLabel, ...] = (), **options: Any) -> list[Chip]:
+    sizes: dict[str, Any] = {"tile_size_x": 96, "tile_size_y": 96, "stride_x": 96, "stride_y": 96}
+    with open_scenes(imagery, labels, ExportOptions(**(sizes | options)), classes) as scenes:
+        return [s.cut(w) for s in scenes for w in s.windows() if s.survey(w).reason is None]
+
+
+def write_features(path: Path, shapes: list[Any], **fields: Any) -> Path:
+    geopandas.GeoDataFrame(fields, geometry=shapes, crs=f"EPSG:{town.EPSG}").to_file(path)
+    return path
+
+
+def write_classes(path: Path, values: NDArray[Any], transform: Affine = town.TRANSFORM, **profile: Any) -> Path:
+    shape = {"count": 1, "height": values.shape[0], "width": values.shape[1], "dtype": values.dtype}
+    place = {"crs": f"EPSG:{town.EPSG}", "transform": transform, "driver": "GTiff"}
+    with rasterio.open(path, "w", **(place | shape | profile)) as file:
+        file.write(values, 1)
+    return path
+
+
+def roof_values(value: int = 3, dtype: str = "uint8") -> NDArray[Any]:
+    values = np.zeros((96, 96), dtype)
+    for xmin, ymin, xmax, ymax in town.ROOFS:
+        values[ymin:ymax, xmin:xmax] = value
+    return values
+
+
+# Class values
+
+
+ROOF, POND = town.outline(town.ROOFS[0]), town.outline(town.POND_BOX)
+
+
+@pytest.mark.parametrize("fields", [{"Classvalue": [5, 2]}, {"kind": ["roof", "pond"]}, {"kind": ["5", "2"]}])
+def test_the_order_of_features_changes_nothing(tmp_path: Path, fields: dict[str, list[Any]]) -> None:
+    field = next(iter(fields))
+    one = read_features(write_features(tmp_path / "one.gpkg", [ROOF, POND], **fields), field)
+    back = {field: fields[field][::-1]}
+    two = read_features(write_features(tmp_path / "two.gpkg", [POND, ROOF], **back), field)
+    assert one.classes == two.classes
+    assert list(one.values) == list(two.values)[::-1]
+
+
+def test_numbers_kept_as_text_are_values(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "text.gpkg", [ROOF, POND], code=["12", "7"])
+    assert [12, 7] == list(read_features(path, "code").values)
+
+
+def test_names_and_colours_come_with_the_values(tmp_path: Path) -> None:
+    rgb = {"Red": [250, 1], "Green": [20, 2], "Blue": [30, 3]}
+    path = write_features(tmp_path / "c.gpkg", [ROOF, POND], Classname=["roof", "pond"], Classvalue=[9, 4], **rgb)
+    assert (ClassLabel(4, "pond", (1, 2, 3)), ClassLabel(9, "roof", (250, 20, 30))) == read_features(path).classes
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1.5, 2.0], r"field Classvalue has values that are no class, got \[1.5\]; class values are whole numbers"),
+        ([-1, 2], r"got \[-1.0\]"),
+        ([0, 2], r"got \[0.0\].*0 is background"),
+        ([70_000, 2], r"got \[70000.0\].*1 to 65535"),
+        ([None, 2], "1 features have no Classvalue; fill or delete them"),
+    ],
+)
+def test_values_that_are_no_class_are_refused(tmp_path: Path, values: list[Any], told: str) -> None:
+    with pytest.raises(LabelError, match=told):
+        read_features(write_features(tmp_path / "bad.gpkg", [ROOF, POND], Classvalue=values))
+
+
+def test_values_of_no_given_class_are_refused(scene: Town) -> None:
+    with pytest.raises(LabelError, match=r"no class, got \[2\]; list them among the classes"):
+        read_features(scene[1], classes=(ClassLabel(1, "roof"),))
+
+
+# Features
+
+
+def test_points_and_lines_are_widened_by_the_buffer_radius(scene: Town, tmp_path: Path) -> None:
+    place = town.TRANSFORM
+    shapes = [shapely.Point(place @ (20, 30)), shapely.LineString([place @ (40, 50), place @ (60, 50)])]
+    path = write_features(tmp_path / "thin.gpkg", shapes)
+    (chip,) = cut(scene[0], path, buffer_radius=2.0)
+    assert [[16, 26, 24, 34], [36, 46, 64, 54]] == np.round(chip.boxes, 2).tolist()
+    with pytest.raises(LabelError, match=r"expected polygons, got \['LineString', 'Point'\]; set buffer_radius"):
+        cut(scene[0], path)
+
+
+def test_broken_geometry_is_repaired_and_what_has_no_area_is_lost_by_name(tmp_path: Path) -> None:
+    bow = shapely.Polygon([(0, 0), (8, 8), (8, 0), (0, 8)])
+    flat = shapely.Polygon([(0, 0), (8, 0), (4, 0)])
+    features = read_features(write_features(tmp_path / "broken.gpkg", [bow, flat, shapely.box(0, 0, 1, 1), None]))
+    assert (2, {"no geometry": 1, "geometry without an area": 1}) == (features.repaired, dict(features.lost))
+    assert {"Polygon", "MultiPolygon"} >= set(features.frame.geom_type)
+
+
+def test_a_feature_on_the_edge_keeps_all_its_pixels_in_masks_of_each_object(scene: Town) -> None:
+    (chip,) = cut(*scene, metadata_format="RCNN_Masks")
+    assert chip.masks is not None
+    assert [256, 192, 192, 720] == chip.masks.sum(axis=(1, 2)).tolist()
+
+
+def test_an_object_thinner_than_a_pixel_is_seen_in_masks(scene: Town, tmp_path: Path) -> None:
+    x, y = town.TRANSFORM @ (20.6, 30)
+    path = write_features(tmp_path / "thin.gpkg", [shapely.box(x, y - 10, x + 0.1, y)])
+    (chip,) = cut(scene[0], path, metadata_format="Classified_Tiles")
+    assert chip.mask is not None
+    assert (20, True) == (int(chip.mask.sum()), bool(chip.mask[30:50, 20].all()))
+
+
+# One label a chip
+
+
+def test_each_feature_is_the_middle_of_a_chip(scene: Town) -> None:
+    chips = cut(*scene, metadata_format="Labeled_Tiles", tile_size=32)
+    assert [(1, [8, 8, 24, 24]), (1, [10, 8, 22, 24]), (1, [8, 10, 24, 22]), (2, [1, 4, 31, 28])] == [
+        (int(c.labels[0]), c.boxes[0].tolist()) for c in chips
+    ]
+
+
+def test_a_bounding_box_is_a_chip_of_its_own_size(scene: Town) -> None:
+    chips = cut(*scene, metadata_format="Labeled_Tiles", crop_mode="BOUNDING_BOX")
+    assert [(16, 16), (16, 12), (12, 16), (24, 30)] == [c.image.shape[1:] for c in chips]
+    assert [200, 200, 200, 20] == [int(c.image[0].max()) for c in chips]
+
+
+def test_around_the_feature_all_is_black(scene: Town) -> None:
+    chip = cut(*scene, metadata_format="Labeled_Tiles", tile_size=32, blacken_around_feature=True)[0]
+    assert (16 * 16, True) == (int((chip.image[0] > 0).sum()), bool(chip.valid.all()))
+
+
+def test_two_features_of_one_window_are_two_chips(scene: Town, tmp_path: Path) -> None:
+    path = write_features(tmp_path / "same.gpkg", [ROOF, ROOF], Classvalue=[1, 2])
+    chips = cut(scene[0], path, metadata_format="Imagenet", crop_mode="BOUNDING_BOX")
+    assert [1, 2] == [int(c.labels[0]) for c in chips]
+
+
+def test_points_need_no_radius_where_a_chip_is_cut_around_each(scene: Town, tmp_path: Path) -> None:
+    path = write_features(tmp_path / "point.gpkg", [shapely.Point(town.TRANSFORM @ (18, 18))], Classvalue=[4])
+    (chip,) = cut(scene[0], path, metadata_format="Labeled_Tiles", tile_size=32)
+    assert ([0, 0, 32, 32], 200) == (chip.boxes[0].tolist(), int(chip.image[0, 16, 16]))
+
+
+def test_a_chip_may_have_several_classes(scene: Town) -> None:
+    chips = cut(*scene, metadata_format="MultiLabeled_Tiles", tile_size=48, stride=48)
+    assert [[1], [1], [1], [2]] == [c.labels.tolist() for c in chips]
+    assert [[1, 2]] == [c.labels.tolist() for c in cut(*scene, metadata_format="MultiLabeled_Tiles")]
+
+
+def test_pictures_alone_need_no_labels(scene: Town) -> None:
+    (chip,) = cut(scene[0], None, metadata_format="Export_Tiles")
+    assert (0, None) == (len(chip.boxes), chip.mask)
+
+
+# Classified rasters
+
+
+TILES: dict[str, Any] = {"metadata_format": "Classified_Tiles"}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+def test_a_classified_raster_keeps_its_values(scene: Town, tmp_path: Path, dtype: str) -> None:
+    (chip,) = cut(scene[0], write_classes(tmp_path / "c.tif", roof_values(200, dtype)), **TILES)
+    assert chip.mask is not None
+    assert np.array_equal(roof_values(1), chip.mask)
+
+
+def test_a_classified_raster_on_a_shifted_grid_is_read_where_it_lies(scene: Town, tmp_path: Path) -> None:
+    part = write_classes(tmp_path / "c.tif", roof_values()[5:, 7:90], town.TRANSFORM @ Affine.translation(7, 5))
+    (chip,) = cut(scene[0], part, **TILES)
+    assert chip.mask is not None
+    assert np.array_equal(roof_values(1), chip.mask)
+
+
+def test_a_palette_names_the_colours_of_the_classes(scene: Town, tmp_path: Path) -> None:
+    path = write_classes(tmp_path / "c.tif", roof_values())
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {3: (12, 34, 56, 255)})
+    with open_scenes(scene[0], path, ExportOptions(**TILES)) as scenes:
+        assert (ClassLabel(3, "3", (12, 34, 56)),) == scenes.classes
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (roof_values(1, "int16") * -2, r"classified raster has values that are no class, got \[-2.0\]"),
+        (roof_values(1, "float32") * 0.5, r"got \[0.5\]"),
+        (np.arange(9216, dtype=np.int32).reshape(96, 96), "more than 1000 different values"),
+    ],
+)
+def test_a_raster_of_measurements_is_no_classification(
+    scene: Town, tmp_path: Path, values: NDArray[Any], told: str
+) -> None:
+    with pytest.raises(LabelError, match=told):
+        cut(scene[0], write_classes(tmp_path / "c.tif", values), **TILES)
+
+
+def test_a_folder_of_classified_rasters_is_paired_by_name(tmp_path: Path) -> None:
+    one, _ = town.write(tmp_path / "one")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "classes").mkdir()
+    for name, value in (("a", 3), ("b", 8)):
+        (tmp_path / f"images/{name}.tif").write_bytes(one.read_bytes())
+        write_classes(tmp_path / f"classes/{name}.tif", roof_values(value))
+    first, second = cut(tmp_path / "images", tmp_path / "classes", **TILES)
+    assert first.mask is not None
+    assert second.mask is not None
+    assert (1, 2) == (first.mask.max(), second.mask.max())
+
+
+def test_a_folder_of_other_names_is_paired_by_place(scene: Town, tmp_path: Path) -> None:
+    (tmp_path / "classes").mkdir()
+    write_classes(tmp_path / "classes/left.tif", roof_values()[:, :50])
+    write_classes(tmp_path / "classes/right.tif", roof_values()[:, 50:], town.TRANSFORM @ Affine.translation(50, 0))
+    (chip,) = cut(scene[0], tmp_path / "classes", **TILES)
+    assert chip.mask is not None
+    assert np.array_equal(roof_values(1), chip.mask)
+
+
+def test_the_commonest_class_labels_a_tile_of_a_classified_raster(scene: Town, tmp_path: Path) -> None:
+    values = roof_values(3)
+    values[60:84, 60:90] = 5
+    chips = cut(scene[0], write_classes(tmp_path / "c.tif", values), metadata_format="Labeled_Tiles")
+    assert [[2]] == [c.labels.tolist() for c in chips]
+
+
+def test_ground_and_objects_make_a_panoptic_chip(scene: Town, tmp_path: Path) -> None:
+    ground = write_classes(tmp_path / "c.tif", np.full((96, 96), 7, np.uint8))
+    options: dict[str, Any] = {"metadata_format": "Panoptic_Segmentation"}
+    (chip,) = cut(scene[0], ground, **options, in_instance_data=str(scene[1]))
+    assert chip.mask is not None
+    assert chip.masks is not None
+    assert (3, [1, 1, 1, 2], 4) == (int(chip.mask[0, 0]), chip.labels.tolist(), len(chip.masks))
+    with pytest.raises(OptionsError, match="needs in_instance_data"):
+        cut(scene[0], ground, **options)
+
+
+# Tables
+
+
+def test_a_table_labels_whole_pictures(tmp_path: Path) -> None:
+    town.write(tmp_path / "one")
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / f"images/{name}.tif").write_bytes((tmp_path / "one/town.tif").read_bytes())
+    table = tmp_path / "labels.csv"
+    table.write_text("image,class\nb.tif,oak\na.tif,pine\n", encoding="utf-8")
+    options: dict[str, Any] = {"metadata_format": "Labeled_Tiles", "class_value_field": "class"}
+    assert [[2], [1]] == [c.labels.tolist() for c in cut(tmp_path / "images", table, **options)]
+    table.write_text('image,class\nb.tif,"oak,pine"\na.tif,pine\n', encoding="utf-8")
+    several = cut(tmp_path / "images", table, **(options | {"metadata_format": "MultiLabeled_Tiles"}))
+    assert [[2], [1, 2]] == [c.labels.tolist() for c in several]
+
+
+def test_a_table_of_coordinates_is_points(scene: Town, tmp_path: Path) -> None:
+    x, y = town.TRANSFORM @ (18, 18)
+    table = tmp_path / "points.csv"
+    table.write_text(f"x;y;Classvalue\n{x};{y};6\n", encoding="utf-8")
+    (chip,) = cut(scene[0], table, buffer_radius=4.0)
+    assert [[10, 10, 26, 26]] == np.round(chip.boxes, 2).tolist()
+
+
+def test_a_geopackage_without_geometry_is_a_table(scene: Town, tmp_path: Path) -> None:
+    import pyogrio
+
+    table = pandas.DataFrame({"filename": ["town.tif"], "Classvalue": [3]})
+    pyogrio.write_dataframe(table, tmp_path / "t.gpkg", layer="t")
+    chips = cut(scene[0], tmp_path / "t.gpkg", metadata_format="Imagenet")
+    assert [[1]] == [c.labels.tolist() for c in chips]
+
+
+def test_a_table_that_names_neither_pictures_nor_places_is_refused(scene: Town, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("colour,weight\nred,3\n", encoding="utf-8")
+    with pytest.raises(LabelError, match=r"expected a column image, .* or columns x and y, got \['colour', 'weight'\]"):
+        cut(scene[0], tmp_path / "t.csv", metadata_format="Labeled_Tiles")

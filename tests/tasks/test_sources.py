@@ -1,0 +1,150 @@
+"""Imagery may be a file, a folder, a list, a STAC document, near or far."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.errors import ImageryError
+from tasks import town
+from tasks.export_options import ExportOptions
+from tasks.scene import open_scenes
+from tasks.sources import find_rasters, gdal_name, remote_settings
+from tests import ranges
+from tests.servers import seaweed
+
+WHOLE: dict[str, Any] = {"tile_size": 96, "stride": 96}
+TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two towns and something else."""
+    town.write(tmp_path / "towns")
+    (tmp_path / "towns/b.TIF").write_bytes((tmp_path / "towns/town.tif").read_bytes())
+    (tmp_path / "towns/notes.md").write_text("not a raster")
+    return tmp_path / "towns"
+
+
+def item(name: str, assets: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "Feature", "stac_version": "1.0.0", "id": name, "properties": {"datetime": "2020-01-01T00:00:00Z"},
+        "geometry": None, "links": [], "assets": assets,
+    }  # fmt: skip
+
+
+def data(href: str) -> dict[str, Any]:
+    return {"data": {"href": href, "type": TIFF, "roles": ["data"]}, "small": {"href": "t.png", "roles": ["thumbnail"]}}
+
+
+def test_a_folder_is_its_rasters_by_name(folder: Path) -> None:
+    assert (str(folder / "b.TIF"), str(folder / "town.tif")) == find_rasters(folder)
+
+
+def test_a_list_names_rasters_beside_it_and_far_away(folder: Path) -> None:
+    (folder / "list.txt").write_text("town.tif\n\ns3://bucket/a.tif\n", encoding="utf-8")
+    assert (str(folder / "town.tif"), "/vsis3/bucket/a.tif") == find_rasters(folder / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("s3://bucket/a.tif", "/vsis3/bucket/a.tif"),
+        ("https://host/a.tif?key=1", "/vsicurl/https://host/a.tif?key=1"),
+        (str(Path("https://host/a.tif")), "/vsicurl/https://host/a.tif"),  # pathlib has eaten a slash
+        ("/vsizip/a.zip/a.tif", "/vsizip/a.zip/a.tif"),
+        ("a.tif", "a.tif"),
+    ],
+)
+def test_far_rasters_have_the_names_that_gdal_knows(text: str, name: str) -> None:
+    assert name == gdal_name(text)
+
+
+def test_a_stac_item_is_its_data_asset(folder: Path) -> None:
+    (folder / "item.json").write_text(json.dumps(item("one", data("./town.tif"))), encoding="utf-8")
+    assert (str(folder / "town.tif"),) == find_rasters(folder / "item.json")
+
+
+def test_a_stac_collection_is_all_its_items(folder: Path) -> None:
+    links = [{"rel": "item", "href": f"./{name}.json"} for name in ("one", "two")]
+    for name, href in (("two", "./town.tif"), ("one", "./b.TIF")):
+        (folder / f"{name}.json").write_text(json.dumps(item(name, data(href))), encoding="utf-8")
+    collection = {
+        "type": "Collection", "stac_version": "1.0.0", "id": "towns", "description": "two", "license": "other",
+        "extent": {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]}},
+        "links": links,
+    }  # fmt: skip
+    (folder / "collection.json").write_text(json.dumps(collection), encoding="utf-8")
+    assert [str(folder / "b.TIF"), str(folder / "town.tif")] == list(find_rasters(folder / "collection.json"))
+
+
+def test_a_search_result_is_all_its_features(folder: Path) -> None:
+    features = [item(name, data(str(folder / "town.tif"))) for name in ("one", "two")]
+    (folder / "search.json").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert (str(folder / "town.tif"),) * 2 == find_rasters(folder / "search.json")
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        (item("one", {"b2": data("a.tif")["data"], "b3": data("b.tif")["data"]}), r"one asset .*got \['b2', 'b3'\]"),
+        (item("one", {}), r"role data, got \[\]"),
+        ({"type": "Feature"}, "cannot be read as STAC"),
+        ([1], "cannot be read as STAC"),
+    ],
+)
+def test_a_stac_document_that_does_not_say_which_raster_is_refused(tmp_path: Path, document: Any, told: str) -> None:
+    (tmp_path / "item.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ImageryError, match=told):
+        find_rasters(tmp_path / "item.json")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A web server of the test's folder: its address and its process, which tells the bytes of each answer."""
+    with subprocess.Popen([sys.executable, ranges.__file__, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        yield f"http://127.0.0.1:{child.stdout.readline().strip()}", child
+        child.kill()
+
+
+def test_imagery_on_the_web_is_read_where_it_is(tmp_path: Path, web: tuple[str, subprocess.Popen[str]]) -> None:
+    url, server = web
+    imagery, labels = town.write(tmp_path, repeat=12)
+    with open_scenes(f"{url}/town.tif", labels, ExportOptions(**WHOLE)) as scenes:
+        chip = scenes[0].cut((0, 0, 96, 96))
+    assert [*map(list, town.ROOFS), list(town.POND_BOX)] == chip.boxes.tolist()
+    assert (chip.image == town.pixels()).all()
+    server.kill()
+    served = sum(map(int, server.communicate()[0].split()))
+    assert 0 < served < imagery.stat().st_size / 2
+
+
+def test_what_the_web_does_not_have_is_told(web: tuple[str, subprocess.Popen[str]], tmp_path: Path) -> None:
+    labels = town.write(tmp_path / "town")[1]
+    with (
+        pytest.raises(ImageryError, match="cannot be opened as a raster"),
+        open_scenes(f"{web[0]}/none.tif", labels, ExportOptions(**WHOLE)),
+    ):
+        pass
+
+
+def test_the_s3_server_is_the_one_that_boto3_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000")
+    expected = {"AWS_S3_ENDPOINT": "127.0.0.1:9000", "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
+    assert expected == remote_settings()
+
+
+@pytest.mark.slow
+def test_imagery_in_a_bucket_is_read_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imagery, labels = town.write(tmp_path / "town")
+    with seaweed(tmp_path / "weed", "towns") as server:
+        server.client().upload_file(str(imagery), "towns", "near/town.tif")
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        with open_scenes("s3://towns/near/town.tif", labels, ExportOptions(**WHOLE)) as scenes:
+            assert (scenes[0].cut((0, 0, 96, 96)).image == town.pixels()).all()
