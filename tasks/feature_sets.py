@@ -9,6 +9,7 @@ from registry.emd import ClassLabel
 
 Ring = tuple[tuple[float, float], ...]
 NAMES = ("class", "classname", "label", "name")  # the spellings in use, most specific first
+LABELS = ("label", "classlabel", "class", "classname")
 VALUES = ("value", "classvalue", "class_value")
 CONFIDENCES = ("confidence", "score", "scores")
 
@@ -23,13 +24,38 @@ class Detection:
     rings: tuple[Ring, ...]  # the first is the outline, the others are holes
 
 
+@dataclass(frozen=True)
+class Labelling:
+    """What one object was classified as."""
+
+    names: tuple[str, ...]  # of classes; one, or with a model of several labels any number
+    confidences: tuple[float, ...]  # of that one class, or of every class in the order of the definition
+
+
+def read_labellings(answer: str | Mapping[str, Any]) -> list[Labelling]:
+    """One for every feature, in order (ArcGIS formats E.7). Raises ValueError when the answer is no feature set."""
+    return [_labelling(feature.get("attributes") or {}) for feature in _features(answer)]
+
+
+def _labelling(attributes: Mapping[str, Any]) -> Labelling:
+    spelled = {str(key).lower(): value for key, value in attributes.items()}
+    names = str(_first(spelled, LABELS) or "").split(";")
+    confidences = str(_first(spelled, CONFIDENCES) or "").replace(",", ".").split(";")
+    return Labelling(tuple(filter(None, names)), tuple(float(c) for c in confidences if c))
+
+
 def read_detections(answer: str | Mapping[str, Any], classes: Sequence[ClassLabel]) -> list[Detection]:
     """The features with an outline. Raises ValueError when the answer is no feature set."""
+    found = (_detection(feature, classes) for feature in _features(answer))
+    return [detection for detection in found if detection is not None]
+
+
+def _features(answer: str | Mapping[str, Any]) -> list[Mapping[str, Any]]:
     document = json.loads(answer) if isinstance(answer, str) else answer
     if not isinstance(document, Mapping) or not isinstance(document.get("features"), list):
         raise ValueError("output_vectors: expected an Esri feature set with a list of features")  # noqa: TRY004
-    found = (_detection(feature, classes) for feature in document["features"])
-    return [detection for detection in found if detection is not None]
+    features: list[Mapping[str, Any]] = document["features"]
+    return features
 
 
 def _detection(feature: Mapping[str, Any], classes: Sequence[ClassLabel]) -> Detection | None:

@@ -8,7 +8,7 @@ The function is taken out of the model's own folder: what is evaluated and what 
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import OptionsError, RasterFunctionError
-from tasks.feature_sets import Detection, read_detections
+from tasks.feature_sets import Detection, Labelling, read_detections, read_labellings
 from tasks.isolation import Room
 
 NUMBERS = {"numeric", "gplong", "gpdouble"}
@@ -121,6 +121,23 @@ class RasterFunction:
         with self._telling("vectorize", at):
             answer = self._function.vectorize(**self._blocks(pixels, valid))
             return read_detections(answer["output_vectors"], self._classes)
+
+    def classify(self, images: Sequence[tuple[NDArray[Any], NDArray[np.bool_]]]) -> list[Labelling]:
+        """The class of each object, given its image (bands, rows, cols) and where that is valid (rows, cols).
+
+        Images are of the model's tile size where `CropSizeFixed` is 1, else at most that (ArcGIS formats E.6, E.7).
+        """
+        size = int(self.configuration.answer.get("batch_size") or 1)
+        found: list[Labelling] = []
+        for i in range(0, len(images), size):
+            blocks = [self._blocks(pixels, valid) for pixels, valid in images[i : i + size]]
+            stacks = {f"rasters_{part}": tuple(b[f"raster_{part}"] for b in blocks) for part in ("pixels", "mask")}
+            with self._telling("vectorize"):
+                answers = read_labellings(self._function.vectorize(**stacks)["output_vectors"])
+                if len(answers) != len(blocks):
+                    raise ValueError(f"output_vectors: expected {len(blocks)} features, one for each image")
+            found += answers
+        return found
 
     def update_pixels(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_], *, at: tuple[int, int] = (0, 0)

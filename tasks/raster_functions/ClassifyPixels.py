@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import types
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 HOME = Path(__file__).resolve().parent
 if TYPE_CHECKING:
-    from . import _tiles
+    from . import _class_raster, _tiles
 else:
     # a package of a unique name over this folder: sys.path stays as it is, and two packages cannot mix their files
     _package = types.ModuleType("dlpk_" + uuid.uuid4().hex)
     _package.__path__ = [str(HOME)]
     sys.modules[_package.__name__] = _package
+    _class_raster = importlib.import_module(_package.__name__ + "._class_raster")
     _tiles = importlib.import_module(_package.__name__ + "._tiles")
-
-PIXEL_TYPES = ("u1", "u2", "i2", "i4")  # the first that holds 0 and every class value is the output's
-INTEGER, TEXT = "esriFieldTypeInteger", "esriFieldTypeString"
-COLUMNS = [("Value", INTEGER), ("Class", TEXT), ("Red", INTEGER), ("Green", INTEGER), ("Blue", INTEGER)]
 
 
 class ClassifyPixels:
@@ -38,21 +32,15 @@ class ClassifyPixels:
     def initialize(self, **kwargs: Any) -> None:
         if "model" in kwargs:
             self.model = _tiles.Model(kwargs["model"], kwargs.get("device", -1), HOME)
-            self.values = np.array([0] + [c["Value"] for c in self.model.classes])  # index in the network -> Value
-            self.pixel_type = next(t for t in PIXEL_TYPES if (self.values.astype(t) == self.values).all())
+            self.raster = _class_raster.ClassRaster(self.model)
 
     def getParameterInfo(self) -> list[dict[str, Any]]:
         background = self.model.document.get("PredictBackground", True) if self.model else True
+        told = "False gives every pixel to its likeliest class"
         return [
             *_tiles.parameters(self.model),
-            _tiles.parameter(
-                "predict_background",
-                "string",
-                str(bool(background)),
-                "Predict background",
-                "False gives every pixel to its likeliest class",
-                domain=("True", "False"),
-            ),
+            _tiles.switch("predict_background", background, "Predict background", told),
+            *_tiles.augmentation(self.model),
         ]
 
     def getConfiguration(self, **scalars: Any) -> dict[str, Any]:
@@ -60,53 +48,26 @@ class ClassifyPixels:
         self.padding = int(_tiles.number(values["padding"]))
         self.batch_size = int(_tiles.number(values["batch_size"]))
         self.background = _tiles.truth(values["predict_background"])
+        self.views = self.model.views(_tiles.truth(values["test_time_augmentation"]))
+        self.policy = _tiles.policy(values["merge_policy"])
         return _tiles.configuration(self.model, self.padding, self.batch_size)
 
     def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:
-        classes = self.model.classes
-        colors = np.array([c["Color"] for c in classes]).clip(0, 255).astype("u1")
-        kwargs["output_info"].update(
-            bandCount=1,
-            pixelType=self.pixel_type,
-            colormap=(self.values[1:].astype("i4"), colors[:, 0], colors[:, 1], colors[:, 2]),
-            rasterAttributeTable=json.dumps(self._table(classes)),
-        )
-        return kwargs
+        return self.raster.describe(kwargs)
 
     def updatePixels(self, tlc: Any, shape: Any, props: Any, **pixelBlocks: Any) -> dict[str, Any]:
-        pixels, mask = pixelBlocks["raster_pixels"], pixelBlocks["raster_mask"]
-        rows, cols = (length - 2 * self.padding for length in pixels.shape[1:])
-        result = np.zeros((1, rows, cols), np.int64)
-        for corners, tiles in self.model.batches(pixels, mask, self.padding, self.batch_size):
-            for (row, col), indexes in zip(corners, self.model.run(tiles, self._indexes)):
-                place = result[0, row : row + indexes.shape[0], col : col + indexes.shape[1]]
-                place[:] = self.values[indexes[: place.shape[0], : place.shape[1]]]
-        valid = mask[:, self.padding : self.padding + rows, self.padding : self.padding + cols].all(axis=0)[None]
-        result[~valid] = 0
-        rows, cols = shape[-2:]
-        pixelBlocks["output_pixels"] = result[:, :rows, :cols].astype(props["pixelType"])
-        pixelBlocks["output_mask"] = valid[:, :rows, :cols].astype("u1")
-        return pixelBlocks
+        how = self.padding, self.batch_size, self._indexes
+        return self.raster.update(pixelBlocks, shape, props["pixelType"], *how)
 
-    def _indexes(self, logits: Any) -> _tiles.Array:
-        """(n, classes + 1, S, S) -> the likeliest index of each pixel of the cores, (n, S - 2p, S - 2p)."""
-        core = slice(self.padding, self.model.size - self.padding)
-        logits = logits[:, :, core, core]
-        if not self.background:
-            logits[:, 0] = -float("inf")
-        indexes: _tiles.Array = logits.max(1)[1].cpu().numpy()  # argmax costs ten times as much on a CPU
+    def _indexes(self, tiles: _tiles.Array) -> _tiles.Array:
+        """The likeliest index of each pixel of the cores."""
+        shares = self.model.look(tiles, self._shares, self.views, self.policy)
+        indexes: _tiles.Array = shares.max(1)[1].cpu().numpy()  # argmax costs ten times as much on a CPU
         return indexes
 
-    def _table(self, classes: list[dict[str, Any]]) -> dict[str, Any]:
-        rows = [("OID", "esriFieldTypeOID"), *COLUMNS]
-        features = []
-        for i, entry in enumerate(classes, 1):
-            red, green, blue = entry["Color"]
-            row = {"OID": i, "Value": entry["Value"], "Class": entry["Name"], "Red": red, "Green": green, "Blue": blue}
-            features.append({"attributes": row})
-        return {
-            "displayFieldName": "",
-            "fieldAliases": {name: name for name, _ in rows},
-            "fields": [{"name": n, "type": t, "alias": n} for n, t in rows],
-            "features": features,
-        }
+    def _shares(self, logits: Any) -> Any:
+        """(n, classes + 1, S, S) -> probabilities in the cores."""
+        logits = self.raster.cores(logits, self.padding).float()
+        if not self.background:
+            logits[:, 0] = -float("inf")
+        return logits.softmax(1)

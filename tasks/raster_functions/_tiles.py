@@ -13,7 +13,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -22,20 +22,24 @@ if TYPE_CHECKING:
 
 TRUE = {"true", "1", "t", "y", "yes"}
 INHERIT = 2 | 4 | 8  # NoData; dimensions, reference and cell size; resampling (ArcGIS formats E.5)
+AS_IT_IS = ((0, False),)  # one view of a tile: no quarter turn, not mirrored
+POLICIES = {"mean": "add", "max": "maximum", "min": "minimum"}  # merge_policy -> torch's function
 
 
 class Model:
     """A model definition and the network that it names.
 
     `model` is the path of an .emd or its JSON text, which then lies in `home`, the folder of the raster function.
-    `device`: -1 CPU, -2 the GPU with most free memory or else the CPU, 0 and above that GPU.
+    `device`: -1 CPU, -2 the GPU with most free memory or else the CPU, 0 and above that GPU. `dates`: 2 where the bands
+    are those of two rasters, one after the other; then Value 0 of `Classes` is no change, and no class of the network.
     """
 
-    def __init__(self, model: str, device: object, home: Path) -> None:
+    def __init__(self, model: str, device: object, home: Path, dates: int = 1) -> None:
         self.document, self.folder = _open(model, home)
         self.device = -1 if device in (None, "") else int(number(device))
         self.size = int(self.document["ImageHeight"])
-        self.classes = list(self.document["Classes"])
+        self.dates = dates
+        self.classes = [c for c in self.document["Classes"] if dates == 1 or c["Value"]]
         self.statistics = list(self.document.get("AllTilesStats") or [])
         self.bands = tuple(self.document.get("ExtractBands") or range(len(self.statistics)))
         self._network: Any = None
@@ -83,6 +87,31 @@ class Model:
         with self._torch.inference_mode():
             return finish(self._network(self._torch.from_numpy(tiles).to(self._place)))
 
+    def look(
+        self,
+        tiles: Array,
+        finish: Callable[[Any], Any],
+        views: Iterable[tuple[int, bool]] = AS_IT_IS,
+        policy: str = "mean",
+    ) -> Any:
+        """finish(network(view)) merged over the views, (quarter turns, mirrored); maps (n, k, S, S) are turned back."""
+        merged: Any = None
+        views = tuple(views)
+        for turns, mirrored in views:
+            answer = self.run(turned(tiles, turns, mirrored), finish)
+            if answer.ndim == 4:
+                answer = answer.rot90(-turns, (2, 3))
+                answer = answer.flip(3) if mirrored else answer
+            merged = answer if merged is None else getattr(self._torch, POLICIES[policy])(merged, answer)
+        return merged / len(views) if policy == "mean" else merged
+
+    def views(self, augmented: bool) -> tuple[tuple[int, bool], ...]:
+        """Of test time augmentation: eight in map space, where nothing has a right way up, else two (A.2)."""
+        if not augmented:
+            return AS_IT_IS
+        turns = range(4) if self.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE" else (0,)
+        return tuple((turn, mirrored) for turn in turns for mirrored in (False, True))
+
     def _load(self) -> None:
         try:
             import torch
@@ -93,11 +122,26 @@ class Model:
         name = configuration["Name"] if isinstance(configuration, dict) else configuration
         module = importlib.import_module("." + name, __package__)
         options = self.document.get("NetworkOptions") or {}
-        network = module.build(bands=len(self.bands), classes=len(self.classes), **options)
+        network = module.build(bands=len(self.bands) // self.dates, classes=len(self.classes), **options)
+        if self.document.get("resize_to"):
+            resized = importlib.import_module("._resized", __package__)
+            network = resized.Resized(network, int(self.document["resize_to"]))
         weights = self.folder / self.document["ModelFile"].replace("\\", "/")
         network.load_state_dict(torch.load(str(weights), map_location="cpu", weights_only=True))
         self._torch, self._place = torch, place(torch, self.device)
         self._network = network.eval().to(self._place)
+
+
+def turned(tiles: Array, turns: int, mirrored: bool) -> Array:
+    """A view of tiles (n, bands, S, S): mirrored left to right, then by quarter turns against the clock."""
+    return np.ascontiguousarray(np.rot90(tiles[..., ::-1] if mirrored else tiles, turns, (2, 3)))
+
+
+def turned_back(points: Array, turns: int, mirrored: bool, size: int) -> Array:
+    """Points (..., 2) x y of such a view, in pixels of the tile as it was."""
+    for _ in range(turns):
+        points = np.stack([size - points[..., 1], points[..., 0]], axis=-1)
+    return points * [-1, 1] + [size, 0] if mirrored else points
 
 
 def place(torch: Any, device: int) -> Any:
@@ -122,6 +166,14 @@ def number(value: object) -> float:
 def truth(value: object) -> bool:
     """True of True, "True", "1", "yes" ... in any case (ArcGIS formats E.5)."""
     return str(value).strip().lower() in TRUE
+
+
+def policy(value: object) -> str:
+    """A merge policy by its name. Raises ValueError for another."""
+    name = str(value).strip().lower()
+    if name not in POLICIES:
+        raise ValueError("merge_policy: expected one of %s, got %s" % (", ".join(POLICIES), value))
+    return name
 
 
 def rectangle(batch: int) -> tuple[int, int]:
@@ -163,6 +215,27 @@ def parameter(name: str, kind: str, value: object, title: str, description: str,
     return dict(row, description=description, **more)
 
 
+def switch(name: str, value: object, title: str, description: str) -> dict[str, Any]:
+    """A row that is True or False, in texts (ArcGIS formats E.5)."""
+    return parameter(name, "string", str(truth(value)), title, description, domain=("True", "False"))
+
+
+def augmentation(model: Model | None) -> list[dict[str, Any]]:
+    """The rows of test time augmentation (ArcGIS formats E.4)."""
+    default = model.document.get("test_time_augmentation", False) if model else False
+    return [
+        switch("test_time_augmentation", default, "Test time augmentation", "Look at tiles turned and mirrored, too"),
+        parameter(
+            "merge_policy",
+            "string",
+            "mean",
+            "Merge policy",
+            "How the probabilities of these looks become one",
+            domain=tuple(POLICIES),
+        ),
+    ]
+
+
 def parameters(model: Model | None) -> list[dict[str, Any]]:
     """The rows that every function of ours has, in ArcGIS's order (ArcGIS formats E.4)."""
     tile = model.size if model else 256
@@ -185,17 +258,21 @@ def answered(rows: list[dict[str, Any]], scalars: dict[str, Any]) -> dict[str, A
 def keep_best(boxes: Array, scores: Array, labels: Array, overlap: float) -> Array:
     """Indexes of the boxes that stay: per label, greedy by score, no IoU with a better one above `overlap`."""
     order = np.lexsort((boxes[:, 1], boxes[:, 0], -scores)) if len(boxes) else np.zeros(0, int)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     kept = []
     while len(order):
         best, rest = order[0], order[1:]
         kept.append(best)
-        low = np.maximum(boxes[rest, :2], boxes[best, :2])
-        high = np.minimum(boxes[rest, 2:], boxes[best, 2:])
-        shared = np.clip(high - low, 0, None).prod(axis=1)
-        union = areas[rest] + areas[best] - shared
-        order = rest[(shared <= overlap * union) | (labels[rest] != labels[best])]
+        order = rest[(overlaps(boxes[rest], boxes[best, None])[:, 0] <= overlap) | (labels[rest] != labels[best])]
     return np.array(kept, int)
+
+
+def overlaps(one: Array, two: Array) -> Array:
+    """(n, m) intersection over union of (n, 4) and (m, 4) boxes; 0 where both are nothing."""
+    low, high = np.maximum(one[:, None, :2], two[:, :2]), np.minimum(one[:, None, 2:], two[:, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (one, two)]
+    ratios: Array = shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-9)
+    return ratios
 
 
 def _open(model: str, home: Path) -> tuple[dict[str, Any], Path]:

@@ -14,6 +14,7 @@ from affine import Affine
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from tasks import raster_functions
+from tasks.travelling import with_siblings
 
 FUNCTIONS = Path(raster_functions.__file__).parent
 NETWORKS = {
@@ -76,6 +77,31 @@ class Constant(torch.nn.Module):
 def build(bands, classes, box, score=0.8, label=1):
     return Constant(box, score, label)
 ''',
+    "drawn": '''
+import torch
+
+
+class Drawn(torch.nn.Module):
+    """Everything that is brighter than `level` is one object; its mask is as sure as it is bright."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, images):
+        return [self.draw((image[0] / self.level / 2).clamp(0, 1)) for image in images]
+
+    def draw(self, mask):
+        rows, cols = (mask > 0.5).nonzero().T.float()
+        n = min(1, len(rows))
+        sides = [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1] if n else torch.zeros(4)
+        boxes, scores = torch.stack(list(sides)).reshape(1, 4)[:n], torch.full((n,), 0.9)
+        return {"boxes": boxes, "scores": scores, "labels": torch.ones(n).long(), "masks": mask[None][:n]}
+
+
+def build(bands, classes):
+    return Drawn()
+''',
     "levels": '''
 import torch
 
@@ -96,6 +122,51 @@ class Levels(torch.nn.Module):
 def build(bands, classes):
     return Levels(classes)
 ''',
+    "brightest": '''
+import torch
+
+
+class Brightest(torch.nn.Module):
+    """One logit for each class: how bright the upper left corner is, in steps of `level`; the first class is 0."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.level, self.classes = torch.nn.Parameter(torch.zeros(())), classes
+
+    def forward(self, images):
+        return -(images[:, :1, 0, 0] / self.level - torch.arange(self.classes)).abs()
+
+
+def build(bands, classes):
+    return Brightest(classes)
+''',
+    "brighter": '''
+import torch
+
+
+class Brighter(torch.nn.Module):
+    """Pixels that are brighter in the second date by `level`; `bands` are those of one date."""
+
+    def __init__(self, bands):
+        super().__init__()
+        self.level, self.bands = torch.nn.Parameter(torch.zeros(())), bands
+
+    def forward(self, images):
+        more = (images[:, self.bands] - images[:, 0]) / self.level - 0.5
+        return torch.stack([-more, more], dim=1)
+
+
+def build(bands, classes):
+    assert classes == 1
+    return Brighter(bands)
+''',
+}
+FUNCTION = {"levels": "ClassifyPixels", "brightest": "ClassifyObjects", "brighter": "DetectChange"}
+KIND = {
+    "ClassifyPixels": "ImageClassification",
+    "ClassifyObjects": "ObjectClassification",
+    "DetectChange": "ImageClassification",
+    "DetectObjects": "ObjectDetection",
 }
 CLASSES = [{"Value": 1, "Name": "Roof", "Color": [230, 60, 40]}, {"Value": 2, "Name": "Pond", "Color": [0, 90, 200]}]
 MakeModel = Callable[..., ModelFolder]
@@ -115,19 +186,17 @@ def definition(network: str, function: str, kind: str, **keys: Any) -> Emd:
 
 @pytest.fixture
 def make_model(tmp_path: Path) -> MakeModel:
-    """make_model("squares" | "constant" | "levels", name="town", level=100, **emd_keys) -> a finished model folder."""
+    """make_model(one of NETWORKS, name="town", level=100, **emd_keys) -> a finished model folder."""
 
     def make(network: str = "squares", name: str = "town", level: float = 100, **keys: Any) -> ModelFolder:
         folder = tmp_path / "models" / name
         folder.mkdir(parents=True)
-        pixels = network == "levels"
-        function = "ClassifyPixels" if pixels else "DetectObjects"
-        for file in (f"{function}.py", "_tiles.py"):
-            shutil.copy(FUNCTIONS / file, folder)
+        function = FUNCTION.get(network, "DetectObjects")
+        for file in with_siblings(FUNCTIONS / f"{function}.py"):
+            shutil.copy(file, folder)
         (folder / f"{network}.py").write_text(NETWORKS[network])
         torch.save({"level": torch.tensor(float(level))}, folder / "town.pth")
-        kind = "ImageClassification" if pixels else "ObjectDetection"
-        definition(network, function, kind, **keys).write(folder / f"{name}.emd")
+        definition(network, function, KIND[function], **keys).write(folder / f"{name}.emd")
         return ModelFolder(folder)
 
     return make

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from registry.errors import RasterFunctionError
+from registry.errors import OptionsError, RasterFunctionError
 from tasks.host import RasterFunction
 from tasks.raster_functions import _tiles
 
@@ -37,9 +38,9 @@ def test_a_detector_asks_for_its_arguments_in_the_old_type_names(make_model: Any
     with function._room.entered():
         rows = function._function.getParameterInfo()
     names = ["raster", "model", "device", "padding", "batch_size", "threshold", "nms_overlap", "exclude_pad_detections"]
-    assert names == [row["name"] for row in rows]
+    assert [*names, "test_time_augmentation", "merge_policy"] == [row["name"] for row in rows]
     assert {"raster", "string", "numeric"} == {row["dataType"] for row in rows}
-    assert [16, 4, 0.5, 0.5, "True"] == [row["value"] for row in rows[3:]]
+    assert [16, 4, 0.5, 0.5, "True", "False", "mean"] == [row["value"] for row in rows[3:]]
 
 
 def test_defaults_come_from_the_definition(make_model: Any) -> None:
@@ -220,3 +221,193 @@ def test_the_function_stands_alone_and_reads_its_definition_as_text(make_model: 
     assert (0, "") == (answer.returncode, answer.stderr)
     feature = json.loads(answer.stdout)["features"][0]
     assert {"rings": [[[2, 12], [17, 12], [17, 22], [2, 22]]]} == feature["geometry"]
+
+
+def test_a_network_without_a_sense_of_direction_sees_the_same_in_every_view(make_model: Any) -> None:
+    model = make_model("levels")
+    plain, augmented = (
+        RasterFunction.load(model, arguments={"test_time_augmentation": tta}) for tta in ("False", "True")
+    )
+    pixels, valid = block(1, 96)
+    pixels[:, 30:50, 20:70] = 120
+    assert (plain.update_pixels(pixels, valid) == augmented.update_pixels(pixels, valid)).all()
+
+
+@pytest.mark.parametrize(("space", "views"), [("MAP_SPACE", 8), ("PIXEL_SPACE", 2)])
+def test_test_time_augmentation_looks_from_all_sides_where_nothing_has_a_right_way_up(
+    make_model: Any, space: str, views: int
+) -> None:
+    document = make_model("levels", ImageSpaceUsed=space).emd.document
+    model = _tiles.Model(json.dumps(document), -1, Path())
+    assert views == len(set(model.views(True)))
+    assert 1 == len(model.views(False))
+
+
+@pytest.mark.parametrize(("policy", "merged"), [("mean", 0.5), ("max", 1.0), ("min", 0.0)])
+def test_views_are_turned_back_and_merged(policy: str, merged: float, make_model: Any) -> None:
+    model = _tiles.Model(str(make_model("levels").emd_path), -1, make_model("levels", name="other").path)
+    tile = np.zeros((1, 1, 64, 64), np.float32)
+    tile[0, 0, 5, 9] = 1
+    seen: list[Any] = []
+
+    def odd_views_are_dark(answer: Any) -> Any:
+        seen.append(answer)
+        return answer * (len(seen) % 2)
+
+    model.run = lambda tiles, finish: finish(torch.from_numpy(tiles))  # type: ignore[method-assign]
+    model._torch = torch
+    answer = model.look(tile, odd_views_are_dark, model.views(True), policy)
+    assert merged == answer[0, 0, 5, 9]
+    assert merged == answer.sum()
+    assert 8 == len({tuple(view[0, 0].nonzero()[0].tolist()) for view in seen})
+
+
+def test_a_merge_policy_that_is_none_is_refused(make_model: Any) -> None:
+    with pytest.raises(OptionsError, match="expected one of mean, max, min, got 'sum'"):
+        RasterFunction.load(make_model("levels"), arguments={"merge_policy": "sum"})
+
+
+OBJECTS = {"CropSizeFixed": 1, "BlackenAroundFeature": 0, "level": 100.0}
+
+
+def test_an_object_classifier_asks_for_stacks_of_fixed_tiles(make_model: Any) -> None:
+    function = RasterFunction.load(make_model("brightest", **OBJECTS))
+    with function._room.entered():
+        rows = function._function.getParameterInfo()
+        fields = json.loads(function._function.getFields())["fields"]
+    names = ["rasters", "model", "device", "batch_size", "test_time_augmentation", "merge_policy"]
+    assert names == [row["name"] for row in rows]
+    assert ("rasters", True) == (rows[0]["dataType"], rows[0]["required"])
+    expected = {"CropSizeFixed": 1, "BlackenAroundFeature": 0, "tx": 64, "ty": 64, "batch_size": 4, "padding": 0}
+    assert expected == {key: function.configuration.answer[key] for key in expected}
+    assert ["OID", "Confidence", "Label", "Shape"] == [field["name"] for field in fields]
+
+
+def test_each_object_gets_a_label_a_confidence_as_text_and_the_ring_of_its_tile(make_model: Any) -> None:
+    function = RasterFunction.load(make_model("brightest", **OBJECTS))
+    tiles = tuple(np.full((1, 64, 64), value, np.uint8) for value in (100, 0))
+    masks = tuple(np.ones_like(tile) for tile in tiles)
+    with function._room.entered():
+        answer = function._function.vectorize(rasters_pixels=tiles, rasters_mask=masks)
+    features = json.loads(answer["output_vectors"])["features"]
+    likely = f"{1 / (1 + np.exp(-1)):.4f}"
+    expected = [{"OID": i, "Confidence": likely, "Label": name} for i, name in ((1, "Pond"), (2, "Roof"))]
+    assert expected == [feature["attributes"] for feature in features]
+    assert [[[[0, 0], [63, 0], [63, 63], [0, 63]]]] * 2 == [feature["geometry"]["rings"] for feature in features]
+
+
+def test_more_objects_than_a_batch_come_back_in_order(make_model: Any) -> None:
+    function = RasterFunction.load(make_model("brightest", **OBJECTS), arguments={"batch_size": 2})
+    valid = np.ones((64, 64), bool)
+    images = [(np.full((1, 64, 64), value, np.uint8), valid) for value in (0, 100, 100, 0, 100)]
+    assert ["Roof", "Pond", "Pond", "Roof", "Pond"] == [found.names[0] for found in function.classify(images)]
+
+
+def test_a_crop_of_another_size_keeps_its_scale_or_shrinks_into_the_tile(make_model: Any) -> None:
+    function = RasterFunction.load(make_model("brightest", CropSizeFixed=0, BlackenAroundFeature=1))
+    small, large = np.full((1, 20, 30), 100, np.uint8), np.full((1, 64, 256), 100, np.uint8)
+    with function._room.entered():
+        tiles = [function._function._tile(pixels, np.ones_like(pixels)) for pixels in (small, large)]
+    assert [(1, 64, 64)] * 2 == [tile.shape for tile in tiles]
+    assert [(22, 17), (24, 0)] == [tuple(np.argwhere(tile[0] > 99)[0].tolist()) for tile in tiles]
+    assert [20 * 30, 16 * 64] == [int((tile > 99).sum()) for tile in tiles]
+    images = [(pixels, np.ones(pixels.shape[1:], bool)) for pixels in (small, large)]
+    assert 2 == len(function.classify(images))
+
+
+def test_a_model_of_several_labels_joins_names_and_tells_every_confidence(make_model: Any) -> None:
+    keys = OBJECTS | {"MetaDataMode": "MultiLabeled_Tiles", "Threshold": 0.4}
+    function = RasterFunction.load(make_model("brightest", **keys))
+    assert 0.4 == function.scalars["threshold"]
+    valid = np.ones((64, 64), bool)
+    images = [(np.full((1, 64, 64), value, np.uint8), valid) for value in (0, 50, 200)]  # in steps of 100: 0, 0.5, 2
+    found = function.classify(images)
+    assert [("Roof",), (), ()] == [labelling.names for labelling in found]
+    low, lower, lowest = (1 / (1 + np.exp(distance)) for distance in (0.5, 1, 2))
+    expected = [(0.5, lower), (low, low), (lowest, lower)]
+    assert [pytest.approx(shares, abs=1e-4) for shares in expected] == [labelling.confidences for labelling in found]
+
+
+CHANGE = {
+    "ExtractBands": [0, 1],
+    "Classes": [
+        {"Value": 0, "Name": "NoChange", "Color": [0, 0, 0]},
+        {"Value": 255, "Name": "Change", "Color": [255, 255, 255]},
+    ],
+    "AllTilesStats": [{"BandName": "Grey", "Min": 0, "Max": 255, "Mean": 0, "StdDev": 1}] * 2,
+}
+
+
+def dates(*changed: tuple[slice, slice]) -> tuple[Any, Any]:
+    """Two stacked dates of 96 x 96 pixels; the second is brighter by 100 where it changed."""
+    pixels, valid = block(2, 96)
+    for rows, cols in changed:
+        pixels[1, rows, cols] += 100
+    return pixels, valid
+
+
+def test_change_is_what_differs_between_the_halves_of_the_bands(make_model: Any) -> None:
+    function = RasterFunction.load(make_model("brighter", **CHANGE))
+    info = function.update_raster_info("u1", 2)
+    assert (0, 1) == function.configuration.extract_bands
+    found = function.update_pixels(*dates((slice(20, 30), slice(40, 50))))
+    assert ((1, 64, 64), {0, 255}) == (found.shape, set(np.unique(found).tolist()))
+    assert np.array_equal(found[0] == 255, np.pad(np.ones((10, 10), bool), ((4, 50), (24, 30))))
+    table = json.loads(info.answer["rasterAttributeTable"])["features"]
+    assert [(0, "NoChange"), (255, "Change")] == [(f["attributes"]["Value"], f["attributes"]["Class"]) for f in table]
+
+
+def test_change_that_is_less_likely_than_the_threshold_is_none(make_model: Any) -> None:
+    likely = 1 / (1 + np.exp(-1))  # of logits -0.5 and 0.5
+    pixels, valid = dates((slice(None), slice(None)))
+    for threshold, value in ((likely - 0.01, 255), (likely + 0.01, 0)):
+        function = RasterFunction.load(make_model("brighter", name=f"above{value}", Threshold=threshold, **CHANGE))
+        assert {value} == set(np.unique(function.update_pixels(pixels, valid)).tolist())
+
+
+def test_where_either_date_has_no_data_nothing_is_told(make_model: Any) -> None:
+    function = RasterFunction.load(make_model("brighter", **CHANGE))
+    pixels, valid = dates((slice(None), slice(None)))
+    valid[40, 50] = False
+    found, whole = function.update_block(pixels, valid)
+    assert (0, False) == (found[0, 24, 34], whole[24, 34])
+    assert 64 * 64 - 1 == whole.sum()
+
+
+STRANGERS = """
+import importlib.util, json, sys
+import numpy as np
+
+folder, name = sys.argv[1:]
+spec = importlib.util.spec_from_file_location(name, folder + "/" + name + ".py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+function = getattr(module, name)()
+function.initialize()
+function.getParameterInfo()
+function.initialize(model=folder + "/town.emd", device=-1)
+configuration = function.getConfiguration(**{row["name"]: row["value"] for row in function.getParameterInfo()})
+assert "torch" not in sys.modules, "torch was loaded before the first tile"
+bands = len(configuration["extractBands"])
+side = configuration["tx"] + 2 * configuration["padding"]
+pixels, mask = np.zeros((bands, side, side), np.uint8), np.ones((bands, side, side), np.uint8)
+if hasattr(function, "vectorize"):
+    answer = function.vectorize(rasters_pixels=(pixels, pixels), rasters_mask=(mask, mask))
+    print(len(json.loads(answer["output_vectors"])["features"]))
+else:
+    kwargs = function.updateRasterInfo(raster_info={}, output_info={})
+    shape, props = (1, configuration["ty"], configuration["tx"]), {"pixelType": kwargs["output_info"]["pixelType"]}
+    print(function.updatePixels((0, 0), shape, props, raster_pixels=pixels, raster_mask=mask)["output_pixels"].shape)
+assert not {"tasks", "registry", "flows", "rasterio"} & set(sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "keys", "told"),
+    [("levels", {}, "(1, 64, 64)"), ("brighter", CHANGE, "(1, 64, 64)"), ("brightest", OBJECTS, "2")],
+)
+def test_every_function_stands_alone(make_model: Any, network: str, keys: dict[str, Any], told: str) -> None:
+    model = make_model(network, **keys)
+    command = [sys.executable, "-I", "-c", STRANGERS, str(model.path), Path(model.emd.inference_function).stem]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "", told) == (answer.returncode, answer.stderr, answer.stdout.strip())

@@ -1,0 +1,46 @@
+"""Feature classifier: what an image as a whole shows, one class or several."""
+
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from ._backbone import Backbone
+
+SERVES = ("classify_objects",)
+
+
+def build(
+    bands: int,
+    classes: int,
+    backbone: str = "resnet18",
+    multilabel: bool = False,
+    dropout: float = 0.2,
+    smoothing: float = 0.1,
+) -> nn.Module:
+    """`multilabel`: an image may show several classes, or none. `dropout`: share of the features left out, 0-1.
+
+    `smoothing`: share of the truth given to the other classes, 0-1 (Szegedy et al. 2016); labels are seldom all true.
+    """
+    return FeatureClassifier(bands, classes, backbone, multilabel, dropout, smoothing)
+
+
+class FeatureClassifier(nn.Module):
+    def __init__(
+        self, bands: int, classes: int, backbone: str, multilabel: bool, dropout: float, smoothing: float
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(backbone, bands)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.backbone.channels[-1], classes))
+        self.multilabel, self.smoothing = multilabel, smoothing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (n, classes)."""
+        logits: Tensor = self.head(self.backbone(images)[-1].mean(dim=(2, 3)))
+        return logits
+
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """One number; targets (n,) int64 class indexes from 0, or (n, classes) of 0 and 1 where `multilabel`."""
+        logits = self(images).float()
+        if not self.multilabel:
+            return cross_entropy(logits, targets, label_smoothing=self.smoothing)
+        wanted = targets.float() * (1 - self.smoothing) + self.smoothing / 2
+        return binary_cross_entropy_with_logits(logits, wanted)

@@ -1,0 +1,46 @@
+"""Mask R-CNN (He et al. 2017), torchvision's: Faster R-CNN that draws the outline of each object as well."""
+
+from typing import Dict, List
+
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+
+from ._backbone import Backbone
+from ._detection import Detector, Pyramid, strides_from, suggest_pyramid
+from .faster_rcnn import roi_pool, two_stages
+
+SERVES = ("detect_objects",)
+INSTANCES = True
+suggest = suggest_pyramid
+
+
+def build(
+    bands: int,
+    classes: int,
+    backbone: str = "resnet18",
+    finest: int = 4,
+    anchor: float = 16.0,
+    depth: int = 128,
+    detections: int = 300,
+) -> nn.Module:
+    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smaller anchor, in pixels.
+
+    `depth`: of pyramid and mask head. `detections`: at most, in a tile.
+    """
+    pyramid = Pyramid(Backbone(backbone, bands), len(strides_from(finest)), depth)
+    network = MaskRCNN(
+        pyramid,
+        mask_roi_pool=roi_pool(pyramid.levels, 14),
+        mask_head=MaskRCNNHeads(depth, (depth, depth), 1),
+        mask_predictor=MaskRCNNPredictor(depth, depth, classes + 1),
+        **two_stages(pyramid, classes, finest, anchor, detections),
+    )
+    return InstanceDetector(network, bands)
+
+
+class InstanceDetector(Detector):
+    """Targets and answers carry "masks": (n, rows, cols) bool in targets, 0-1 in answers."""
+
+    def forward(self, images: Tensor) -> "List[Dict[str, Tensor]]":
+        return [{**found, "masks": found["masks"][:, 0]} for found in super().forward(images)]

@@ -1,0 +1,81 @@
+"""What the functions whose output is a raster of class values share (ArcGIS formats E.8). It travels, too."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Callable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from . import _tiles
+
+PIXEL_TYPES = ("u1", "u2", "i2", "i4")  # the first that holds 0 and every class value is the output's
+INTEGER, TEXT = "esriFieldTypeInteger", "esriFieldTypeString"
+COLUMNS = [("Value", INTEGER), ("Class", TEXT), ("Red", INTEGER), ("Green", INTEGER), ("Blue", INTEGER)]
+
+
+class ClassRaster:
+    """One band of class values; 0 is background, and what has no data is masked."""
+
+    def __init__(self, model: _tiles.Model) -> None:
+        self.model = model
+        self.values = np.array([0] + [c["Value"] for c in model.classes])  # index in the network -> Value
+        self.pixel_type = next(t for t in PIXEL_TYPES if (self.values.astype(t) == self.values).all())
+
+    def describe(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Answer of updateRasterInfo: one band, its type, colours and attribute table."""
+        entries = self.model.document["Classes"]
+        values = np.array([c["Value"] for c in entries], "i4")
+        colors = np.array([c["Color"] for c in entries]).clip(0, 255).astype("u1")
+        kwargs["output_info"].update(
+            bandCount=1,
+            pixelType=self.pixel_type,
+            colormap=(values, colors[:, 0], colors[:, 1], colors[:, 2]),
+            rasterAttributeTable=json.dumps(_table(entries)),
+        )
+        return kwargs
+
+    def update(
+        self,
+        blocks: dict[str, Any],
+        shape: tuple[int, ...],
+        pixel_type: str,
+        padding: int,
+        batch_size: int,
+        indexes: Callable[[_tiles.Array], _tiles.Array],
+    ) -> dict[str, Any]:
+        """Answer of updatePixels. `indexes`: tiles (n, bands, S, S) -> classes of their cores (n, S - 2p, S - 2p)."""
+        pixels, mask = blocks["raster_pixels"], blocks["raster_mask"]
+        rows, cols = (length - 2 * padding for length in pixels.shape[1:])
+        result = np.zeros((1, rows, cols), np.int64)
+        for corners, tiles in self.model.batches(pixels, mask, padding, batch_size):
+            for (row, col), found in zip(corners, indexes(tiles)):
+                place = result[0, row : row + found.shape[0], col : col + found.shape[1]]
+                place[:] = self.values[found[: place.shape[0], : place.shape[1]]]
+        valid = mask[:, padding : padding + rows, padding : padding + cols].all(axis=0)[None]
+        result[~valid] = 0
+        rows, cols = shape[-2:]
+        blocks["output_pixels"] = result[:, :rows, :cols].astype(pixel_type)
+        blocks["output_mask"] = valid[:, :rows, :cols].astype("u1")
+        return blocks
+
+    def cores(self, logits: Any, padding: int) -> Any:
+        """Of tiles (n, classes + 1, S, S), what is left without the padding."""
+        core = slice(padding, self.model.size - padding)
+        return logits[:, :, core, core]
+
+
+def _table(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    rows = [("OID", "esriFieldTypeOID"), *COLUMNS]
+    features = []
+    for i, entry in enumerate(entries, 1):
+        red, green, blue = entry["Color"]
+        row = {"OID": i, "Value": entry["Value"], "Class": entry["Name"], "Red": red, "Green": green, "Blue": blue}
+        features.append({"attributes": row})
+    return {
+        "displayFieldName": "",
+        "fieldAliases": {name: name for name, _ in rows},
+        "fields": [{"name": n, "type": t, "alias": n} for n, t in rows],
+        "features": features,
+    }
