@@ -29,6 +29,7 @@ WORK = "dlpk.work"  # the tag by which a killed run is found again
 LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 MOST_IN_BATCH = 100  # parameters in one request, MLflow's limit
 FIGURES = ("*.emd", "model_metrics.html", "ModelCharacteristics/*")
+PICTURES = "ModelCharacteristics/*.png"
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -111,6 +112,31 @@ class Run:
             for path in sorted(path for pattern in FIGURES for path in folder.glob(pattern) if path.is_file()):
                 below = path.parent.relative_to(folder).as_posix()
                 self._client.log_artifact(self.id, str(path), None if below == "." else below)
+
+    def log_images(self, folder: Path) -> None:
+        """The pictures of a model folder, in MLflow's image grid, where runs are compared by eye."""
+        from mlflow import Image
+
+        with told():
+            for path in sorted(folder.glob(PICTURES)):
+                self._client.log_image(self.id, Image(str(path)), key=path.stem, step=0)
+
+    @contextmanager
+    def machine_watched(self, seconds: float = 10) -> Iterator[None]:
+        """Processor, memory, disk, network and GPU of this machine, every so many seconds, as metrics system/...
+
+        A resumed run goes on behind its last sample. A silent server costs samples, never the work.
+        """
+        from mlflow.system_metrics import system_metrics_monitor
+
+        watch: Any = system_metrics_monitor.SystemMetricsMonitor
+        with told():
+            monitor = watch(self.id, sampling_interval=seconds, resume_logging=True, tracking_uri=self.tracking_uri)
+        monitor.start()
+        try:
+            yield
+        finally:
+            monitor.finish()
 
     def log_dataset(self, name: str, digest: str, uri: str, context: str = "training") -> None:
         """Which data went in, by name (up to 500 characters) and digest (up to 36)."""

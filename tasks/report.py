@@ -1,10 +1,11 @@
-"""What a person reads of a trained model: two pictures, a page, and the losses as ArcGIS keeps them (ArcGIS formats C).
+"""What a person reads of a trained model, and the losses as ArcGIS keeps them (ArcGIS formats C).
 
     <model folder>/
-        model_metrics.html                               opens from disk, nothing is loaded from elsewhere
+        model_metrics.html                               opens from disk, prints, nothing is loaded from elsewhere
         ModelCharacteristics/training_validation_loss.json    rewritten after every epoch
         ModelCharacteristics/loss_graph.png
         ModelCharacteristics/show_results.png            rows of ground truth and prediction
+        ModelCharacteristics/worst_mistakes.png          the chips with the lowest score, and what is wrong there
 
 Every file is written whole, and equal input gives equal bytes: no dates, no versions of libraries in them.
 """
@@ -12,59 +13,50 @@ Every file is written whole, and equal input gives equal bytes: no dates, no ver
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jinja2
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
 from registry.emd import ClassLabel, Emd
 from registry.files import atomic, write_text
+from tasks import charts
+from tasks.pictures import INVENTED, MISSED, ResultSample, draw, draw_mistakes, rgb, show
 from tasks.progress import Epoch
 
 FOLDER = "ModelCharacteristics"
-LOSSES, LOSS_GRAPH, SHOW_RESULTS, PAGE = (
+LOSSES, LOSS_GRAPH, SHOW_RESULTS, WORST, PAGE = (
     "training_validation_loss.json",
     "loss_graph.png",
     "show_results.png",
+    "worst_mistakes.png",
     "model_metrics.html",
 )
-METRICS = ("average_precision", "accuracy", "Dice")  # those of C.2 that our networks have, in its order
-TRUE_COLOUR = (("red", "green", "blue"), ("b04", "b03", "b02"))  # by band name; the second is Sentinel-2
-STRETCH = (2, 98)  # percentiles that become black and white
-GREY = (0.5, 0.5, 0.5)
+METRICS = (  # those of C.2 that our networks have, in its order within each model type
+    "average_precision", "accuracy", "multi_label_fbeta", "precision", "recall", "f1_score", "Dice",
+)  # fmt: skip
+MEANINGS = {
+    "AP50": "average precision, a detection counting from half overlap",
+    "AP50_95": "the same, mean over overlaps of 0.50 to 0.95",
+    "precision": "share of the detections that are right",
+    "recall": "share of the objects that are found",
+    "f1": "of precision and recall",
+    "f1_score": "of precision and recall",
+    "F1": "mean over the classes",
+    "mIoU": "overlap of prediction and truth, mean over the classes",
+    "IoU": "overlap of prediction and truth",
+    "accuracy": "share of the answers that are right",
+    "calibration_error": "mean distance between confidence and truth; less is better",
+}
 FACTS = '<script type="application/json" id="facts">'
-
-
-class Labelled(Protocol):
-    """What was drawn or found on a picture, as a `Chip` holds it."""
-
-    @property
-    def boxes(self) -> NDArray[np.float32]: ...  # (n, 4) xmin ymin xmax ymax, pixels
-
-    @property
-    def labels(self) -> NDArray[np.int64]: ...  # (n,) class index from 1
-
-    @property
-    def mask(self) -> NDArray[np.uint8] | None: ...  # (rows, cols) class index, 0 = background or unlabelled
-
-
-@dataclass(frozen=True)
-class ResultSample:
-    """One picture with what people drew and what the model found."""
-
-    image: NDArray[np.generic]  # (bands, rows, cols) raw sensor values
-    band_names: tuple[str, ...]
-    truth: Labelled
-    prediction: Labelled
+Panel = Callable[[Axes, ResultSample], None]
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -114,70 +106,54 @@ def write_loss_graph(folder: Path, epochs: Sequence[Epoch]) -> Path:
 # -- pictures --------------------------------------------------------------------------------------------------------
 def write_show_results(folder: Path, samples: Sequence[ResultSample], classes: Sequence[ClassLabel]) -> Path:
     """Ground truth beside prediction, a row for each sample, in the colours of the definition (ArcGIS formats C.6)."""
+    panels: dict[str, Panel] = {
+        "Ground truth": lambda axes, sample: draw(axes, sample.truth, classes),
+        "Prediction": lambda axes, sample: draw(axes, sample.prediction, classes),
+    }
+    patches = [Patch(color=rgb(label), label=label.name) for label in classes]
+    return _save(_rows(samples, panels, patches), folder / FOLDER / SHOW_RESULTS)
+
+
+def write_worst(folder: Path, samples: Sequence[ResultSample], classes: Sequence[ClassLabel]) -> Path:
+    """The worst samples: ground truth, prediction, and what was invented or missed."""
+    panels: dict[str, Panel] = {
+        "Ground truth": lambda axes, sample: draw(axes, sample.truth, classes),
+        "Prediction": lambda axes, sample: draw(axes, sample.prediction, classes),
+        "Mistakes": draw_mistakes,
+    }
+    patches = [Patch(color=rgb(label), label=label.name) for label in classes]
+    patches += [Patch(color=INVENTED, label="found, but wrong"), Patch(color=MISSED, label="missed")]
+    return _save(_rows(samples, panels, patches), folder / FOLDER / WORST)
+
+
+def _rows(samples: Sequence[ResultSample], panels: Mapping[str, Panel], patches: Sequence[Patch]) -> Figure:
+    """A row for each sample, a column for each panel; two dates stand before the panels, one lies under them."""
+    pairs = [s for s in samples if s.image2 is not None]
+    dates = ("Before", "After") if pairs else ()
+    titles = [*dates, *panels]
     with matplotlib.style.context("default"):
-        figure = Figure(figsize=(8, 4 * max(len(samples), 1) + 0.7), layout="constrained")
-        grid = figure.subplots(max(len(samples), 1), 2, squeeze=False)
-        for i, title in enumerate(("Ground truth", "Prediction")):
-            grid[0, i].set_title(title)
+        size = (8, 8 / len(titles) * max(len(samples), 1) + 0.8)
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(max(len(samples), 1), len(titles), squeeze=False)
+        for axes, title in zip(grid[0], titles, strict=True):
+            axes.set_title(title, fontsize=10)
         for sample, row in zip(samples, grid, strict=False):
-            background = picture(sample.image, sample.band_names)
-            for labelled, axes in zip((sample.truth, sample.prediction), row, strict=True):
-                axes.imshow(background, interpolation="nearest")
-                _draw(axes, labelled, classes)
+            images = (sample.image, sample.image if sample.image2 is None else sample.image2)
+            for image, axes in zip((*images[: len(dates)], *[images[-1]] * len(panels)), row, strict=True):
+                show(axes, image, sample)
+            for panel, axes in zip(panels.values(), row[len(dates) :], strict=True):
+                panel(axes, sample)
+            row[0].text(0, 1.01, sample.name, transform=row[0].transAxes, fontsize=7, color="#666666")
         for axes in grid.flat:
-            axes.set_axis_off()
-        patches = [Patch(color=_rgb(label), label=label.name) for label in classes]
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_color("#bbbbbb")
         figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False)
-        return _save(figure, folder / FOLDER / SHOW_RESULTS)
-
-
-def picture(image: NDArray[np.generic], band_names: Sequence[str]) -> NDArray[np.uint8]:
-    """(rows, cols, 3) uint8 for the eye: true colour where the names tell, else the first three bands, else grey."""
-    shown = np.stack([image[i] for i in shown_bands(image.shape[0], band_names)]).astype(np.float64)
-    if image.dtype != np.uint8:
-        shown = np.stack([_stretched(band) for band in shown])
-    return np.moveaxis(np.nan_to_num(shown).clip(0, 255).astype(np.uint8), 0, 2)
-
-
-def shown_bands(bands: int, names: Sequence[str]) -> tuple[int, int, int]:
-    """Which bands are shown as red, green and blue."""
-    lower = [name.lower() for name in names]
-    for trio in TRUE_COLOUR:
-        if all(name in lower for name in trio):
-            return lower.index(trio[0]), lower.index(trio[1]), lower.index(trio[2])
-    return (0, 1, 2) if bands >= 3 else (0, 0, 0)
-
-
-def _stretched(band: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Stretched to 0-255; 0 is nodata more often than not, so it does not count."""
-    measured = band[np.isfinite(band) & (band != 0)]
-    if not measured.size:
-        return np.zeros_like(band)
-    low, high = np.percentile(measured, STRETCH)
-    return np.asarray((band - low) / max(high - low, 1e-9) * 255)
-
-
-def _draw(axes: Axes, labelled: Labelled, classes: Sequence[ClassLabel]) -> None:
-    if labelled.mask is not None:
-        overlay = np.zeros((*labelled.mask.shape, 4))
-        for i, label in enumerate(classes, start=1):
-            overlay[labelled.mask == i] = (*_rgb(label), 0.55)
-        axes.imshow(overlay, interpolation="nearest")
-        return
-    for (xmin, ymin, xmax, ymax), index in zip(labelled.boxes, labelled.labels, strict=True):
-        colour = _rgb(classes[int(index) - 1])
-        box = Rectangle((xmin - 0.5, ymin - 0.5), xmax - xmin, ymax - ymin, fill=False, edgecolor=colour, linewidth=1.2)
-        axes.add_patch(box)
-
-
-def _rgb(label: ClassLabel) -> tuple[float, float, float]:
-    red, green, blue = label.color
-    return (red / 255, green / 255, blue / 255) if min(label.color) >= 0 else GREY
+    return figure
 
 
 def _save(figure: Figure, path: Path) -> Path:
     with atomic(path) as part:
-        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})
+        figure.savefig(part, format="png", dpi=110, metadata={"Software": None})
     return path
 
 
@@ -190,28 +166,39 @@ def write_metrics_page(
     hyperparameters: Mapping[str, object] | None = None,
     provenance: Mapping[str, object] | None = None,
     scores: Mapping[str, object] | None = None,
+    epochs: Sequence[Epoch] | None = None,
+    data: Mapping[str, object] | None = None,
+    machine: Mapping[str, object] | None = None,
+    page: Path | None = None,
 ) -> Path:
     """`model_metrics.html` of a model folder, from the definition, the files that are there and what is given.
 
-    `scores` are numbers by name; a table by class under per_class; a square of counts under confusion_matrix, rows =
-    ground truth. What is left out (None) is kept from the page that is there, so a model can be trained first and
-    scored later. The order is that of ArcGIS formats C.5.
+    `scores`: a `Scores.document()`. `data`: facts of the chips by part, training, validation, held out
+    (`provenance.described`); new parts are added to those known. `machine`: what was trained on. What is left out
+    (None) is kept from the page that is there, or from that of the folder `page`, so a model can be trained first and
+    scored later. The order begins with that of ArcGIS formats C.5.
     """
     path = folder / PAGE
-    given = {"hyperparameters": hyperparameters, "provenance": provenance, "scores": scores}
-    facts = _facts(path) | {key: dict(value) for key, value in given.items() if value is not None}
+    facts = _facts(path) or _facts((page or folder) / PAGE)
+    given = {"hyperparameters": hyperparameters, "provenance": provenance, "scores": scores, "machine": machine}
+    facts |= {key: dict(value) for key, value in given.items() if value is not None}
+    known = {**facts.get("data", {}), **(data or {})}
+    facts |= {"data": {part: known[part] for part in sorted(known, key=_part)}} if known else {}
+    facts |= {"epochs": [_epoch(epoch) for epoch in epochs]} if epochs is not None else {}
     name = name or Path(str(definition.document.get("ModelFile", folder.name))).stem
-    page = _template().render(
+    pictures = {key: embedded(folder / FOLDER / file) for key, file in (("samples", SHOW_RESULTS), ("worst", WORST))}
+    text = template("model_metrics.html.jinja").render(
         name=name,
         definition=definition.document,
         backbone=backbone(definition),
-        epochs=_epochs(folder),
-        loss_graph=_embedded(folder / FOLDER / LOSS_GRAPH),
-        show_results=_embedded(folder / FOLDER / SHOW_RESULTS),
+        losses=_losses(folder) or _losses(page or folder),
+        charts=_charts(facts),
+        pictures=pictures,
+        loss_graph=embedded(folder / FOLDER / LOSS_GRAPH),
         analysis=_analysis(facts.get("scores") or {}, definition),
         facts=facts,
     )
-    return write_text(path, page)
+    return write_text(path, text)
 
 
 def backbone(definition: Emd) -> str:
@@ -229,7 +216,18 @@ def _facts(page: Path) -> dict[str, Any]:
     return facts
 
 
-def _epochs(folder: Path) -> list[dict[str, Any]]:
+def _epoch(epoch: Epoch) -> dict[str, float]:
+    """JSON knows no NaN."""
+    return {name: value for name, value in epoch.metrics.items() if math.isfinite(value)} | {"seconds": epoch.seconds}
+
+
+def _part(name: str) -> tuple[int, str]:
+    """In the order in which a model meets them."""
+    order = list(charts.PARTS)
+    return (order.index(name) if name in order else len(order)), name
+
+
+def _losses(folder: Path) -> list[dict[str, Any]]:
     path = folder / FOLDER / LOSSES
     if not path.is_file():
         return []
@@ -237,31 +235,70 @@ def _epochs(folder: Path) -> list[dict[str, Any]]:
     return epochs
 
 
-def _embedded(path: Path) -> str:
+def _charts(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Each as a data: address, "" where there is nothing to draw."""
+    epochs, scores = facts.get("epochs") or [], facts.get("scores") or {}
+    return {
+        "losses": charts.losses(epochs),
+        "rate": charts.learning_rate(epochs),
+        "metrics": charts.metrics(epochs),
+        "thresholds": charts.thresholds(scores.get("by_threshold") or [], scores.get("threshold")),
+        "reliability": charts.reliability((scores.get("calibration") or {}).get("bins") or []),
+        "ground": charts.ground(facts.get("data") or {}),
+    }
+
+
+def embedded(path: Path) -> str:
     """The picture as a data: address, "" when there is none."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
 def _analysis(scores: Mapping[str, Any], definition: Emd) -> dict[str, Any]:
-    """Scores sorted into what the page shows: plain numbers, a table by class, a confusion matrix with its names."""
+    """Scores sorted into what the page shows: figures with intervals, a table by class, a confusion matrix."""
     classes = [label.name for label in sorted(definition.classes, key=lambda label: label.value)]
-    matrix = scores.get("confusion_matrix") or []
-    per_class = scores.get("per_class") or {}
+    matrix, per_class = scores.get("confusion_matrix") or [], scores.get("per_class") or {}
+    ends = scores.get("intervals") or {}
+    numbers = {k: v for k, v in scores.items() if isinstance(v, int | float) and k not in ("chips", "threshold")}
+    primary = scores.get("primary", "")
+    order = sorted(numbers, key=lambda key: key != primary)
     return {
-        "numbers": {key: value for key, value in scores.items() if isinstance(value, int | float | str)},
+        "figures": [(key, numbers[key], ends.get(key), MEANINGS.get(key, "")) for key in order],
+        "primary": primary,
         "per_class": per_class,
+        "class_intervals": scores.get("per_class_intervals") or {},
         "columns": list(dict.fromkeys(key for row in per_class.values() for key in row)),
         "matrix": matrix,
         "matrix_names": ["background", *classes] if len(matrix) == len(classes) + 1 else classes,
+        "counts_objects": "threshold" in scores,
+        "counts_pixels": any("Pixels" in row for row in per_class.values()),
     }
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of `tasks/templates`: values are escaped, and one that is missing is an error."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"default": str}  # in the order given; a path is a text
     environment.filters["words"] = lambda name: str(name).replace("_", " ")
-    environment.filters["number"] = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
-    return environment.get_template("model_metrics.html.jinja")
+    environment.filters["number"] = _number
+    environment.filters["setting"] = _setting
+    environment.filters["clock"] = clock
+    return environment.get_template(name)
+
+
+def _number(value: object) -> str:
+    """As a person reads it: shares with three digits, counts with commas."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3f}" if 1e-3 <= abs(value) < 10 or value == 0 else f"{value:.4g}"
+
+
+def _setting(value: object) -> str:
+    """As it was given."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "none" if value in ((), [], {}, "", None) else str(value)

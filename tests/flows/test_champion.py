@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flows.champion import Scores, judge, numbers
+from flows.champion import Comparison, Scores, judge, numbers
 from registry.catalog import Version
 from registry.errors import LabelError, StoreError
 
@@ -15,7 +15,12 @@ def scores(value: float) -> Scores:
     return {"primary": "ap50", "ap50": value, "per_class": {"roof": {"ap50": value}}}
 
 
-def never(_: Version) -> Scores:
+def against(theirs: float, low: float, high: float) -> Comparison:
+    """A challenger of 0.5 against a champion."""
+    return {"primary": "ap50", "a": 0.5, "b": theirs, "interval": [low, high], "chips": 30}
+
+
+def never(_: Version) -> Comparison:
     raise AssertionError("nobody asked for these scores")
 
 
@@ -26,15 +31,25 @@ def test_the_first_version_is_champion() -> None:
 
 
 def test_the_better_one_is_champion() -> None:
-    verdict = judge(version(2), scores(0.5), version(1), lambda _: scores(0.4))
+    verdict = judge(version(2), scores(0.5), version(1), lambda _: against(0.4, 0.06, 0.14))
     assert verdict.promote
-    assert "roofs@2 is champion: ap50 0.5000 is better than the champion's 0.4000 (roofs@1)" == verdict.why
+    assert (
+        "roofs@2 is champion: ap50 0.5000 is better than the champion's 0.4000, difference +0.1000, "
+        "95 % between +0.0600 and +0.1400 on 30 chips (roofs@1)"
+    ) == verdict.why
 
 
-def test_a_draw_changes_nothing() -> None:
-    verdict = judge(version(2), scores(0.4), version(1), lambda _: scores(0.4))
+def test_a_gain_that_may_be_luck_changes_nothing() -> None:
+    verdict = judge(version(2), scores(0.5), version(1), lambda _: against(0.48, -0.01, 0.05))
     assert not verdict.promote
-    assert "roofs@2 stays challenger: ap50 0.4000 is not better than the champion's 0.4000 (roofs@1)" == verdict.why
+    assert "roofs@2 stays challenger: ap50 0.5000 is not surely better than the champion's 0.4800" in verdict.why
+
+
+@pytest.mark.parametrize(("theirs", "low", "high"), [(0.5, 0.0, 0.0), (0.6, -0.15, -0.05)])
+def test_a_draw_or_a_loss_changes_nothing(theirs: float, low: float, high: float) -> None:
+    verdict = judge(version(2), scores(0.5), version(1), lambda _: against(theirs, low, high))
+    assert not verdict.promote
+    assert "is not better than the champion's" in verdict.why
 
 
 def test_the_champion_is_not_measured_against_itself() -> None:
@@ -42,7 +57,7 @@ def test_the_champion_is_not_measured_against_itself() -> None:
 
 
 def test_a_champion_that_cannot_read_the_chips_stays_until_a_person_decides() -> None:
-    def unfit(_: Version) -> Scores:
+    def unfit(_: Version) -> Comparison:
         raise LabelError("expected 4 bands", got=3)
 
     verdict = judge(version(2), scores(0.9), version(1), unfit)
@@ -51,7 +66,7 @@ def test_a_champion_that_cannot_read_the_chips_stays_until_a_person_decides() ->
 
 
 def test_a_silent_store_is_no_verdict() -> None:
-    def silent(_: Version) -> Scores:
+    def silent(_: Version) -> Comparison:
         raise StoreError("did not answer")
 
     with pytest.raises(StoreError):

@@ -46,6 +46,32 @@ def test_a_run_keeps_what_was_tried_and_what_it_gave(model: ModelFolder) -> None
 
 
 @pytest.mark.usefixtures("tracking")
+def test_the_machine_is_watched_and_a_resumed_run_goes_on_behind_the_last_sample() -> None:
+    run = Run.start("roofs", "watched")
+    counts = []
+    for _ in range(2):
+        with run.machine_watched(seconds=0.1):
+            time.sleep(1.5)
+        history = connect().get_metric_history(run.id, "system/cpu_utilization_percentage")
+        steps = [metric.step for metric in history]
+        assert steps == sorted(set(steps))
+        counts.append(len(steps))
+    assert 0 < counts[0] < counts[1]
+
+
+@pytest.mark.usefixtures("tracking")
+def test_pictures_go_into_the_image_grid(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "ModelCharacteristics").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "ModelCharacteristics" / "show_results.png")
+    run = Run.start("roofs", "seen")
+    run.log_images(tmp_path)
+    (image, *_) = connect().list_artifacts(run.id, "images")
+    assert "show_results" in image.path
+
+
+@pytest.mark.usefixtures("tracking")
 def test_a_killed_run_goes_on_and_a_finished_one_does_not() -> None:
     first = Run.start("roofs", "a", work="recipe-1")
     first.log_parameters({"epochs": 3})

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from registry.emd import ClassLabel, Emd
-from tasks import report
+from tasks import pictures, report
+from tasks.pictures import ResultSample
 from tasks.progress import Epoch
-from tasks.report import ResultSample
 
 RED, BLUE = ClassLabel(1, "roof", (255, 0, 0)), ClassLabel(2, "pond <1 ha>", (0, 0, 255))
 EMD = Emd(
@@ -41,7 +41,18 @@ EPOCHS = [
 SCORES = {
     "mIoU": 0.512345,
     "per_class": {"roof": {"precision": 0.5, "recall": 0.25}, "pond <1 ha>": {"precision": 1.0, "recall": 0.75}},
+    "primary": "mIoU",
+    "intervals": {"mIoU": [0.4, 0.6]},
+    "per_class_intervals": {"roof": {"recall": [0.2, 0.3]}},
     "confusion_matrix": [[1000, 2, 3], [4, 50, 6], [7, 8, 90]],
+    "threshold": 0.4,
+    "by_threshold": [[0.1, 0.2, 0.9, 0.3], [0.5, 0.6, 0.5, 0.55]],
+    "calibration": {"error": 0.1, "bins": [{"count": 9, "confidence": 0.4, "true": 0.5}]},
+    "chips": 7,
+}
+DATA = {
+    "held out": {"chips": 7, "of": {"roof": 31}, "digest": "f" * 64, "outline": [[(0, 0), (9, 0), (9, 9), (0, 0)]]},
+    "training": {"chips": 30, "digest": "e" * 64, "outline": [[(9, 0), (30, 0), (30, 9), (9, 0)]]},
 }
 
 
@@ -50,6 +61,7 @@ class Drawn:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     mask: NDArray[np.uint8] | None = None
+    masks: NDArray[np.bool_] | None = None
 
 
 def boxes(*corners: tuple[int, int, int, int]) -> Drawn:
@@ -141,17 +153,17 @@ def test_sample_results_are_drawn_for_any_bands_and_types(tmp_path: Path, bands:
     ],
 )
 def test_true_colour_is_found_by_band_names(names: tuple[str, ...], expected: tuple[int, int, int]) -> None:
-    assert expected == report.shown_bands(len(names), names)
+    assert expected == pictures.shown_bands(len(names), names)
 
 
 def test_eight_bit_pictures_are_shown_as_they_are_and_others_are_stretched() -> None:
-    assert scene(3, "uint8")[:, 5, 7].tolist() == report.picture(scene(3, "uint8"), ())[5, 7].tolist()
-    stretched = report.picture(scene(3, "uint16") * np.uint16(9), ())
+    assert scene(3, "uint8")[:, 5, 7].tolist() == pictures.picture(scene(3, "uint8"), ())[5, 7].tolist()
+    stretched = pictures.picture(scene(3, "uint16") * np.uint16(9), ())
     assert (0, 255) == (stretched.min(), stretched.max())
 
 
 def test_a_picture_of_nodata_only_is_black() -> None:
-    assert 0 == report.picture(np.full((2, 8, 8), np.nan, np.float32), ()).max()
+    assert 0 == pictures.picture(np.full((2, 8, 8), np.nan, np.float32), ()).max()
 
 
 def test_the_page_tells_scores_classes_and_provenance_and_loads_nothing(tmp_path: Path) -> None:
@@ -166,16 +178,64 @@ def test_the_page_tells_scores_classes_and_provenance_and_loads_nothing(tmp_path
         "resnet18",
         "1.0000e-03",
         "0.69314718",
-        "0.5123",
+        "0.512",
         "pond <1 ha>",
         "1,000",
         "batch size",
         "abc",
     ):
         assert expected in page.text
-    assert ["data"] == [address.partition(":")[0] for address in page.addresses]
+    assert {"data"} == {address.partition(":")[0] for address in page.addresses}
     order = ["Training and Validation loss", "Analysis of the model", "Sample Results", "Provenance"]
     assert order == sorted(order, key=page.text.index)
+
+
+def whole(folder: Path) -> Path:
+    """A page with everything on it."""
+    drawn = mask(np.eye(64, dtype=np.uint8))
+    report.write_losses(folder, EPOCHS)
+    report.write_loss_graph(folder, EPOCHS)
+    samples = [ResultSample(scene(3, "uint8"), (), drawn, mask(np.eye(64, dtype=np.uint8)[::-1].copy()), name="7")]
+    report.write_show_results(folder, samples, [RED, BLUE])
+    report.write_worst(folder, samples, [RED, BLUE])
+    return report.write_metrics_page(
+        folder,
+        EMD,
+        hyperparameters={"batch_size": 8, "learning_rate": 0.001},
+        scores=SCORES,
+        epochs=EPOCHS,
+        data=DATA,
+        machine={"processor": "abacus"},
+    )
+
+
+def test_the_whole_page_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    assert whole(tmp_path / "a").read_bytes() == whole(tmp_path / "b").read_bytes()
+
+
+def test_the_whole_page_tells_intervals_data_time_and_hardware(tmp_path: Path) -> None:
+    page = Page(whole(tmp_path))
+    for expected in ("0.400 to 0.600", "0.200 to 0.300", "31 roof", "01:02:13 for 2 epochs", "abacus", "0.001"):
+        assert expected in page.text
+    assert page.text.index("training") < page.text.index("held out")
+    assert 8 == len(page.addresses)  # losses, rate, scores, thresholds, reliability, samples, mistakes, map
+
+
+def test_what_is_wrong_is_drawn_in_the_colours_of_mistakes() -> None:
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    truth, found = boxes((0, 0, 10, 10), (40, 40, 60, 60)), boxes((0, 0, 10, 10), (20, 20, 30, 30))
+    pictures.draw_mistakes(axes, ResultSample(scene(3, "uint8"), (), truth, found))
+    drawn = {(int(box.get_x() + 0.5), to_hex(box.get_edgecolor())) for box in axes.patches}  # type: ignore[attr-defined]
+    assert {(0, "#ffffff"), (20, pictures.INVENTED), (40, pictures.MISSED)} == drawn
+
+
+def test_a_report_elsewhere_keeps_what_the_model_folder_tells(tmp_path: Path) -> None:
+    report.write_metrics_page(tmp_path / "model", EMD, hyperparameters={"batch_size": 8})
+    page = report.write_metrics_page(tmp_path / "elsewhere", EMD, scores=SCORES, page=tmp_path / "model")
+    assert "batch size" in Page(page).text
 
 
 def test_a_page_written_before_the_scores_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""Compare: two models on the same chips, and whether the one is better than the other or only luckier.
+
+Both are asked about every chip; then the chips are drawn again a thousand times, the same draw for both, and the
+difference of their scores is counted each time. What chips have in common, easy or hard, cancels out.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from registry.dlpk import ModelFolder
+from registry.errors import OptionsError
+from tasks.bootstrap import Interval, draws, interval
+from tasks.chips import ChipFolder
+from tasks.exam import Exam, examine
+from tasks.progress import OnProgress, ignore
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Model A against model B; a positive difference speaks for A."""
+
+    primary: str  # the figure that decides; more is better
+    a: float
+    b: float
+    interval: Interval  # of the difference a - b: 95 % of the draws lie in it
+    surely: float  # share of the draws in which A is better, 0-1
+    chips: int
+
+    @property
+    def difference(self) -> float:
+        return self.a - self.b
+
+    @property
+    def better(self) -> str:
+        """ "a" or "b" when the whole interval is on its side, else "": these chips cannot tell them apart."""
+        low, high = self.interval
+        return "a" if low > 0 else "b" if high < 0 else ""
+
+    def document(self) -> dict[str, Any]:
+        return {**asdict(self), "difference": self.difference, "better": self.better}
+
+
+def compare_models(
+    a: ModelFolder, b: ModelFolder, chips: ChipFolder, *, device: int = -1, on_progress: OnProgress = ignore
+) -> Comparison:
+    """Score two models on the same chips, which neither may have been trained on. Nothing is written.
+
+    `device`: -1 CPU, else the GPU's number. Raises OptionsError when chips and models do not fit.
+    """
+    one, two = (examine(model, chips, device=device) for model in (a, b))
+    if type(one.tally) is not type(two.tally):
+        raise OptionsError("the models do different things", where=b.path, do="compare models of one type")
+    return compared(*(exam.sit(f"compare {side}", on_progress) for side, exam in (("a", one), ("b", two))))
+
+
+def compared(a: Exam, b: Exam) -> Comparison:
+    """Two finished exams on the same chips. A figure that a draw cannot give counts as 0, for both alike."""
+    again, as_it_is = draws(a.tally.chips), np.ones((1, a.tally.chips))
+    primary = a.tally.compute().primary
+    values = [np.nan_to_num(e.tally.resampled(as_it_is)["", primary])[0] for e in (a, b)]
+    gains = np.subtract(*(np.nan_to_num(e.tally.resampled(again)["", primary]) for e in (a, b)))
+    ends = interval(gains)
+    assert ends is not None
+    surely = float((gains > 0).mean())
+    return Comparison(primary, float(values[0]), float(values[1]), ends, surely, a.tally.chips)

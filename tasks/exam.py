@@ -1,0 +1,188 @@
+"""A model takes a test: it runs on labelled chips, and what it answers is counted.
+
+The raster function is taken out of the model folder and called as ArcGIS calls it (ArcGIS formats E), so what is scored
+is what is published. `evaluate` tells how one model did, `compare` which of two did better.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.dlpk import ModelFolder
+from registry.emd import ModelType
+from registry.errors import OptionsError
+from tasks.chips import Chip, ChipFolder
+from tasks.feature_sets import Detection
+from tasks.host import RasterFunction
+from tasks.progress import OnProgress, Progress
+from tasks.scores import ChangeScores, DetectionScores, ObjectScores, PixelScores, Tally
+
+LOWEST = 0.05  # confidence, 0-1: average precision needs the doubtful detections too
+TASKS = {  # type of a model -> what chips must carry for it
+    ModelType.OBJECT_DETECTION: ("boxes", "instances"),
+    ModelType.INSTANCE_DETECTION: ("instances", "panoptic"),
+    ModelType.IMAGE_CLASSIFICATION: ("mask", "panoptic"),
+    ModelType.OBJECT_CLASSIFICATION: ("label", "labels"),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model made of a chip, labelled as the chip itself is."""
+
+    chip: Chip
+    confidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # 0-1, beside `labels`
+
+    def above(self, threshold: float) -> Chip:
+        """With the objects only that are as sure."""
+        keep, chip = self.confidence >= threshold, self.chip
+        masks = None if chip.masks is None else chip.masks[keep]
+        return replace(chip, boxes=chip.boxes[keep], labels=chip.labels[keep], masks=masks)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A model, the chips that it is asked about, and what it got so far."""
+
+    tally: Tally
+    threshold: float | None  # confidence, 0-1, that the model's definition asks of an object; None: it has none
+    ask: Callable[[Chip], Answer]
+    count: Callable[[Chip, Answer], None]
+    chips: ChipFolder
+    names: tuple[str, ...]
+
+    def sit(self, step: str, on_progress: OnProgress) -> "Exam":
+        """Ask about every chip."""
+        for done, name in enumerate(self.names, start=1):
+            chip = self.chips.read(name)
+            self.count(chip, self.ask(chip))
+            on_progress(Progress(step, done, len(self.names), "chips"))
+        return self
+
+
+def examine(model: ModelFolder, chips: ChipFolder, *, device: int = -1) -> Exam:
+    """The exam that fits the model's type. `device`: -1 CPU, else the GPU's number.
+
+    Raises OptionsError when chips and model do not fit, RasterFunctionError when the function fails.
+    """
+    _check(model, chips)
+    names = chips.splits.get("test") or chips.names
+    kind = model.emd.model_type
+    if kind in (ModelType.OBJECT_DETECTION, ModelType.INSTANCE_DETECTION):
+        return _detection(model, chips, names, device)
+    if kind == ModelType.OBJECT_CLASSIFICATION:
+        return _objects(model, chips, names, device)
+    return _pixels(model, chips, names, device)
+
+
+# -- detection -------------------------------------------------------------------------------------------------------
+def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], device: int) -> Exam:
+    arguments = {"padding": 0, "batch_size": 1, "threshold": LOWEST}
+    function = RasterFunction.load(model, device=device, arguments=arguments)
+    tally = DetectionScores(chips.classes)
+    index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
+    by_masks = model.emd.model_type == ModelType.INSTANCE_DETECTION
+
+    def ask(chip: Chip) -> Answer:
+        found = [d for d in function.vectorize(chip.image, chip.valid) if d.class_name in index]
+        boxes = np.array([_box(d) for d in found], np.float32).reshape(-1, 4)
+        labels = np.array([index[d.class_name] for d in found], np.int64)
+        masks = _masks(found, chip.valid.shape) if by_masks else None
+        answer = replace(chip, boxes=boxes, labels=labels, masks=masks, mask=None)
+        return Answer(answer, np.array([d.confidence / 100 for d in found], np.float32))
+
+    def count(chip: Chip, answer: Answer) -> None:
+        masks = {"masks": answer.chip.masks, "true_masks": chip.masks} if by_masks else {}
+        tally.add(answer.chip.boxes, answer.chip.labels, answer.confidence, chip.boxes, chip.labels, **masks)
+
+    return Exam(tally, float(model.emd.document.get("Threshold", 0.5)), ask, count, chips, names)
+
+
+def _box(detection: Detection) -> Sequence[float]:
+    xs, ys = zip(*detection.rings[0], strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _masks(found: Sequence[Detection], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """(n, rows, cols) the pixels inside of each outline and outside of its holes."""
+    from rasterio.features import rasterize
+    from shapely import Polygon
+
+    masks = np.zeros((len(found), *shape), bool)
+    for mask, detection in zip(masks, found, strict=True):
+        outline = Polygon(detection.rings[0], detection.rings[1:])
+        mask[:] = rasterize([(outline, 1)], out_shape=shape, dtype=np.uint8).astype(bool)
+    return masks
+
+
+# -- pixels ----------------------------------------------------------------------------------------------------------
+def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], device: int) -> Exam:
+    function = RasterFunction.load(model, device=device, arguments={"padding": 0, "batch_size": 1})
+    background = bool(model.emd.document.get("PredictBackground", True))
+    pairs = chips.read(names[0]).image2 is not None
+    kind = ChangeScores if pairs else PixelScores
+    tally = kind(chips.classes, background=background)
+    values = np.array([0, *(label.value for label in chips.classes)])  # sorted; a position is a class index
+
+    def ask(chip: Chip) -> Answer:
+        image = chip.image if chip.image2 is None else np.concatenate([chip.image, chip.image2])
+        found = function.update_pixels(image, chip.valid)[0]
+        mask = np.searchsorted(values, found).clip(max=len(values) - 1).astype(np.uint8)
+        mask[values[mask] != found] = 0  # a class that these chips do not have
+        return Answer(replace(chip, mask=mask))
+
+    def count(chip: Chip, answer: Answer) -> None:
+        assert chip.mask is not None
+        assert answer.chip.mask is not None
+        truth = np.where(chip.valid, chip.mask.astype(np.int16), -1)
+        tally.add(answer.chip.mask, truth if background else np.where(truth == 0, -1, truth))
+
+    return Exam(tally, None, ask, count, chips, names)
+
+
+# -- objects ---------------------------------------------------------------------------------------------------------
+def _objects(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], device: int) -> Exam:
+    function = RasterFunction.load(model, device=device)
+    tally = ObjectScores(chips.classes, multilabel=chips.format.CARRIES == "labels")
+    index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
+    position = {label.name: i for i, label in enumerate(model.emd.classes)}
+
+    def ask(chip: Chip) -> Answer:
+        told = function.classify([(chip.image, chip.valid)])[0]
+        sure = told.confidences
+        if len(told.names) != len(sure):  # of several labels a function tells the confidence of every class
+            sure = tuple(sure[position[name]] for name in told.names)
+        pairs = [(index[name], c / 100) for name, c in zip(told.names, sure, strict=True) if name in index]
+        labels, confidence = np.array(pairs, float).reshape(-1, 2).T
+        answer = replace(chip, labels=labels.astype(np.int64), boxes=chip.boxes[:0], masks=None, mask=None)
+        return Answer(answer, confidence.astype(np.float32))
+
+    def count(chip: Chip, answer: Answer) -> None:
+        tally.add(answer.chip.labels, np.unique(chip.labels), answer.confidence)
+
+    return Exam(tally, None, ask, count, chips, names)
+
+
+# -- fit -------------------------------------------------------------------------------------------------------------
+def _check(model: ModelFolder, chips: ChipFolder) -> None:
+    emd: Any = model.emd
+    if chips.format.CARRIES not in TASKS.get(emd.model_type, ()):
+        what = f"a model of type {emd.model_type} cannot be scored on {chips.definition.metadata_format} chips"
+        raise OptionsError(what, where=model.path, do="export chips of the other metadata format")
+    if not chips.names:
+        raise OptionsError("there are no chips to score on", where=chips.path, do="export again with another extent")
+    if emd.tile_size != chips.tile_size and emd.model_type != ModelType.OBJECT_CLASSIFICATION:
+        what = f"expected chips of {emd.tile_size} pixels, the model's tile size"
+        raise OptionsError(what, where=chips.path, got=chips.tile_size, do="export them again with that tile_size")
+    theirs, ours = {c.name for c in emd.classes}, {c.name for c in chips.classes}
+    if not ours <= theirs:
+        what, do = "chips hold classes that the model does not know", f"the model knows {', '.join(sorted(theirs))}"
+        raise OptionsError(what, where=chips.path, got=sorted(ours - theirs), do=do)
+    first = chips.read(chips.names[0])
+    bands = len(first.image) + (0 if first.image2 is None else len(first.image2))
+    if bands <= max(int(b) for b in emd.extract_bands):
+        what = f"expected chips with the model's {len(emd.extract_bands)} bands"
+        raise OptionsError(what, where=chips.path, got=bands)

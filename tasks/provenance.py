@@ -1,0 +1,72 @@
+"""What a model was made of and measured on: the facts of a folder of chips, and of the machine."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import shapely
+
+from tasks.chips import ChipFolder
+
+
+def described(chips: ChipFolder, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Of all chips or of those named: how many, of what, and where they lie; plain JSON values."""
+    chosen = chips.names if names is None else names
+    cell = chips.definition.cell_size
+    facts = {
+        "chips": len(chosen),
+        "of": _objects(chips) if len(chosen) == len(chips.names) else {},
+        "tile_size": f"{chips.tile_shape[1]} × {chips.tile_shape[0]} pixels",
+        "cell_size": f"{cell[0]:g}" if cell else "",
+        "coordinate_system": f"EPSG:{cell[2]}" if cell and len(cell) > 2 and cell[2] else "",
+        "bands": [s.name for s in chips.band_statistics],
+        "metadata_format": chips.definition.metadata_format,
+        "digest": chips.digest,
+        "outline": outline(chips, chosen),
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def outline(chips: ChipFolder, names: Sequence[str]) -> list[list[tuple[float, float]]]:
+    """Rings of the ground that the chips cover together, in map units."""
+    covered = shapely.union_all([shapely.box(*chips.bounds(name)) for name in names])
+    parts = shapely.get_parts(covered.simplify(0))
+    return [
+        [(round(x, 2), round(y, 2)) for x, y in part.exterior.coords] for part in parts if hasattr(part, "exterior")
+    ]
+
+
+def _objects(chips: ChipFolder) -> dict[str, int]:
+    """Objects of each class, where the export counted them (ArcGIS formats D.5)."""
+    counted: Mapping[str, Any] = chips.accumulated
+    per_class = (counted.get("FeatureStats") or {}).get("NumFeaturesPerClass") or []
+    return {str(c.get("ClassName")): int(n) for c, n in zip(counted.get("Classes") or [], per_class, strict=False)}
+
+
+def machine() -> dict[str, str]:
+    """What the training ran on: processor, memory, GPUs and the versions that matter."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    facts = {
+        "processor": _processor(),
+        "cores": str(cores),
+        "memory": f"{memory / 2**30:.0f} GiB" if memory else "",
+        "gpu": ", ".join(gpus) or "none",
+        "system": f"{platform.system()} {platform.release()}",
+        "software": f"Python {platform.python_version()}, torch {torch.__version__}",
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,189 @@
+"""Evaluation and comparison of models whose answers can be computed by hand, on chips written by hand."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from registry.dlpk import ModelFolder, pack
+from registry.errors import OptionsError
+from tasks.chips import ChipFolder
+from tasks.cli import main
+from tasks.compare import compare_models
+from tasks.evaluate import evaluate_model
+from tests.chips_by_hand import chip, write_chips
+from tests.tasks.conftest import CLASSES, MakeModel
+
+Picture = Callable[[int, int, list[tuple[int, int, int, int]]], Any]
+ROOFS = [(4, 4, 14, 14), (30, 8, 44, 20), (10, 40, 26, 56)]
+
+
+@pytest.fixture
+def chips(tmp_path: Path, roofs: Picture) -> ChipFolder:
+    """Eight chips of three roofs; in every second chip one is only half as bright as the ground of a roof."""
+    pictures = [roofs(64, 64, ROOFS) for _ in range(8)]
+    for picture in pictures[::2]:
+        picture[40:56, 10:26] = 80
+    return write_chips(tmp_path / "held-out", [chip(picture, ROOFS) for picture in pictures], CLASSES)
+
+
+def test_a_model_is_scored_through_its_raster_function(make_model: MakeModel, chips: ChipFolder) -> None:
+    scores = evaluate_model(make_model(level=100), chips)  # sees 20 of 24 roofs: those of 80 are too dark for it
+    assert (1, 20 / 24) == (scores.values["precision"], scores.values["recall"])
+    low, high = scores.intervals["", "recall"]
+    assert 2 / 3 <= low < 20 / 24 < high <= 1
+    assert chips.digest == scores.facts["data_digest"]
+
+
+def test_the_best_threshold_becomes_the_default_of_the_model(make_model: MakeModel, chips: ChipFolder) -> None:
+    model = make_model(level=100, Threshold=0.9)  # it is sure by 0.75 of everything, so 0.9 would find nothing
+    scores = evaluate_model(model, chips)
+    assert 0.75 == scores.threshold == ModelFolder(model.path).emd.document["Threshold"]
+    assert scores.values["f1"] > 0.9
+
+
+def test_an_evaluation_adds_figures_table_and_page(make_model: MakeModel, chips: ChipFolder) -> None:
+    model = make_model(level=100)
+    evaluate_model(model, chips)
+    figures = {"accuracy.csv", "show_results.png", "worst_mistakes.png"}
+    assert figures == {p.name for p in (model.path / "ModelCharacteristics").iterdir()}
+    with (model.path / "ModelCharacteristics" / "accuracy.csv").open() as file:
+        table = {row["Class"]: row for row in csv.DictReader(file)}
+    fields = ["Class", "Precision", "Recall", "F1_Score", "AP", "AP50_95"]
+    assert [*fields, "True_Positive", "False_Positive", "False_Negative"] == list(table["All"])
+    assert ("20", "0", "4") == tuple(
+        table["All"][f"{k}"] for k in ("True_Positive", "False_Positive", "False_Negative")
+    )
+    assert "Worst mistakes" in (model.path / "model_metrics.html").read_text()
+
+
+def test_a_package_is_scored_and_stays_as_it_is(
+    make_model: MakeModel, chips: ChipFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    monkeypatch.chdir(tmp_path)
+    dlpk = pack(make_model(level=100, Threshold=0.2), tmp_path / "town.dlpk")
+    for _ in range(2):
+        done = CliRunner().invoke(main, ["evaluate", str(dlpk), str(chips.path)])
+        assert done.exit_code == 0, done.output
+        record = json.loads(done.stdout)
+        assert "town_evaluation/model_metrics.html" == record["report"]
+        assert (tmp_path / record["report"]).is_file()
+    from registry.dlpk import open_model
+
+    assert 0.2 == open_model(dlpk).emd.document["Threshold"]
+
+
+def test_chips_of_another_size_are_refused(make_model: MakeModel, tmp_path: Path, roofs: Picture) -> None:
+    small = write_chips(tmp_path / "small", [chip(roofs(32, 32, ROOFS[:1]), ROOFS[:1])], CLASSES)
+    with pytest.raises(OptionsError, match="expected chips of 64 pixels, the model's tile size"):
+        evaluate_model(make_model(), small)
+
+
+def test_the_better_of_two_models_is_told_with_its_doubt(make_model: MakeModel, chips: ChipFolder) -> None:
+    seeing, half_blind = make_model(name="a", level=75), make_model(name="b", level=100)
+    found = compare_models(seeing, half_blind, chips)
+    assert ("AP50", "a", 1) == (found.primary, found.better, found.a)
+    assert 0 < found.interval[0] <= found.difference <= found.interval[1]
+    assert "b" == compare_models(half_blind, seeing, chips).better
+
+
+def test_a_model_is_not_better_than_itself(make_model: MakeModel, chips: ChipFolder) -> None:
+    model = make_model(level=100)
+    before = {p: p.read_bytes() for p in model.path.rglob("*") if p.is_file() and p.suffix != ".pyc"}
+    found = compare_models(model, model, chips)
+    assert ("", 0, (0, 0), 0) == (found.better, found.difference, found.interval, found.surely)
+    assert all(content == path.read_bytes() for path, content in before.items())
+
+
+def test_the_command_compares_two_models(make_model: MakeModel, chips: ChipFolder) -> None:
+    from click.testing import CliRunner
+
+    a, b = make_model(name="a", level=75), make_model(name="b", level=100)
+    done = CliRunner().invoke(main, ["compare", str(a.path), str(b.path), str(chips.path)])
+    assert done.exit_code == 0, done.output
+    record = json.loads(done.stdout)
+    assert {"primary", "a", "b", "interval", "surely", "chips", "difference", "better"} == set(record)
+
+
+def test_worst_chips_come_first(make_model: MakeModel, chips: ChipFolder) -> None:
+    from tasks.evaluate import _from_worst
+    from tasks.exam import examine
+    from tasks.progress import ignore
+
+    exam = examine(make_model(level=100), chips).sit("evaluate", ignore)
+    assert list(chips.names[::2]) == _from_worst(exam, 0.5)
+    assert np.allclose(exam.tally.chip_scores(0.5)[1::2], 1)
+
+
+# -- the other tasks -------------------------------------------------------------------------------------------------
+def even(level: int) -> Any:
+    return np.full((64, 64), level, np.uint8)
+
+
+def test_pixels_are_scored_by_class(make_model: MakeModel, tmp_path: Path) -> None:
+    """The model says Roof everywhere but in the corners of a chip, 3 pixels each; half of the first chip is Pond."""
+    mixed, plain = np.ones((64, 64), np.uint8), np.ones((64, 64), np.uint8)
+    mixed[:, 32:] = 2
+    pictures = [chip(even(100), mask=mixed), chip(even(100), mask=plain)]
+    held_out = write_chips(tmp_path / "held-out", pictures, CLASSES, "Classified_Tiles")
+    model = make_model("levels", level=100)
+    scores = evaluate_model(model, held_out)
+    matrix = np.array(scores.confusion_matrix)
+    assert [0, 6144, 2048] == matrix.sum(axis=1).tolist()
+    assert [0, 0] == matrix[:2, 2].tolist()
+    corners = int(matrix[:, 0].sum())
+    assert 0 < corners < 40
+    assert (6144 - matrix[1, 0]) / 8192 == pytest.approx(scores.per_class["Roof"]["IoU"], abs=2e-3)
+    assert (0.5, 1) == pytest.approx(scores.intervals["", "accuracy"], abs=0.01)
+    assert "Threshold" not in model.emd.document
+
+
+def test_change_is_scored_over_both_dates(make_model: MakeModel, tmp_path: Path) -> None:
+    built = even(10)
+    built[:32] = 210
+    truth = np.zeros((64, 64), np.uint8)
+    truth[:16] = 1
+    change = [{"Value": 1, "Name": "Change", "Color": [255, 0, 0]}]
+    pair = chip(even(10), mask=truth, image2=built[None])
+    held_out = write_chips(tmp_path / "held-out", [pair, pair], change, "Classified_Tiles")
+    grey = [{"BandName": "Grey", "Min": 0, "Max": 255, "Mean": 0, "StdDev": 1}]
+    keys = {"Classes": change, "ExtractBands": [0, 1], "AllTilesStats": grey * 2}
+    scores = evaluate_model(make_model("brighter", level=100, **keys), held_out)
+    assert ("f1_score", 0.5, 1) == (scores.primary, scores.values["precision"], scores.values["recall"])
+
+
+def test_objects_are_scored_by_their_label(make_model: MakeModel, tmp_path: Path) -> None:
+    whole = [(0, 0, 64, 64)]
+    pictures = [chip(even(level), whole, labels=np.array([label])) for level, label in ((0, 1), (100, 2), (100, 1))]
+    held_out = write_chips(tmp_path / "held-out", pictures, CLASSES, "Labeled_Tiles")
+    scores = evaluate_model(make_model("brightest", level=100), held_out)
+    assert "accuracy" == scores.primary
+    assert 2 / 3 == pytest.approx(scores.values["accuracy"])
+    assert [[1, 1], [0, 1]] == scores.confusion_matrix
+    assert scores.calibration is not None
+
+
+def test_instances_are_scored_by_their_outlines(make_model: MakeModel, tmp_path: Path) -> None:
+    """The model outlines what is bright: in the first chip the object, in the second only a corner of it."""
+    masks = np.zeros((1, 64, 64), bool)
+    masks[0, 8:40, 8:40] = True
+    right, wrong = (np.where(masks[0], 250, 10).astype(np.uint8) for _ in range(2))
+    wrong[24:] = 10
+    wrong[:, 24:] = 10
+    pictures = [chip(picture, [(8, 8, 40, 40)], masks=masks) for picture in (right, wrong)]
+    held_out = write_chips(tmp_path / "held-out", pictures, CLASSES[:1], "RCNN_Masks")
+    scores = evaluate_model(make_model("drawn", level=100, ModelType="InstanceDetection"), held_out)
+    row = scores.per_class["Roof"]
+    assert (1, 1, 1) == (row["True_Positive"], row["False_Positive"], row["False_Negative"])
+
+
+def test_a_test_split_is_what_is_scored(make_model: MakeModel, chips: ChipFolder) -> None:
+    parts = {"train": chips.names[:6], "test": chips.names[6:]}
+    (chips.path / "splits.json").write_text(json.dumps(parts))
+    assert 2 == evaluate_model(make_model(), ChipFolder.open(chips.path)).chips

@@ -1,0 +1,59 @@
+"""The report in a real browser: nothing is asked of the network, everything shows, and it prints."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tasks.test_report import whole
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; on Debian: apt-get install chromium"),
+]
+PALE = """() => [...document.querySelectorAll("body *")]
+    .filter(e => !e.children.length && e.textContent.trim() && !["SCRIPT", "STYLE"].includes(e.tagName))
+    .map(e => getComputedStyle(e).color.match(/\\d+/g).slice(0, 3))
+    .filter(rgb => Math.max(...rgb) > 0x77).length"""  # how many texts are lighter than a middle grey
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--disable-sync"])
+        yield browser
+        browser.close()
+
+
+def test_the_report_shows_all_of_itself_and_asks_nobody(browser: Any, tmp_path: Path) -> None:
+    asked, complaints = list[str](), list[str]()
+    page = browser.new_page(viewport={"width": 1100, "height": 800})
+    page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"file://{whole(tmp_path)}")
+    assert ["file"] == asked  # the page itself; what is inside of it is not asked for
+    assert [] == complaints
+    pictures = page.eval_on_selector_all("img", "found => found.map(img => [img.complete, img.naturalWidth, img.alt])")
+    assert 8 == len(pictures)
+    assert all(complete and width > 100 and alt for complete, width, alt in pictures)
+    assert 0 == page.evaluate(PALE)  # dark text on white
+
+
+@pytest.mark.parametrize("width", [400, 1100])
+def test_the_report_needs_no_scrolling_sideways(browser: Any, tmp_path: Path, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(f"file://{whole(tmp_path)}")
+    assert width >= page.evaluate("document.documentElement.scrollWidth")
+
+
+def test_the_report_prints_on_a_few_pages(browser: Any, tmp_path: Path) -> None:
+    page = browser.new_page()
+    page.goto(f"file://{whole(tmp_path)}")
+    printed = page.pdf(format="A4", path=tmp_path / "report.pdf")
+    assert 1 < printed.count(b"/Type /Page\n") + printed.count(b"/Type /Page ") <= 6
