@@ -13,6 +13,7 @@ import click
 
 from registry.errors import OptionsError
 from tasks import console
+from tasks.cli import ALIASES
 from tasks.cli import LAZY as VERBS
 from tasks.cli_options import LazyGroup
 
@@ -32,7 +33,7 @@ LAZY: Mapping[str, tuple[str, str]] = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=LAZY)
+@click.group(cls=LazyGroup, lazy=LAZY, aliases=ALIASES)
 @click.option("--debug", is_flag=True, help="show the traceback of an error")
 @click.version_option(package_name="dlpk-flows")
 def main(debug: bool) -> None:

@@ -26,6 +26,19 @@ def retrain_page(work: Work, version: Version, scores: dict[str, Any], verdict: 
     return markdown, rows
 
 
+def chips_page(record: Row) -> tuple[str, list[Row]]:
+    """Markdown and rows of an export; the record is that of `dlpk export`."""
+    rows: list[Row] = [{"class": name, **amounts} for name, amounts in record.get("classes", {}).items()]
+    warnings = [f"> **Warning:** {line}\n" for line in record.get("warnings", ())]
+    facts = {"split": record.get("split"), "left out": record.get("left_out")}
+    lines = [f"- {word}: {_counted(counts)}" for word, counts in facts.items() if counts]
+    places = [f"- {word} `{record[word]}`" for word in ("folder", "preview", "report", "digest")]
+    table = (
+        ["| class | chips |", "|---|---|", *(f"| {row['class']} | {row['chips']:,} |" for row in rows)] if rows else []
+    )
+    return "\n".join([f"# {record['chips']:,} chips", "", *warnings, *lines, *places, "", *table]), rows
+
+
 def inference_page(model: str, sha256: str, results: Sequence[Row]) -> tuple[str, list[Row]]:
     """Markdown and rows of an inference; a result is {imagery, result, counts}."""
     rows: list[Row] = [

@@ -20,16 +20,17 @@ from prefect.cache_policies import NO_CACHE
 from flows import child
 from flows.champion import Scores, judge, numbers
 from flows.listening import in_flow_run, listening, publish_report, say
-from flows.pages import inference_page, retrain_page
-from flows.recipe import LabelledScene, Recipe, rasters
+from flows.pages import chips_page, inference_page, retrain_page
+from flows.recipe import ClassEntry, Imagery, LabelledScene, Recipe, rasters
 from flows.work import Record, Work
 from registry import catalog
 from registry.catalog import Decision, Version
-from registry.dlpk import inspect, open_model
+from registry.dlpk import inspect
 from registry.errors import OptionsError, StoreError
 from registry.files import write_text
 from tasks.chips import DEFINITION, ChipFolder
-from tasks.cli import fetched
+from tasks.cli import NO_LABELS, exported, fetched
+from tasks.console import Listener
 from tasks.export import ExportOptions, split_extent
 from tasks.options import Options
 
@@ -78,7 +79,8 @@ class Part:
 
 def divide(recipe: Recipe) -> tuple[Part, Part]:
     """What is trained on, and what is only scored on: there every pixel counts once, empty ground and the edge too."""
-    whole = {"stride": recipe.export.tile_size, "output_nofeature_tiles": True, "max_nodata_share": 0.9}
+    once = {"stride_x": recipe.export.tile_size_x, "stride_y": recipe.export.tile_size_y, "rotation_angle": 0.0}
+    whole = {**once, "output_nofeature_tiles": True, "max_nodata_share": 0.9, "split": None, "oversample": False}
     if recipe.evaluation:
         held_out = Part("held-out", recipe.evaluation, _with(recipe.export, whole))
         return Part("chips", recipe.scene, recipe.export), held_out
@@ -108,14 +110,15 @@ def _train(work: Work, chips: ChipFolder) -> Path:
     work.run.log_dataset(work.recipe.name, chips.digest, ", ".join(rasters(work.recipe.imagery)))
     options = ("--options", _file(work, "train", work.recipe.train))
     product = work.model / f"{work.recipe.name}.emd"
-    with listening("train", work.run) as listen:
+    with listening("train", work.run) as listen, work.run.machine_watched():
         work.once("train", product, lambda: child.run("train", chips.path, work.model, *options, listen=listen))
     return work.model
 
 
-def _evaluate(work: Work, model: Path, held_out: ChipFolder, name: str = "scores") -> Scores:
-    with listening(f"evaluate {name}") as listen:
-        return work.once(name, model, lambda: child.run("evaluate", model, held_out.path, listen=listen))
+def _evaluate(work: Work, model: Path, held_out: ChipFolder) -> Scores:
+    work.run.log_dataset(f"{work.recipe.name} held out", held_out.digest, str(held_out.path), "evaluation")
+    with listening("evaluate") as listen:
+        return work.once("scores", model, lambda: child.run("evaluate", model, held_out.path, listen=listen))
 
 
 def _package(work: Work, model: Path) -> Path:
@@ -130,19 +133,21 @@ def _package(work: Work, model: Path) -> Path:
 def _publish(work: Work, package: Path, chips: ChipFolder, scores: Scores) -> Version:
     work.run.log_scores({f"held_out/{name}": value for name, value in numbers(scores).items()})
     work.run.log_figures(work.model)
+    work.run.log_images(work.model)
     return catalog.publish(
         package, scores=numbers(scores), data_digest=chips.digest, git_commit=commit(), run_id=work.run.id
     )
 
 
 def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder) -> Decision:
-    def score(champion: Version) -> Scores:
-        name = f"champion-{champion.number}"
-        package = catalog.fetch(champion.ref)
-        folder = open_model(package, work.folder / name).path  # its own copy: an evaluation adds figures to it
-        return _evaluate(work, folder, held_out, name)
+    def compare(champion: Version) -> Record:
+        name = f"against-{champion.number}"
+        rival = catalog.fetch(champion.ref)
+        with listening(f"compare with {champion.ref}") as listen:
+            places = (work.model, rival, held_out.path)
+            return work.once(name, work.model, lambda: child.run("compare", *places, listen=listen))
 
-    verdict = judge(version, scores, catalog.champion(version.name), score)
+    verdict = judge(version, scores, catalog.champion(version.name), compare)
     if verdict.promote:
         catalog.promote(version.name, version.number, reason=verdict.why, scores=numbers(scores))
     work.run.set_tags({"dlpk.version": version.ref, "dlpk.verdict": verdict.why})
@@ -187,6 +192,52 @@ def _report_results(known: Known, results: Sequence[Record]) -> None:
     publish_report(f"infer-{slug(known.source.name)}", markdown, rows)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """An export on its own."""
+
+    imagery: Imagery
+    labels: str | None
+    out: str
+    options: ExportOptions
+    classes: tuple[ClassEntry, ...] = ()
+    workers: int | None = None
+    dask_scheduler: str | None = None
+
+
+def _cut(cut: Cut) -> Record:
+    with tempfile.TemporaryDirectory() as folder, listening("export") as listen:
+        if cut.dask_scheduler:
+            return _cut_on_dask(cut, listen)
+        flags: list[object] = ["--options", write_text(Path(folder) / "options.json", cut.options.model_dump_json())]
+        if cut.classes:
+            entries = json.dumps([entry.model_dump() for entry in cut.classes])
+            flags += ["--classes", write_text(Path(folder) / "classes.json", entries)]
+        flags += ["--workers", cut.workers] if cut.workers else []
+        places = (*rasters(cut.imagery), cut.labels or NO_LABELS, cut.out)
+        return child.run("export", *flags, "--", *places, listen=listen)
+
+
+def _cut_on_dask(cut: Cut, listen: Listener) -> Record:
+    from flows.export_dask import export_on_dask
+
+    chips = export_on_dask(
+        rasters(cut.imagery),
+        Path(cut.labels) if cut.labels else None,
+        Path(cut.out),
+        cut.options,
+        classes=[entry.label() for entry in cut.classes],
+        scheduler=cut.dask_scheduler,
+        on_progress=listen,
+    )
+    return exported(chips)
+
+
+def _report_chips(record: Record) -> None:
+    markdown, rows = chips_page(record)
+    publish_report(f"export-{slug(Path(record['folder']).name)}", markdown, rows)
+
+
 def slug(name: str) -> str:
     """A name as artifact keys want it: small letters, digits, dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -206,6 +257,8 @@ def _file(work: Work, name: str, content: Options | list[Any]) -> Path:
 
 
 # the policy table:  step(verb, patience)
+cut = step(_cut, hours=24, retries=2)
+report_chips = step(_report_chips, hours=1, retries=3)
 export = step(_export, hours=6, retries=2)
 train = step(_train, hours=48, tags=("gpu",))
 evaluate = step(_evaluate, hours=6, tags=("gpu",))

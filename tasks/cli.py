@@ -24,6 +24,7 @@ from tasks import console
 from tasks.cli_options import LazyGroup, Verb
 
 if TYPE_CHECKING:  # each verb is imported when its command is called
+    from tasks.chips import ChipFolder
     from tasks.export import ExportOptions
     from tasks.inference_options import ClassifyOptions, DetectOptions, ModelSource
     from tasks.train import TrainOptions
@@ -32,9 +33,25 @@ if TYPE_CHECKING:  # each verb is imported when its command is called
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 PARENT = "DLPK_PARENT"  # environment variable: the process with which a verb in --json-progress ends
 PR_SET_PDEATHSIG = 1
+NO_LABELS = "-"
 SOME = click.Path(path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 DEVICE = click.option("--device", default=-1, show_default=True, help="GPU to use, counted from 0; -1: the CPU")
+EXPORT_GROUPS = {
+    "Chips": (
+        *("metadata_format", "image_chip_format", "compress", "tile_size", "tile_size_x", "tile_size_y"),
+        *("stride", "stride_x", "stride_y", "rotation_angle", "output_nofeature_tiles", "start_index"),
+    ),
+    "Labels": (
+        *("class_value_field", "buffer_radius", "min_polygon_overlap_ratio", "crop_mode", "blacken_around_feature"),
+        *("in_instance_data", "instance_class_value_field"),
+    ),
+    "Imagery": (
+        *("in_raster2", "processing_mode", "reference_system", "warp", "cell_size", "extent", "in_mask_polygons"),
+        *("max_nodata_share", "skip_unreadable"),
+    ),
+    "Training, validation, test": ("split", "split_by", "split_block_size", "oversample"),
+}
 
 
 def _source(_ctx: click.Context, _option: click.Parameter, text: str | None) -> "ModelSource | None":
@@ -46,28 +63,56 @@ def _source(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 SOURCE = click.option("--source", hidden=True, callback=_source, help="JSON: what results say of the model")
 
 
-@click.command(cls=Verb, options="tasks.export:ExportOptions")
-@click.argument("imagery", nargs=-1, required=True, type=SOME)
-@click.argument("labels", type=SOME)
+@click.command(cls=Verb, options="tasks.export_options:ExportOptions", groups=EXPORT_GROUPS)
+@click.argument("imagery", nargs=-1, required=True)
+@click.argument("labels")
 @click.argument("out", type=SOME)
 @click.option("--classes", type=SOME, help="YAML or JSON file: a list of {value, name, color}; none: from the labels")
+@click.option("--workers", type=click.IntRange(min=1), help="processes that share the work; none: one for each CPU")
+@click.option("--dry-run", is_flag=True, help="only say how many chips, bytes and minutes it will be")
 @click.pass_obj
 def export(
     program: console.JsonLines | None,
     *,
-    imagery: tuple[Path, ...],
-    labels: Path,
+    imagery: tuple[str, ...],
+    labels: str,
     out: Path,
     classes: Path | None,
+    workers: int | None,
+    dry_run: bool,
     options: "ExportOptions",
 ) -> None:
-    """Cut imagery into labelled chips (Export Training Data For Deep Learning)."""
+    """Cut imagery into labelled chips (Export Training Data For Deep Learning).
+
+    IMAGERY is one raster or more, a folder of them, a text file that lists them, or a STAC item or collection; local,
+    s3:// or https://. LABELS are features, a classified raster, or - for none (Export_Tiles, CycleGAN).
+    `dlpk export-training-data` is the same command.
+    """
+    from tasks.export import dry_run as only_survey
     from tasks.export import export_training_data
 
-    known = _classes(classes) if classes else ()
+    found, known = None if labels == NO_LABELS else Path(labels), _classes(classes) if classes else ()
     with console.watching(program) as listen:
-        chips = export_training_data(imagery, labels, out, options, classes=known, on_progress=listen)
-    console.end(program, {"chips": len(chips.names), "folder": str(chips.path), "digest": chips.digest})
+        if dry_run:
+            answer = only_survey(imagery, found, options, classes=known, workers=workers, on_progress=listen)
+            record = answer.document()
+        else:
+            record = exported(
+                export_training_data(imagery, found, out, options, classes=known, workers=workers, on_progress=listen)
+            )
+    if not program:
+        console.warn(record.pop("warnings", ()))
+    console.end(program, record)
+
+
+def exported(chips: "ChipFolder") -> dict[str, Any]:
+    """What an export wrote, and where to look at it."""
+    from tasks.export_report import PAGE, summary
+    from tasks.preview import PREVIEW
+
+    pages = {"preview": chips.home / PREVIEW, "report": chips.home / PAGE}
+    places = {"folder": str(chips.path), **{name: str(path) for name, path in pages.items() if path.is_file()}}
+    return {"chips": len(chips.names), **summary(chips.home), **places, "digest": chips.digest}
 
 
 @click.command(cls=Verb, options="tasks.train:TrainOptions")
@@ -87,16 +132,37 @@ def train(program: console.JsonLines | None, chips: Path, out: Path, options: "T
 @click.command()
 @click.argument("model")
 @click.argument("chips", type=FOLDER)
+@click.option("--report", type=SOME, help="folder for figures and page; none: the model folder, or NAME_evaluation")
 @DEVICE
 @click.pass_obj
-def evaluate(program: console.JsonLines | None, model: str, chips: Path, device: int) -> None:
-    """Score a model on held-out chips; its figures and report go into the model folder."""
+def evaluate(program: console.JsonLines | None, *, model: str, chips: Path, report: Path | None, device: int) -> None:
+    """Score a model on held-out chips; a model folder gets figures, report and the best threshold."""
     from tasks.chips import ChipFolder
     from tasks.evaluate import evaluate_model
 
+    folder = opened(model)
+    if not Path(model).exists() or Path(model).suffix == ".dlpk":  # what was published stays as it is
+        report = report or Path(f"{folder.name}_evaluation")
     with console.watching(program) as listen:
-        scores = evaluate_model(opened(model), ChipFolder.open(chips), device=device, on_progress=listen)
-    console.end(program, scores.document())
+        scores = evaluate_model(folder, ChipFolder.open(chips), report=report, device=device, on_progress=listen)
+    console.end(program, {**scores.document(), "report": str((report or folder.path) / "model_metrics.html")})
+
+
+@click.command()
+@click.argument("model_a")
+@click.argument("model_b")
+@click.argument("chips", type=FOLDER)
+@DEVICE
+@click.pass_obj
+def compare(program: console.JsonLines | None, *, model_a: str, model_b: str, chips: Path, device: int) -> None:
+    """Tell which of two models is better on the same chips, and how sure that is."""
+    from tasks.chips import ChipFolder
+    from tasks.compare import compare_models
+
+    with console.watching(program) as listen:
+        models = (opened(model_a), opened(model_b))
+        comparison = compare_models(*models, ChipFolder.open(chips), device=device, on_progress=listen)
+    console.end(program, comparison.document())
 
 
 @click.command()
@@ -168,17 +234,19 @@ def classify_pixels(
     console.end(program, {"result": str(result), "counts": count_pixels(result, open_model(path).emd.classes)})
 
 
+ALIASES = {"export-training-data": "export"}  # the name in ArcGIS
 LAZY: Mapping[str, tuple[str, str]] = {
     "export": ("tasks.cli:export", "Cut imagery into labelled chips."),
     "train": ("tasks.cli:train", "Train a network on chips."),
     "evaluate": ("tasks.cli:evaluate", "Score a model on held-out chips."),
+    "compare": ("tasks.cli:compare", "Tell which of two models is better on the same chips."),
     "package": ("tasks.cli:package", "Make a deep learning package (.dlpk) of a model folder."),
     "detect-objects": ("tasks.cli:detect_objects", "Find the objects in a raster."),
     "classify-pixels": ("tasks.cli:classify_pixels", "Classify every pixel of a raster."),
 }
 
 
-@click.group(cls=LazyGroup, lazy=LAZY)
+@click.group(cls=LazyGroup, lazy=LAZY, aliases=ALIASES)
 @click.option("--json-progress", is_flag=True, help="tell progress and result as one JSON object a line")
 @click.option("--debug", is_flag=True, help="show the traceback of an error")
 @click.pass_context

@@ -5,7 +5,8 @@
 
 A field `epochs: int = Field(20, description="...")` becomes `--epochs INTEGER`, a bool `--name/--no-name`, a Literal a
 choice, a fixed tuple takes that many values, a list may be given again and again, anything else is JSON.
-`--options FILE` gives them all at once, as JSON; single flags win over it.
+`--options FILE` gives them all at once, as JSON; single flags win over it. `groups` are headings of the help page:
+{"Chips": ("tile_size", "stride"), ...}; fields of no group come first.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from registry.errors import DlpkError, OptionsError
@@ -50,9 +51,11 @@ def _problem(error: Any) -> str:
 class Verb(click.Command):
     """A command whose flags are the fields of an options class, which is imported only when they are needed."""
 
-    def __init__(self, *args: Any, options: str, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, options: str, groups: Mapping[str, Sequence[str]] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.address = options
+        self.address, self.groups = options, groups or {}
 
     @cached_property
     def model(self) -> type[BaseModel]:
@@ -70,6 +73,16 @@ class Verb(click.Command):
         *own, help_flag = super().get_params(ctx)
         return [*own, *self.flags, help_flag]
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        heading_of = {PREFIX + name: heading for heading, names in self.groups.items() for name in names}
+        sections: dict[str, list[tuple[str, str]]] = {"Options": [], **{heading: [] for heading in self.groups}}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (record := option.get_help_record(ctx)):
+                sections[heading_of.get(str(option.name), "Options")].append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
     def invoke(self, ctx: click.Context) -> Any:
         given = {key.removeprefix(PREFIX): ctx.params.pop(key) for key in list(ctx.params) if key.startswith(PREFIX)}
         file = given.pop("file")
@@ -82,14 +95,22 @@ class Verb(click.Command):
 def flag(name: str, field: FieldInfo) -> click.Option:
     """The command line option of one field; None means: not given."""
     words = name.replace("_", "-")
-    kind, shape = _kind(field.annotation)
+    kind, shape = _choice(field) or _kind(field.annotation)
     switch = f"--{words}/--no-{words}" if kind is click.BOOL else f"--{words}"
     return click.Option([switch, PREFIX + name], type=kind, default=None, help=_help(field), **shape)
 
 
 def _help(field: FieldInfo) -> str:
-    default = "required" if field.is_required() else f"default: {field.get_default(call_default_factory=True)}"
-    return f"{field.description or ''}  [{default}]".strip()
+    default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+    known = "required" if field.is_required() else f"default: {default}" if default not in (None, "", (), False) else ""
+    return f"{field.description or ''}  {f'[{known}]' if known else ''}".strip()
+
+
+def _choice(field: FieldInfo) -> tuple[click.ParamType[Any], dict[str, Any]] | None:
+    """The values that a field's schema lists, where its type alone does not tell."""
+    schemas = (m.json_schema or {} for m in field.metadata if isinstance(m, WithJsonSchema))
+    values = next((schema["enum"] for schema in schemas if "enum" in schema), None)
+    return (click.Choice(values), {}) if values else None
 
 
 def _kind(annotation: Any) -> tuple[click.ParamType[Any], dict[str, Any]]:
@@ -122,16 +143,24 @@ class LazyGroup(click.Group):
     """A group that knows its commands by name and one line of help, and imports one when it is called.
 
     A command is an address `package.module:name`, or `package.module:list` of commands to look the name up in.
+    Another name of a command is among the `aliases`, {other name: name}, and not in the list.
     """
 
-    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, tuple[str, str]],
+        aliases: Mapping[str, str] = types.MappingProxyType({}),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.lazy = lazy
+        self.lazy, self.aliases = lazy, aliases
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.lazy)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        name = self.aliases.get(name, name)
         if name not in self.lazy:
             return None
         found = imported(self.lazy[name][0])

@@ -3,7 +3,8 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, TextIO
@@ -19,6 +20,7 @@ from registry.errors import DlpkError
 from tasks.progress import Epoch, Progress
 
 Listener = Callable[[Progress | Epoch], None]
+A_WHILE = 5.0  # seconds after which a pace is worth telling
 
 
 @contextmanager
@@ -59,10 +61,10 @@ class _Drawn:
 
 
 class Lines:
-    """Says a line for each epoch, and at each quarter of a step."""
+    """Says a line for each epoch, and at each quarter of a step; with rate and time left once it takes a while."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.quarters = say, dict[str, int]()
+        self.say, self.quarters, self.began = say, dict[str, int](), dict[str, float]()
 
     def __call__(self, event: Progress | Epoch) -> None:
         if isinstance(event, Epoch):
@@ -71,7 +73,22 @@ class Lines:
         quarter = 4 * event.done // event.total if event.total else 0
         if self.quarters.get(event.step) != quarter:
             self.quarters[event.step] = quarter
-            self.say(f"{event.step}: {event.done} of {event.total} {event.unit}  {event.note}".rstrip())
+            words = f"{event.done} of {event.total} {event.unit}{self._pace(event)}"
+            self.say(f"{event.step}: {words}  {event.note}".rstrip())
+
+    def _pace(self, event: Progress) -> str:
+        seconds = time.monotonic() - self.began.setdefault(event.step, time.monotonic())
+        if seconds < A_WHILE or not event.done:
+            return ""
+        rate = event.done / seconds
+        return f" ({rate:.1f} {event.unit}/s, {duration((event.total - event.done) / rate)} left)"
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 40 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def epoch_line(epoch: Epoch) -> str:
@@ -92,9 +109,11 @@ def show(record: Mapping[str, Any]) -> None:
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "\n".join(f"{name} {_text(entry)}" for name, entry in value.items())
+        return "\n".join(f"{name} {_text(entry).replace(chr(10), ', ')}" for name, entry in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -109,6 +128,12 @@ def end(program: "JsonLines | None", outcome: Mapping[str, Any] | DlpkError) -> 
         program.write("result", outcome)
     else:
         show(outcome)
+
+
+def warn(lines: Sequence[str]) -> None:
+    """Warnings on stderr, yellow on a terminal: the record on stdout stays what a program can read."""
+    for line in lines:
+        errors().print(f"Warning: {line}", style="yellow", markup=False, highlight=False)
 
 
 def errors() -> Console:

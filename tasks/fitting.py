@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,17 +17,26 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from registry.emd import ClassLabel
 from registry.errors import TrainingError
+from registry.files import write_text
+from tasks.goals import Goal
+from tasks.judging import judge
 from tasks.progress import Epoch, OnEpoch, OnProgress, Progress
-from tasks.scores import DetectionScores, PixelScores, Scores
+from tasks.rate_test import find_rate
+from tasks.scores import DetectionScores, Scores, Tally
 
 if TYPE_CHECKING:
-    from tasks.train import TrainOptions
+    from tasks.train_options import TrainOptions
+
+log = logging.getLogger("dlpk.train")
 
 CHECKPOINTS = ".checkpoints"
+RATE = "learning_rate"  # file among the checkpoints: what the range test found
+FITTING = "batch_size"  # file among the checkpoints: chips of a batch that fit into memory
 SLOW_BACKBONE = 0.3  # share of the learning rate for a pretrained backbone: it knows more than the rest
 
 
@@ -34,69 +44,84 @@ class Fitting(pl.LightningModule):
     """One network, its loss and its scores."""
 
     def __init__(
-        self, network: nn.Module, classes: Sequence[ClassLabel], options: "TrainOptions", *, pretrained: bool
+        self,
+        network: nn.Module,
+        classes: Sequence[ClassLabel],
+        goal: Goal,
+        options: "TrainOptions",
+        *,
+        rate: float,
+        pretrained: bool,
     ) -> None:
+        """`rate`: the highest of the schedule. `pretrained`: the backbone knows something already."""
         super().__init__()
-        self.network, self.classes, self.options, self.pretrained = network, list(classes), options, pretrained
-        self.scores: DetectionScores | PixelScores
+        self.network, self.classes, self.goal, self.options = network, list(classes), goal, options
+        self.rate, self.pretrained = rate, pretrained
+        self.average: AveragedModel | None = None
+        if options.average_weights:
+            ema = get_ema_multi_avg_fn(options.average_weights)  # type: ignore[no-untyped-call]
+            self.average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
+        self.tally: Tally
 
-    def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self.options.seed * 100_003 + self.current_epoch)  # a resumed epoch draws the same
+    @property
+    def judged(self) -> nn.Module:
+        """The network whose scores count: the averaged one where there is one."""
+        return self.network if self.average is None else self.average.module
 
-    def training_step(self, batch: tuple[Tensor, Any], _: int) -> Tensor:
-        loss: Tensor = self.network.loss(*batch)  # type: ignore[operator]
+    def training_step(self, batch: tuple[Tensor, Any, list[str]], number: int) -> Tensor:
+        images, targets, names = batch
+        self._seed(number)
+        loss: Tensor = self.network.loss(images.contiguous(memory_format=torch.channels_last), targets)  # type: ignore[operator]
         if not bool(torch.isfinite(loss)):
-            do = "lower learning_rate, or look for broken values in the imagery"
-            raise TrainingError(f"the loss is {float(loss)} in epoch {self.current_epoch}", do=do)
-        self.log("training_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(batch[0]))
+            what = f"the loss is {float(loss)} in epoch {self.current_epoch}, chips {', '.join(names)}"
+            do = "look at these chips, or lower learning_rate; the epochs before are kept and are gone on from"
+            raise TrainingError(what, do=do)
+        self.log("training_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
-    def on_validation_epoch_start(self) -> None:
-        ignores_background = 0 in self.options.ignore_classes
-        detects = hasattr(self.network, "network")  # torchvision's detectors sit inside ours
-        self.scores = (
-            DetectionScores(self.classes) if detects else PixelScores(self.classes, background=not ignores_background)
-        )
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.average is not None:
+            self.average.update_parameters(self.network)
 
-    def validation_step(self, batch: tuple[Tensor, Any], _: int) -> None:
-        images, targets = batch
-        loss = self.network.loss(images, targets)  # type: ignore[operator]
+    def on_validation_epoch_start(self) -> None:
+        self.tally = self.goal.tally(self.classes, self._background)
+
+    def validation_step(self, batch: tuple[Tensor, Any, list[str]], _: int) -> None:
+        images, targets, _names = batch
+        loss = self.judged.loss(images, targets)  # type: ignore[operator]
         self.log("validation_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
-        found = self.network(images)
-        if isinstance(self.scores, PixelScores):
-            first = 1 if 0 in self.options.ignore_classes else 0
-            index = found[:, first:].max(1)[1] + first
-            for mask, truth in zip(index, targets, strict=True):
-                self.scores.add(mask.cpu().numpy(), truth.cpu().numpy())
-            return
-        for one, truth in zip(found, targets, strict=True):
-            arrays = [v.detach().float().cpu().numpy() for v in (one["boxes"], one["scores"], truth["boxes"])]
-            labels = [v.cpu().numpy().astype(np.int64) for v in (one["labels"], truth["labels"])]
-            self.scores.add(arrays[0], labels[0], arrays[1], arrays[2], labels[1])
+        judge(self.tally, self.judged(images), targets, background=self._background)
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.result()
-        self.log(scores.primary, scores.values[scores.primary])
-        names = {"AP50": "average_precision", "accuracy": "accuracy", "F1": "Dice"}  # ArcGIS's names (C.2)
-        self.log_dict({names[k]: v for k, v in scores.values.items() if k in names})
+        values = self.result().values
+        self.log_dict({name: values[name] for name in dict.fromkeys(self.goal.monitors.values())})
+        self.log_dict({told: values[name] for name, told in self.goal.told.items()})
 
     def result(self) -> Scores:
         """Of the validation chips, in the epoch just seen."""
-        if isinstance(self.scores, PixelScores):
-            return self.scores.compute()
-        return self.scores.compute(self.scores.best_threshold())
+        if isinstance(self.tally, DetectionScores):
+            return self.tally.compute(self.tally.best_threshold())
+        return self.tally.compute()
 
     def configure_optimizers(self) -> Any:
-        backbone = [p for p in self.network.backbone.parameters() if p.requires_grad]  # type: ignore[union-attr]
         known = {id(p) for p in self.network.backbone.parameters()}  # type: ignore[union-attr]
-        rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
-        rate = self.options.learning_rate
-        rates = [rate * (SLOW_BACKBONE if self.pretrained else 1), rate]
-        groups = [{"params": p, "lr": lr} for p, lr in zip((backbone, rest), rates, strict=True)]
+        learning = [p for p in self.network.parameters() if p.requires_grad]
+        parts = [[p for p in learning if (id(p) in known) == inside] for inside in (True, False)]
+        rates = [self.rate * (SLOW_BACKBONE if self.pretrained else 1), self.rate]
+        groups = [{"params": p, "lr": lr} for p, lr in zip(parts, rates, strict=True)]
         optimizer = torch.optim.AdamW(groups, weight_decay=self.options.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 2), pct_start=0.2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _seed(self, number: int) -> None:
+        """Each step draws the same in every run: Lightning itself draws more or less often after a resumption."""
+        draw = np.random.SeedSequence((self.options.seed, self.current_epoch, number, self.global_rank))
+        torch.manual_seed(int(draw.generate_state(1)[0]))
+
+    @property
+    def _background(self) -> bool:
+        return 0 not in self.options.ignore_classes
 
 
 class Telling(pl.Callback):
@@ -130,6 +155,8 @@ class Telling(pl.Callback):
         seconds = time.monotonic() - self.since
         epoch = Epoch(trainer.current_epoch, trainer.max_epochs or 0, metrics, seconds)
         self.epochs.append(epoch)
+        if not trainer.is_global_zero:
+            return
         write_losses(self.out, self.epochs)
         self.on_epoch(epoch)
 
@@ -151,11 +178,28 @@ def run(
         trainer.fit(fit, train, validate, ckpt_path=resume, weights_only=True)
 
 
-def score(trainer: pl.Trainer, fit: Fitting, validate: "DataLoader[Any]") -> Scores:
-    """Of the validation chips, with the weights as they are now."""
+def score(out: Path, fit: Fitting, validate: "DataLoader[Any]") -> Scores:
+    """Of the validation chips, with the weights as they are now; in this process alone."""
+    alone = pl.Trainer(
+        devices=1,
+        accelerator="auto",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=out,
+    )
     with _quiet():
-        trainer.validate(fit, validate, verbose=False)
+        alone.validate(fit, validate, verbose=False)
     return fit.result()
+
+
+def found_rate(out: Path, network: nn.Module, batches: "DataLoader[Any]", on_progress: OnProgress) -> float:
+    """The learning rate that the range test finds; a resumed training takes the same."""
+    note = out / CHECKPOINTS / RATE
+    if not note.is_file():
+        write_text(note, str(find_rate(network, batches, on_progress=on_progress)))
+    return float(note.read_text(encoding="ascii"))
 
 
 @contextmanager
@@ -173,15 +217,17 @@ def prepare(seed: int) -> None:
     import cv2
 
     torch.manual_seed(seed)
-
     cv2.setNumThreads(1)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
 
 
-def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling) -> pl.Trainer:
-    """Keeps the best and the last checkpoint in `out/.checkpoints`, and stops when nothing gets better."""
+def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, batch_size: int) -> pl.Trainer:
+    """Keeps the best and the last checkpoint in `out/.checkpoints`, and stops when nothing gets better.
+
+    A `batch_size` below the one that was asked for is made up by as many more batches in a step.
+    """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its advice is for developers
-    mode = "min" if monitor.endswith("loss") else "max"
+    mode: Any = "min" if monitor.endswith("loss") else "max"
     best = ModelCheckpoint(
         dirpath=out / CHECKPOINTS,
         filename="best",
@@ -194,19 +240,54 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling) -> 
     callbacks: list[pl.Callback] = [told, best]
     if options.stop_training:
         callbacks.append(EarlyStopping(monitor, mode=mode, patience=options.patience, min_delta=0.001))
+    several = options.devices * options.num_nodes > 1
     return pl.Trainer(
         max_epochs=options.max_epochs,
         accelerator="auto",
-        devices=1,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        use_distributed_sampler=False,  # `tasks.loading` gives each process its share, the same after a kill
+        precision=_precision(options),
         callbacks=callbacks,
         plugins=[AtomicCheckpoints()],
-        gradient_clip_val=5.0,
+        accumulate_grad_batches=options.accumulate_batches * max(1, options.batch_size // batch_size),
+        gradient_clip_val=options.gradient_clip or None,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=out,
     )
+
+
+def _precision(options: "TrainOptions") -> Any:
+    if not (options.mixed_precision and torch.cuda.is_available()):
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+
+
+def batch_size(out: Path, wanted: int) -> int:
+    """What `less` has found to fit into memory, else what is wanted."""
+    note = out / CHECKPOINTS / FITTING
+    return int(note.read_text(encoding="ascii")) if note.is_file() else wanted
+
+
+def less(out: Path, size: int, error: BaseException) -> None:
+    """Begin anew with half the chips in a batch. Raises TrainingError when one chip is too much."""
+    if size == 1:
+        do = "use a smaller backbone or network, chip_size for smaller crops, or a machine with more memory"
+        raise TrainingError("memory runs out with a single chip in a batch", do=do) from error
+    log.warning("memory ran out with %d chips in a batch: %d from now on", size, size // 2)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    write_text(out / CHECKPOINTS / FITTING, str(size // 2))
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """On a GPU torch has an error of its own; the CPU's allocator only says so."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def resume_point(out: Path) -> Path | None:
@@ -218,5 +299,6 @@ def resume_point(out: Path) -> Path | None:
 def load_best(network: nn.Module, out: Path) -> None:
     """Weights of the best epoch, into the network."""
     checkpoint = torch.load(out / CHECKPOINTS / "best.ckpt", map_location="cpu", weights_only=True)
-    state = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
-    network.load_state_dict(state)
+    whole = checkpoint["state_dict"]
+    prefix = "average.module." if any(key.startswith("average.") for key in whole) else "network."
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)})

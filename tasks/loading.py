@@ -3,6 +3,8 @@
 Every draw depends on (seed, epoch, chip) alone, so a resumed training sees what an uninterrupted one would have seen.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,12 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from registry.emd import BandStatistics
 from registry.errors import LabelError
-from tasks.augment import IGNORED, pipeline
 from tasks.chips import Chip, ChipFolder
+from tasks.targets import Target, batch, ignoring, learned, normalised, statistics
 
-Target = dict[str, Tensor] | Tensor  # a detector's {"boxes", "labels"}, or a segmenter's (rows, cols) int64
+RARE = 4.0  # a chip is shown at most that many times as often as by chance
 
 
 @dataclass(frozen=True)
@@ -26,117 +27,187 @@ class Loading:
     """How chips become batches."""
 
     batch_size: int
-    ignored: tuple[int, ...]  # class indexes that do not count, 0 = background
-    augmentation: str
-    seed: int
-    workers: int
+    carries: str  # what is learned from them, a key of `tasks.goals.GOALS`
+    ignored: tuple[int, ...] = ()  # class indexes that do not count, 0 = background
+    augment: Any = None  # pipeline of albumentations, None = chips as they are
+    oversample: bool = False
+    seed: int = 0
+    workers: int = 0
+    part: int = 0  # of `parts` processes that train together
+    parts: int = 1
 
 
-def split(chips: ChipFolder, share: float) -> tuple[list[str], list[str]]:
+def divide(chips: ChipFolder, share: float) -> tuple[list[str], list[str]]:
+    """Names to train on and to validate with: as the export was split, else apart in space by `share`, 0-1."""
+    training, validation = chips.splits.get("train"), chips.splits.get("validation")
+    if training and validation:
+        return list(training), list(validation)
+    return split(chips, share, list(training) if training else None)
+
+
+def split(chips: ChipFolder, share: float, among: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
     """Names to train on and to validate with, apart in space.
 
     Validation takes whole rows of chips at one end of the longer side; training chips that overlap them are left out,
     else validation would only repeat what was learned. Raises LabelError when too few chips are left.
     """
-    bounds = {name: chips.bounds(name) for name in chips.names}
+    bounds = {name: chips.bounds(name) for name in among or chips.names}
     boxes = np.array(list(bounds.values()))
     spans = boxes[:, 2:].max(axis=0) - boxes[:, :2].min(axis=0)
     axis = int(spans.argmax())
     order = sorted(bounds, key=lambda name: bounds[name][axis])
     edge = bounds[order[max(0, round(len(order) * share) - 1)]][axis]
-    validation = [name for name in chips.names if bounds[name][axis] <= edge]
+    validation = [name for name in bounds if bounds[name][axis] <= edge]
     reach = np.array([bounds[name] for name in validation])
-    training = [name for name in chips.names if name not in set(validation) and not _touches(bounds[name], reach)]
+    training = [name for name in bounds if name not in set(validation) and not _touches(bounds[name], reach)]
     if not training:
         do = "export more chips, with less overlap, or lower validation_percentage"
-        raise LabelError(f"{len(chips.names)} chips are too few to train and validate on", where=chips.path, do=do)
+        raise LabelError(f"{len(bounds)} chips are too few to train and validate on", where=chips.path, do=do)
     return training, validation
 
 
 def loader(chips: ChipFolder, names: Sequence[str], loading: Loading, *, train: bool) -> "DataLoader[Any]":
-    """Batches of (images (n, bands, rows, cols) float32, targets)."""
-    chips_read = Chips(chips, names, loading, loading.augmentation if train else "NONE")
-    order = Shuffled(len(names), loading.seed) if train else None
+    """Batches of (images (n, bands, rows, cols) float32, targets, names of the chips)."""
+    data = Chips(chips, names, loading if train else replace(loading, augment=None))
+    weights = rarity(chips, names) if train and loading.oversample else None
+    order = Shuffled(len(names), loading.seed, weights, loading.part, loading.parts) if train else None
     return DataLoader(
-        chips_read,
+        data,
         batch_size=loading.batch_size,
         sampler=order,
         num_workers=loading.workers,
-        collate_fn=_batch,
-        drop_last=train and len(names) > loading.batch_size,
+        collate_fn=batch,
+        drop_last=train and len(names) > loading.batch_size * loading.parts,
         persistent_workers=loading.workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-class Chips(Dataset[tuple[Tensor, Target]]):
+class Chips(Dataset[tuple[Tensor, Target, str]]):
     """Normalised chips; `(epoch, i)` asks for the i-th chip as it is seen in that epoch."""
 
-    def __init__(self, chips: ChipFolder, names: Sequence[str], loading: Loading, augmentation: str) -> None:
+    def __init__(self, chips: ChipFolder, names: Sequence[str], loading: Loading) -> None:
         self.chips, self.names, self.loading = chips, list(names), loading
-        self.augment = pipeline(augmentation)
+        self.statistics, self.classes = statistics(chips), len(chips.classes)
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, at: int | tuple[int, int]) -> tuple[Tensor, Target]:
+    def __getitem__(self, at: int | tuple[int, int]) -> tuple[Tensor, Target, str]:
         epoch, i = at if isinstance(at, tuple) else (0, at)
         chip = self.chips.read(self.names[i])
-        image = normalised(chip, self.chips.band_statistics)
-        mask = self._mask(chip) if chip.mask is not None else None
-        if self.augment is not None:
-            self.augment.set_random_seed(hash((self.loading.seed, epoch, i)) % 2**32)
-            image, mask, chip = self._changed(image, mask, chip)
-        pixels = torch.from_numpy(np.ascontiguousarray(image))
-        if mask is not None:
-            return pixels, torch.from_numpy(np.ascontiguousarray(mask)).long()
-        return pixels, {"boxes": torch.from_numpy(chip.boxes), "labels": torch.from_numpy(chip.labels)}
+        image = normalised(chip, self.statistics)
+        if self.loading.carries in ("label", "labels"):
+            image = fitted(image, self.chips.tile_shape)
+        if chip.mask is not None:
+            chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
+        if self.loading.augment is not None:
+            self.loading.augment.set_random_seed(hash((self.loading.seed, epoch, i)) % 2**32)
+            image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in WHOLE)
+        return *learned(image, chip, self.loading.carries, self.classes), chip.name
 
-    def _mask(self, chip: Chip) -> NDArray[np.int16]:
-        assert chip.mask is not None
-        mask = chip.mask.astype(np.int16)
-        mask[~chip.valid | np.isin(chip.mask, self.loading.ignored)] = IGNORED
-        return mask
 
-    def _changed(self, image: NDArray[np.float32], mask: NDArray[np.int16] | None, chip: Chip) -> Any:
-        assert self.augment is not None
-        masks = {} if mask is None else {"mask": mask}
-        out = self.augment(image=image.transpose(1, 2, 0), bboxes=chip.boxes, labels=chip.labels, **masks)
-        boxes = np.asarray(out["bboxes"], np.float32).reshape(-1, 4)
-        moved = replace(chip, boxes=boxes, labels=np.asarray(out["labels"], np.int64))
-        return out["image"].transpose(2, 0, 1), out.get("mask"), moved
+WHOLE = ("label", "labels")  # what is shown does not move with the pixels
 
 
 class Shuffled(Sampler[tuple[int, int]]):
-    """A new order every epoch, the same in every run; Lightning calls `set_epoch`."""
+    """A new order every epoch, the same in every run; Lightning calls `set_epoch`.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    With `weights` (length,) chips are drawn by them, with replacement. Each of `parts` processes gets its share.
+    """
+
+    def __init__(
+        self, length: int, seed: int, weights: NDArray[np.float64] | None = None, part: int = 0, parts: int = 1
+    ) -> None:
+        self.length, self.seed, self.weights, self.part, self.parts, self.epoch = length, seed, weights, part, parts, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return math.ceil(self.length / self.parts)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, int(i)) for i in order)
+        draw = np.random.default_rng((self.seed, self.epoch))
+        order = draw.permutation(self.length)
+        if self.weights is not None:
+            order = draw.choice(self.length, self.length, p=self.weights / self.weights.sum())
+        order = np.resize(order, len(self) * self.parts)  # every process gets as many, else they would wait for ever
+        return ((self.epoch, int(i)) for i in order[self.part :: self.parts])
 
 
-def normalised(chip: Chip, statistics: Sequence[BandStatistics]) -> NDArray[np.float32]:
-    """(bands, rows, cols) in standard deviations from the mean of the training chips; 0 where not valid."""
-    mean = np.array([s.mean for s in statistics], np.float32)[:, None, None]
-    std = np.array([s.std or 1.0 for s in statistics], np.float32)[:, None, None]
-    image = (chip.image.astype(np.float32) - mean) / std
-    image[:, ~chip.valid] = 0
-    return image
+def counts(chips: ChipFolder, names: Sequence[str]) -> NDArray[np.int64]:
+    """(chips, classes + 1) objects, labels, or pixels of each class index in each chip."""
+    size = len(chips.classes) + 1
+    found = []
+    for name in names:
+        chip = chips.read(name)
+        indexes = chip.labels if chip.mask is None else chip.mask[chip.valid]
+        found.append(np.bincount(indexes, minlength=size)[:size])
+    return np.array(found).reshape(-1, size)
 
 
-def _batch(items: Sequence[tuple[Tensor, Target]]) -> tuple[Tensor, Any]:
-    images = torch.stack([image for image, _ in items])
-    targets = [target for _, target in items]
-    return images, torch.stack(targets) if isinstance(targets[0], Tensor) else targets  # type: ignore[arg-type]
+def rarity(chips: ChipFolder, names: Sequence[str]) -> NDArray[np.float64]:
+    """(n,) weights: a chip counts as its rarest class does, by the square root of how seldom chips hold that."""
+    held = counts(chips, names)[:, 1:] > 0
+    rare = np.sqrt(len(names) / held.sum(axis=0).clip(min=1))
+    weights = np.where(held, rare, 1.0).max(axis=1)
+    return np.asarray(weights.clip(max=RARE * weights.min()))
+
+
+def check_classes(chips: ChipFolder, names: Sequence[str], ignored: Sequence[int]) -> Counter[str]:
+    """Samples of each class among the chips to train on. Raises LabelError for a class that has none."""
+    found = counts(chips, names).sum(axis=0)
+    wanted = {i: c.name for i, c in enumerate(chips.classes, start=1) if i not in ignored}
+    if empty := [name for i, name in wanted.items() if not found[i]]:
+        do = "export more chips with it, take it out of the classes, or name its value in ignore_classes"
+        raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=empty, do=do)
+    return Counter({name: int(found[i]) for i, name in wanted.items()})
+
+
+def fitted(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """The picture of an object in the middle of the tile, a larger one scaled down: as ClassifyObjects sees it."""
+    if image.shape[1:] == shape:
+        return image
+    share = min(1.0, *(wanted / side for wanted, side in zip(shape, image.shape[1:], strict=True)))
+    if share < 1:
+        size = tuple(max(1, round(side * share)) for side in image.shape[1:])
+        scaled = torch.nn.functional.interpolate(
+            torch.from_numpy(image)[None], size, mode="bilinear", antialias=True, align_corners=False
+        )
+        image = scaled[0].numpy()
+    top, left = ((wanted - side) // 2 for wanted, side in zip(shape, image.shape[1:], strict=True))
+    tile = np.zeros((len(image), *shape), np.float32)
+    tile[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+    return tile
+
+
+def _changed(augment: Any, image: NDArray[np.float32], chip: Chip, *, objects: bool) -> tuple[Any, Chip]:
+    """The picture and what moves with it. An object whose box is gone takes its mask along."""
+    extra: dict[str, Any] = {} if chip.mask is None else {"mask": chip.mask}
+    if chip.masks is not None and len(chip.masks):
+        extra = {"masks": list(chip.masks.astype(np.uint8))}
+    places = np.arange(len(chip.boxes))
+    boxes, labels = (chip.boxes, chip.labels) if objects else (chip.boxes[:0], chip.labels[:0])
+    out = augment(image=image.transpose(1, 2, 0), bboxes=boxes, labels=labels, objects=places[: len(boxes)], **extra)
+    pixels = out["image"].transpose(2, 0, 1)
+    if not objects:
+        return pixels, chip
+    kept = np.asarray(out["objects"], np.int64)
+    masks = np.array(out["masks"], bool)[kept] if "masks" in extra else None
+    if chip.masks is not None and masks is None:
+        masks = np.zeros((0, *pixels.shape[1:]), bool)
+    moved = replace(
+        chip,
+        valid=np.ones(pixels.shape[1:], bool),
+        boxes=np.asarray(out["bboxes"], np.float32).reshape(-1, 4),
+        labels=np.asarray(out["labels"], np.int64),
+        mask=out.get("mask"),
+        masks=masks,
+        image=pixels,
+        image2=None,
+    )
+    return pixels, moved
 
 
 def _touches(box: tuple[float, float, float, float], others: NDArray[np.float64]) -> bool:

@@ -126,7 +126,10 @@ def class_raster(
                 raster.write_colormap(1, {c.value: c.color for c in classes if min(c.color) >= 0})
             yield raster
         settings = {"compress": "deflate", "blocksize": TILE, "overview_resampling": "mode", "bigtiff": "if_safer"}
-        rasterio.shutil.copy(draft, folder / out.name, driver="COG", num_threads=2, **settings)
+        try:
+            rasterio.shutil.copy(draft, folder / out.name, driver="COG", num_threads=2, **settings)
+        except CPLE_BaseError as error:  # a draft that the disk had no room for is only missed here
+            raise StoreError(f"cannot be written ({error})", where=out, do="make room on the disk") from error
         draft.unlink()
         if bands == 1 and np.dtype(dtype).kind != "f":
             write_text(folder / f"{out.name}.aux.xml", attribute_table(classes))

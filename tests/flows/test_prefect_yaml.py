@@ -29,8 +29,8 @@ def flow_of(deployment: Mapping[str, Any]) -> Flow[Any, Any]:
     return found
 
 
-def test_it_has_both_deployments() -> None:
-    assert ["retrain", "infer"] == list(DEPLOYMENTS)
+def test_it_has_a_deployment_for_each_flow() -> None:
+    assert ["retrain", "infer", "export"] == list(DEPLOYMENTS)
 
 
 def test_prefect_knows_every_key_of_the_file() -> None:
