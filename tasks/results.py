@@ -13,6 +13,8 @@ import pyogrio
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from pyogrio.errors import DataSourceError, FeatureError
+from rasterio._err import CPLE_BaseError  # what rasterio.shutil lets through
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
@@ -47,7 +49,7 @@ def workshop(out: Path) -> Iterator[Path]:
         for file in sorted(folder.iterdir(), key=lambda file: (file.name == out.name, file.name)):
             with atomic(out.with_name(file.name)) as part:
                 file.replace(part)
-    except (OSError, RasterioError, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as error:
+    except (OSError, RasterioError, CPLE_BaseError, DataSourceError, FeatureError) as error:
         if isinstance(error, DlpkError):
             raise
         do = "free some space or choose another place, then run the same command again"
@@ -126,10 +128,7 @@ def class_raster(
                 raster.write_colormap(1, {c.value: c.color for c in classes if min(c.color) >= 0})
             yield raster
         settings = {"compress": "deflate", "blocksize": TILE, "overview_resampling": "mode", "bigtiff": "if_safer"}
-        try:
-            rasterio.shutil.copy(draft, folder / out.name, driver="COG", num_threads=2, **settings)
-        except CPLE_BaseError as error:  # a draft that the disk had no room for is only missed here
-            raise StoreError(f"cannot be written ({error})", where=out, do="make room on the disk") from error
+        rasterio.shutil.copy(draft, folder / out.name, driver="COG", num_threads=2, **settings)
         draft.unlink()
         if bands == 1 and np.dtype(dtype).kind != "f":
             write_text(folder / f"{out.name}.aux.xml", attribute_table(classes))
