@@ -48,17 +48,15 @@ def divide(chips: ChipFolder, share: float) -> tuple[list[str], list[str]]:
 def split(chips: ChipFolder, share: float, among: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
     """Names to train on and to validate with, apart in space.
 
-    Validation takes whole rows of chips at one end of the longer side; training chips that overlap them are left out,
-    else validation would only repeat what was learned. Raises LabelError when too few chips are left.
+    Validation takes the chips in one corner, which touches the fewest others; training chips that overlap them are
+    left out, else validation would only repeat what was learned. Raises LabelError when too few chips are left.
     """
     bounds = {name: chips.bounds(name) for name in among or chips.names}
     boxes = np.array(list(bounds.values()))
-    spans = boxes[:, 2:].max(axis=0) - boxes[:, :2].min(axis=0)
-    axis = int(spans.argmax())
-    order = sorted(bounds, key=lambda name: bounds[name][axis])
-    edge = bounds[order[max(0, round(len(order) * share) - 1)]][axis]
-    validation = [name for name in bounds if bounds[name][axis] <= edge]
-    reach = np.array([bounds[name] for name in validation])
+    away = (boxes[:, :2] - boxes[:, :2].min(axis=0)).max(axis=1)  # from the corner, as a king walks
+    order = np.argsort(away, kind="stable")[: max(1, round(len(boxes) * share))]
+    validation = [name for i, name in enumerate(bounds) if i in set(order.tolist())]
+    reach = boxes[order]
     training = [name for name in bounds if name not in set(validation) and not _touches(bounds[name], reach)]
     if not training:
         do = "export more chips, with less overlap, or lower validation_percentage"
