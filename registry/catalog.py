@@ -1,11 +1,7 @@
 """Model versions: which packages there are, how good each is, and which one is in use.
 
-    <store>/roofs/<sha256>/roofs.dlpk      the package, under its content's name, never renamed
-    <store>/roofs/<sha256>/manifest.json   written after it: what is known of it
-    MLflow  roofs  version 7               written after both: tags uri, sha256, size, scores, ...
-            alias challenger               the newest; champion is the one in use
-
-Each step may be repeated, so a killed publish is completed by the next one, and what it left is never seen as whole.
+Where they lie and how they come there: registry.publishing. The alias `challenger` is the newest, `champion` the one in
+use. MLflow knows names, numbers, aliases and what one searches for; the manifest in the store knows the rest.
 """
 
 import json
@@ -18,12 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from registry.dlpk import Package, digests, inspect
-from registry.errors import Conflict, NotFound, OptionsError, PackageError, StoreError
+from registry.errors import Conflict, NotFound, OptionsError, StoreError
 from registry.files import atomic, sha256
 from registry.settings import settings
-from registry.stores import Store, locate, open_store
-from registry.tracking import code, connect, told
+from registry.stores import locate
+from registry.tracking import connect, told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,6 +73,10 @@ class Version:
     model_configuration: str = ""
     data_digest: str = ""
     git_commit: str = ""
+    sensor: str = ""
+    tags: tuple[str, ...] = ()
+    parent: str = ""  # the version that was in use when this one came
+    imported: bool = False  # made elsewhere: to be published here does not make its code ours
     run_id: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)  # when and why it was promoted: champion.since, .reason, ...
 
@@ -97,116 +96,14 @@ class Decision:
     why: str
 
 
-# -- publish -----------------------------------------------------------------------------------------------------------
-def publish(
-    dlpk: Path, *, scores: Mapping[str, float], data_digest: str, git_commit: str, run_id: str | None = None
-) -> Version:
-    """Keep a package for good and register it as the newest version and challenger.
-
-    The same bytes give the same version, whose first scores stand. Raises PackageError for a package that is damaged or
-    misnamed, Conflict when the store holds other bytes in its place, StoreError when store or server are out of reach.
-    """
-    package = inspect(dlpk)
-    if package.name != dlpk.stem:
-        do = "ArcGIS Pro opens the .emd by the package's name: name both alike"
-        raise PackageError(f"expected the file name {package.name}.dlpk", where=dlpk, got=dlpk.name, do=do)
-    check_name(package.name)
-    client, store = connect(), open_store(settings().store)
-    facts = {"data_digest": data_digest, "git_commit": git_commit, "scores": _finite(scores)}
-    manifest = {**_facts(package), **facts, "members": digests(dlpk)}
-    place = f"{package.name}/{package.sha256}"
-    uri = store.put(f"{place}/{package.name}.dlpk", dlpk)
-    manifest = _put_manifest(store, f"{place}/manifest.json", manifest)
-    number = _register(client, {**manifest, "uri": uri}, run_id)
-    return find_version(ModelRef(package.name, number))
-
-
-def _facts(package: Package) -> dict[str, Any]:
-    emd = package.emd
-    cell = emd.cell_size
-    names = emd.document.get("InputRastersProps", {}).get("BandNames") or emd.extract_bands
-    return {
-        "name": package.name,
-        "sha256": package.sha256,
-        "size": package.size,
-        "model_type": str(emd.model_type),
-        "classes": [label.name for label in emd.classes],
-        "bands": [str(band) for band in names],
-        "cell_size": min(cell[:2]) if cell else None,
-        "tile_size": emd.tile_size,
-        "framework": str(emd.document.get("Framework", "")),
-        "model_configuration": _configuration(emd.document.get("ModelConfiguration", "")),
-    }
-
-
-def _configuration(value: Any) -> str:
-    return str(value.get("Name", "")) if isinstance(value, Mapping) else str(value)
-
-
-def _put_manifest(store: Store, key: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The manifest that counts: the first that was written for these bytes."""
-    try:
-        store.put_bytes(key, json.dumps(manifest, indent=2, sort_keys=True).encode())
-    except Conflict:
-        return dict(json.loads(store.get_bytes(key)))
-    return manifest
-
-
-def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None) -> int:
-    """The number of the version that holds these bytes; the newest becomes the challenger."""
-    name, digest = facts["name"], facts["sha256"]
-    with told():
-        _make_model(client, name)
-        number = _registered(client, name, digest)
-        if number is None:
-            # MLflow takes no file: address that lies outside a run; the tag has the true one
-            source = facts["uri"] if facts["uri"].startswith("s3:") else f"dlpk://{name}/{digest}"
-            made = int(client.create_model_version(name, source, run_id, tags=_tags(facts)).version)
-            number = _registered(client, name, digest) or made
-            if number != made:  # another publisher of the same bytes was quicker by a moment
-                client.delete_model_version(name, str(made))
-        aliases = _aliases(client, name)
-        newest = max(int(version.version) for version in _search(client, f"name = '{name}'"))
-        if number == newest and aliases.get(CHAMPION) != number and aliases.get(CHALLENGER) != number:
-            client.set_registered_model_alias(name, CHALLENGER, str(number))
-    return number
-
-
-def _make_model(client: "MlflowClient", name: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if code(error) != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
-def _registered(client: "MlflowClient", name: str, digest: str) -> int | None:
-    found = _search(client, f"name = '{name}' and tags.sha256 = '{digest}'")
-    return min((int(version.version) for version in found), default=None)
-
-
-def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Everything one may look for; lists and numbers as JSON."""
-    known = {key: value for key, value in facts.items() if key not in ("name", "members")}
-    tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
-    scores = {f"score.{re.sub(r'[^A-Za-z0-9_. /:-]', '_', key)}": str(value) for key, value in facts["scores"].items()}
-    return {**tags, **scores}
-
-
-def _finite(scores: Mapping[str, float]) -> dict[str, float]:
-    return {key: float(value) for key, value in scores.items() if math.isfinite(value)}  # JSON knows no NaN
-
-
 # -- find --------------------------------------------------------------------------------------------------------------
 def versions(name: str) -> list[Version]:
     """The whole versions of a model, newest first. Raises NotFound with the list of models."""
     check_name(name)
     client = connect()
     with told():
-        found = [_version(version) for version in _search(client, f"name = '{name}'") if _is_whole(version)]
-        aliases = _aliases(client, name) if found else {}
+        found = [version_of(version) for version in search(client, f"name = '{name}'") if _is_whole(version)]
+        aliases = aliases_of(client, name) if found else {}
     if not found:
         raise NotFound(f"no model {name!r}; there {_list(_names(client), 'model')}")
     return _with_aliases(found, {name: aliases})
@@ -216,8 +113,8 @@ def find(*, text: str = "", model_type: str = "", alias: str = "") -> list[Versi
     """The whole versions of all models, by name and newest first; `text` is looked for in names and class names."""
     client = connect()
     with told():
-        found = [_version(version) for version in _search(client, "") if _is_whole(version)]
-        aliases = {name: _aliases(client, name) for name in {version.name for version in found}}
+        found = [version_of(version) for version in search(client, "") if _is_whole(version)]
+        aliases = {name: aliases_of(client, name) for name in {version.name for version in found}}
     words = text.casefold()
     return [
         version
@@ -245,6 +142,23 @@ def find_version(ref: ModelRef | str) -> Version:
     return found[0]
 
 
+def manifest_of(version: Version) -> dict[str, Any]:
+    """What was written down when it was published; {} when the store has no manifest."""
+    store, key = locate(f"{version.uri.rpartition('/')[0]}/manifest.json", depth=3)
+    try:
+        return dict(json.loads(store.get_bytes(key)))
+    except NotFound:
+        return {}
+
+
+def described(ref: ModelRef | str) -> dict[str, Any]:
+    """All that is known of a version: its properties, its scores and what it was made from."""
+    version = find_version(ref)
+    manifest = manifest_of(version)
+    made = {key: manifest[key] for key in ("evaluation", "environment", "recipe", "origin") if manifest.get(key)}
+    return {**version.document(), **manifest.get("properties", {}), "scores": dict(version.scores), **made}
+
+
 def champion(name: str) -> Version | None:
     """The version in use; None when there is none, or no such model yet."""
     try:
@@ -253,7 +167,7 @@ def champion(name: str) -> Version | None:
         return None
 
 
-def _search(client: "MlflowClient", text: str) -> list[Any]:
+def search(client: "MlflowClient", text: str) -> list[Any]:
     found: list[Any] = []
     token = None
     while True:
@@ -263,7 +177,7 @@ def _search(client: "MlflowClient", text: str) -> list[Any]:
             return found
 
 
-def _aliases(client: "MlflowClient", name: str) -> dict[str, int]:
+def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
     return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
 
 
@@ -276,10 +190,12 @@ def _with_aliases(found: list[Version], aliases: Mapping[str, Mapping[str, int]]
 
 
 def _is_whole(version: Any) -> bool:
-    return bool(version.status == "READY" and {"uri", "sha256", "size"} <= version.tags.keys())
+    return bool(
+        version.status == "READY" and {"uri", "sha256", "size"} <= version.tags.keys() and "pruned" not in version.tags
+    )
 
 
-def _version(version: Any) -> Version:
+def version_of(version: Any) -> Version:
     tags = version.tags
     return Version(
         name=version.name,
@@ -291,21 +207,23 @@ def _version(version: Any) -> Version:
         scores=json.loads(tags.get("scores", "{}")),
         classes=tuple(json.loads(tags.get("classes", "[]"))),
         bands=tuple(json.loads(tags.get("bands", "[]"))),
+        tags=tuple(json.loads(tags.get("tags", "[]"))),
         cell_size=json.loads(tags.get("cell_size", "null")),
         tile_size=int(tags.get("tile_size", 0)),
+        imported="imported" in tags,
         run_id=version.run_id or None,
         notes={key: value for key, value in sorted(tags.items()) if key.endswith(_NOTES)},
         **{key: tags.get(key, "") for key in _TEXTS},
     )
 
 
-_TEXTS = ("model_type", "framework", "model_configuration", "data_digest", "git_commit")
+_TEXTS = ("model_type", "framework", "model_configuration", "data_digest", "git_commit", "sensor", "parent")
 _NOTES = (".since", ".until", ".reason", ".replaced", ".replaced_by", ".scores")
 
 
 def _names(client: "MlflowClient") -> list[str]:
     with told():
-        return sorted({version.name for version in _search(client, "") if _is_whole(version)})
+        return sorted({version.name for version in search(client, "") if _is_whole(version)})
 
 
 def _list(things: list[str], kind: str) -> str:
@@ -358,7 +276,8 @@ def promote(
             for key, text in {"until": now, "replaced_by": str(number)}.items():
                 client.set_model_version_tag(name, str(old.number), f"{alias}.{key}", text)
         notes = {"since": now, "reason": reason, "replaced": str(old.number) if old else ""}
-        notes["scores"] = json.dumps(_finite(scores)) if scores else ""
+        known = {key: value for key, value in (scores or {}).items() if math.isfinite(value)}
+        notes["scores"] = json.dumps(known) if known else ""
         for key, text in notes.items():
             if text:
                 client.set_model_version_tag(name, str(number), f"{alias}.{key}", text)

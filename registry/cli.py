@@ -4,31 +4,42 @@ A table for people; JSON when the output is no terminal, or with --json.
 """
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from registry.errors import OptionsError
+from registry.records import print_record, print_rows
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, as in a pipe.")
 folder = click.Path(file_okay=False, path_type=Path)
 package = click.Path(exists=True, dir_okay=False, path_type=Path)
+out = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="A new file; none: in place.")
 
 
 @click.command()
 @click.argument("text", default="")
 @click.option("--type", "model_type", default="", help="Only this ModelType, e.g. ObjectDetection.")
 @click.option("--alias", default="", help="Only versions that hold this alias.")
+@click.option("--class", "class_name", default="", help="Only with this class.")
+@click.option("--tag", default="", help="Only with this tag.")
+@click.option("--sensor", default="", help="Only of this sensor, or a part of its name.")
+@click.option("--band", "bands", multiple=True, help="Only with this band; may be given again.")
+@click.option("--score", "least", default="", metavar="NAME=LEAST", help="Only from this score on, e.g. ap50=0.6.")
+@click.option("--since", default="", metavar="DATE", help="Only published on this day or later, e.g. 2026-05-01.")
+@click.option("--before", default="", metavar="DATE", help="Only published before this day.")
+@click.option("--newest", is_flag=True, help="Only the newest of each model.")
+@click.option("--sort", default="name", show_default=True, help="name, created, size, or a score: the best first.")
 @as_json
-def models(text: str, model_type: str, alias: str, as_json: bool) -> None:
+def models(*, sort: str, newest: bool, as_json: bool, **conditions: Any) -> None:
     """List the published models, or those whose name or classes contain TEXT."""
-    from registry import catalog
+    from registry.searching import Wanted, search
 
-    found = catalog.find(text=text, model_type=model_type, alias=alias)
-    print_rows([version.document() for version in found], as_json)
+    found = search(Wanted(**conditions), sort=sort, newest=newest)
+    columns = ("ref", "aliases", "model_type", "classes", "scores", "size", "created")
+    print_rows([version.document() for version in found], columns, as_json, nothing="No models are published yet.")
 
 
 @click.command()
@@ -36,16 +47,10 @@ def models(text: str, model_type: str, alias: str, as_json: bool) -> None:
 @as_json
 def show(model: str, as_json: bool) -> None:
     """Show all that is known of a version (roofs@champion) or of a .dlpk or .emd file."""
-    from registry import catalog, dlpk
-    from registry.emd import Emd
+    from registry import catalog
+    from registry.properties import properties
 
-    if not _is_file(model):
-        record = catalog.find_version(model).document()
-    elif model.endswith(".emd"):
-        record = dict(Emd.read(Path(model)).document)
-    else:
-        record = dlpk.inspect(Path(model)).document()
-    print_record(record, as_json)
+    print_record(properties(Path(model)) if _is_file(model) else catalog.described(model), as_json)
 
 
 @click.command()
@@ -98,44 +103,148 @@ def unpack(file: Path, into: Path | None, as_json: bool) -> None:
     print_record({"name": made.name, "path": str(made.path), "members": len(made.files())}, as_json)
 
 
-registry_commands: list[click.Command] = [models, show, fetch, promote, verify, unpack]
+@click.command()
+@click.argument("file", type=package)
+@click.option("--description", help='Longer text; "" takes it out.')
+@click.option("--summary", help='One line; "" takes it out.')
+@click.option("--tags", help='Keywords with commas between them; "" takes them out.')
+@click.option("--argument", "arguments", multiple=True, metavar="KEY=VALUE", help="Any other key, e.g. Threshold=0.4.")
+@click.option("--class-name", "names", multiple=True, metavar="VALUE=NAME", help="New name of a class, e.g. 1=Roof.")
+@click.option("--class-color", "colors", multiple=True, metavar="VALUE=R,G,B", help="Its new colour, or 1=#e63c28.")
+@out
+@as_json
+def edit(
+    file: Path,
+    *,
+    description: str | None,
+    summary: str | None,
+    tags: str | None,
+    arguments: tuple[str, ...],
+    names: tuple[str, ...],
+    colors: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Change what a .dlpk or .emd file says of its model.
+
+    VALUE of an argument is JSON, anything else is a text; null takes the key out. A change that would break a rule of
+    ArcGIS is refused, and the file stays as it is.
+    """
+    from registry import editing
+    from registry.properties import properties
+
+    changes = editing.Changes(
+        description,
+        summary,
+        None if tags is None else [word.strip() for word in tags.split(",") if word.strip()],
+        {key: _value(text) for key, text in map(_pair, arguments)},
+        {_number(key): text for key, text in map(_pair, names)},
+        {_number(key): _color(text) for key, text in map(_pair, colors)},
+    )
+    print_record(properties(editing.edit(file, changes, out)), as_json)
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Versions as one line each, or as a JSON list."""
-    if as_json or not sys.stdout.isatty():
-        click.echo(json.dumps(list(rows), indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
+@click.command("add-file")
+@click.argument("file", type=package)
+@click.argument("added", metavar="FILES", nargs=-1, required=True, type=package)
+@click.option("--below", default="", help="Folder inside the package, e.g. ModelCharacteristics; none: its root.")
+@out
+@as_json
+def add_file(file: Path, added: tuple[Path, ...], below: str, out: Path | None, as_json: bool) -> None:
+    """Add FILES to a .dlpk, or replace those of their names."""
+    from registry import editing
+    from registry.properties import properties
 
-    columns = ("ref", "aliases", "model_type", "classes", "scores", "size", "created")
-    table = Table(*(column.replace("_", " ") for column in columns))
-    for row in rows:
-        table.add_row(*(_text(row[column]) for column in columns))
-    Console().print(table if rows else "No models are published yet.")
-
-
-def print_record(record: Mapping[str, Any], as_json: bool) -> None:
-    """One thing: a line for each of its facts, or a JSON object."""
-    if as_json or not sys.stdout.isatty():
-        click.echo(json.dumps(record, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None)
-    for key, value in record.items():
-        table.add_row(key.replace("_", " "), _text(value))
-    Console().print(table)
+    files = {f"{below.strip('/')}/{path.name}".lstrip("/"): path for path in added}
+    print_record(properties(editing.add_files(file, files, out)), as_json)
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "\n".join(f"{key} {_text(entry)}" for key, entry in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+@click.command("remove-file")
+@click.argument("file", type=package)
+@click.argument("names", nargs=-1, required=True)
+@out
+@as_json
+def remove_file(file: Path, names: tuple[str, ...], out: Path | None, as_json: bool) -> None:
+    """Remove members from a .dlpk by their NAMES; what its definition needs stays."""
+    from registry import editing
+    from registry.properties import properties
+
+    print_record(properties(editing.remove_files(file, names, out)), as_json)
+
+
+@click.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@as_json
+def diff(a: str, b: str, as_json: bool) -> None:
+    """Tell what differs between two packages, each a .dlpk or .emd file or a reference."""
+    from registry import catalog
+    from registry.differences import differences
+
+    places = [Path(model) if _is_file(model) else catalog.fetch(model) for model in (a, b)]
+    if len({place.suffix.lower() for place in places}) > 1:
+        raise OptionsError("expected two packages, or two definitions", got=[a, b])
+    print_record(differences(*places), as_json)
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
+@click.option("--name", default="", help="Its name in the registry; none: that of its definition.")
+@click.option("--note", default="", help="Where it came from; it is kept with the version.")
+@click.option("--trust", is_flag=True, help="Take it even if its weights run code when they are loaded.")
+@as_json
+def import_(file: Path, *, name: str, note: str, trust: bool, as_json: bool) -> None:
+    """Register a model that was made elsewhere: a .dlpk, an .emd or a model folder.
+
+    Nothing of it is run. It tells what the model needs to run, and whether a verb here runs it.
+    """
+    from registry.importing import import_model
+
+    version, needs = import_model(file, name, note=note, trust=trust)
+    print_record({"version": version.ref, "sha256": version.sha256, **needs.document()}, as_json)
+
+
+@click.command()
+@click.option("--keep", type=int, default=5, show_default=True, help="Newest versions of each model that stay.")
+@click.option("--name", default="", help="Only this model.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@as_json
+def prune(*, keep: int, name: str, dry_run: bool, as_json: bool) -> None:
+    """Remove old versions for good, but none with an alias, and none that a version that stays refers to."""
+    from registry import pruning
+
+    print_record(pruning.prune(keep, name=name, dry_run=dry_run).document() | {"dry_run": dry_run}, as_json)
+
+
+@click.command()
+@click.argument("portal_url")
+@click.argument("model", metavar="REF_OR_FILE")
+@click.option(
+    "--token", envvar="DLPK_PORTAL_TOKEN", default="", help="Of a user who may publish; or DLPK_PORTAL_TOKEN."
+)
+@click.option("--title", default="", help="Of the item; none: the name of the model.")
+@click.option("--item", default="", help="Id of an item that gets this as its new content; none: a new item.")
+@click.option("--folder", default="", help="Id of a folder of the user.")
+@as_json
+def share(portal_url: str, model: str, *, token: str, title: str, item: str, folder: str, as_json: bool) -> None:
+    """Share a package in ArcGIS Online or Enterprise, as an item of type Deep Learning Package."""
+    from tempfile import TemporaryDirectory
+
+    from registry import catalog
+    from registry.portal import Portal
+
+    if not token:
+        raise OptionsError("a portal asks for a token", where="--token", do="set the variable DLPK_PORTAL_TOKEN")
+    dlpk = Path(model) if _is_file(model) else catalog.fetch(model)
+    with TemporaryDirectory() as work:
+        made = Portal(portal_url, token).share(dlpk, Path(work), title=title, item=item, folder=folder)
+    print_record(made, as_json)
+
+
+registry_commands: list[click.Command] = [
+    *(models, show, fetch, promote, verify, unpack),
+    *(edit, add_file, remove_file, diff, import_, prune, share),
+]
 
 
 def _is_file(model: str) -> bool:
@@ -145,3 +254,32 @@ def _is_file(model: str) -> bool:
     if model.endswith((".dlpk", ".emd")) or "/" in model:
         raise OptionsError("no such file", where=model, do="give a .dlpk file or a reference such as roofs@champion")
     return False
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise OptionsError("expected KEY=VALUE", got=text)
+    return key.strip(), value.strip()
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionsError("expected the Value of a class, a whole number", got=text) from None
+
+
+def _color(text: str) -> tuple[int, int, int]:
+    hexadecimal = re.fullmatch("#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
+    parts = [int(part, 16) for part in hexadecimal.groups()] if hexadecimal else re.findall(r"\d+", text)
+    if len(parts) != 3 or not all(0 <= int(part) <= 255 for part in parts):
+        raise OptionsError("expected a colour", got=text, do="write 230,60,40 or #e63c28")
+    return int(parts[0]), int(parts[1]), int(parts[2])

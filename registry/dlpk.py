@@ -12,28 +12,24 @@ The same folder packs to the same bytes. What comes from elsewhere is not truste
 
 import os
 import shutil
-import stat
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256 as new_sha256
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from registry import pickles
+from registry.archive import PIECE, check_names, extract, is_root_emd, opened, read
 from registry.emd import Emd
-from registry.errors import Conflict, DlpkError, NotFound, PackageError, StoreError
+from registry.errors import Conflict, NotFound, PackageError, StoreError
 from registry.files import atomic, part_of, sha256, sweep_parts, sync
 from registry.settings import settings
 
 STAY = {"__pycache__", "checkpoints"}  # folders of a model folder that do not travel
 STAY_SUFFIXES = {".dlpk", ".ckpt", ".pyc"}
-MOST_MEMBERS = 10_000
-MOST_BYTES = 32 * 2**30  # unpacked
-MOST_RATIO = 100  # unpacked to packed; asked above 16 MiB, weights are near 1
-_PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -95,6 +91,11 @@ def pack(folder: ModelFolder, out: Path) -> Path:
     folder.emd.validate(folder.path)
     files = folder.files()
     _check_packable(folder, files)
+    return write_archive(files, out)
+
+
+def write_archive(files: Mapping[str, Path], out: Path) -> Path:
+    """Member name -> file, in this order, into a new archive, which is there when it is whole."""
     with atomic(out) as part, zipfile.ZipFile(part, "w") as archive:
         for name, path in files.items():
             _add(archive, name, path)
@@ -112,9 +113,9 @@ def unpack(dlpk: Path, into: Path) -> ModelFolder:
     sweep_parts(into)
     part = part_of(into)
     try:
-        with _opened(dlpk) as archive:
+        with opened(dlpk) as archive:
             for info in archive.infolist():
-                _extract(archive, info, part)
+                extract(archive, info, part)
         _ = ModelFolder(part).emd
         _take_name(part, into)
     finally:
@@ -124,10 +125,10 @@ def unpack(dlpk: Path, into: Path) -> ModelFolder:
 
 def inspect(dlpk: Path) -> Package:
     """Its definition, its members and its sha256. Raises PackageError as `unpack` does."""
-    with _opened(dlpk) as archive:
+    with opened(dlpk) as archive:
         members = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-        name = next(name for name in members if _is_root_emd(name))
-        text = b"".join(_read(archive, archive.getinfo(name))).decode("utf-8-sig")
+        name = next(name for name in members if is_root_emd(name))
+        text = b"".join(read(archive, archive.getinfo(name))).decode("utf-8-sig")
     emd = Emd.parse(text, where=f"{dlpk} {name}")
     return Package(dlpk, emd, Path(name).stem, members, dlpk.stat().st_size, sha256(dlpk))
 
@@ -135,22 +136,25 @@ def inspect(dlpk: Path) -> Package:
 def digests(dlpk: Path) -> dict[str, str]:
     """The sha256 of every member; reads all of the archive, so damage is found."""
     found = {}
-    with _opened(dlpk) as archive:
+    with opened(dlpk) as archive:
         for info in archive.infolist():
             if not info.is_dir():
                 digest = new_sha256()
-                for piece in _read(archive, info):
+                for piece in read(archive, info):
                     digest.update(piece)
                 found[info.filename] = digest.hexdigest()
     return found
 
 
 def verify(dlpk: Path) -> Package:
-    """The package, after every rule for it was checked on its unpacked content (ArcGIS formats A.7, B)."""
+    """The package, after every rule for it was checked on its unpacked content (ArcGIS formats A.7, B, C.3)."""
     package = inspect(dlpk)
     with tempfile.TemporaryDirectory() as work:
         folder = unpack(dlpk, Path(work) / package.name)
         folder.emd.validate(folder.path)
+        for name, path in folder.files().items():
+            if path.suffix.lower() in pickles.SUFFIXES or path == folder.weights:
+                pickles.check(path, name)
     if package.name != dlpk.stem:
         do = "give the file its name back: ArcGIS Pro opens the .emd by the package's name"
         raise PackageError(f"expected the file name {package.name}.dlpk", where=dlpk, got=dlpk.name, do=do)
@@ -185,7 +189,7 @@ def _travels(place: Path) -> bool:
 
 def _check_packable(folder: ModelFolder, files: Mapping[str, Path]) -> None:
     emd, where = folder.emd, folder.path
-    _check_names(files, where)
+    check_names(files, where)
     for name in files:
         if not name.isascii():
             raise PackageError("expected an ASCII name", where=where, got=name, do="rename the file")
@@ -207,141 +211,7 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
     info.compress_type = zipfile.ZIP_DEFLATED
     info.file_size = path.stat().st_size  # decides on the large format
     with path.open("rb") as source, archive.open(info, "w") as target:
-        shutil.copyfileobj(source, target, _PIECE)
-
-
-# -- reading what cannot be trusted ------------------------------------------------------------------------------------
-@contextmanager
-def _opened(dlpk: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, its list of members checked; whatever zipfile finds is told as PackageError."""
-    if not dlpk.is_file():
-        raise NotFound("no such package", where=dlpk)
-    with dlpk.open("rb") as file, _told(dlpk):
-        _check_magic(file, dlpk)
-        with zipfile.ZipFile(file) as archive:
-            _check_count(file, len(archive.infolist()))
-            _check_members(archive.infolist(), dlpk)
-            yield archive
-
-
-@contextmanager
-def _told(dlpk: Path) -> Iterator[None]:
-    try:
-        yield
-    except DlpkError:
-        raise
-    except OSError as error:
-        if error.errno is None or error.filename is None:  # how zipfile tells of offsets outside the file
-            raise _damaged(dlpk, error) from error
-        do = "check the disk, its free space and your rights"
-        raise StoreError(f"cannot unpack ({error.strerror})", where=error.filename, do=do) from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise _damaged(dlpk, error) from error
-    except (LookupError, ArithmeticError, TypeError, MemoryError) as error:  # from fields with nonsense in them
-        raise _damaged(dlpk, error) from error
-
-
-def _damaged(dlpk: Path, error: BaseException) -> PackageError:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return PackageError(f"is damaged or no ZIP archive ({text})", where=dlpk, do="copy or download it again")
-
-
-def _check_magic(file: IO[bytes], dlpk: Path) -> None:
-    if file.read(6) == b"7z\xbc\xaf\x27\x1c":
-        do = f"unpack it with `7z x`, then pack the content with `zip -r {dlpk.name} .`: arcgis.learn reads ZIP only"
-        raise PackageError("is a 7-Zip archive", where=dlpk, do=do)
-    file.seek(0)
-
-
-def _check_count(file: IO[bytes], count: int) -> None:
-    """zipfile itself does not notice when damage hides members from it."""
-    file.seek(-min(file.seek(0, os.SEEK_END), 22 + 65_535), os.SEEK_END)
-    tail = file.read()
-    end = tail.rindex(b"PK\x05\x06")
-    told = int.from_bytes(tail[end + 10 : end + 12], "little")
-    if told not in (count, 65_535):
-        raise zipfile.BadZipFile(f"{told} members are announced, {count} found")
-
-
-def _check_members(infos: list[zipfile.ZipInfo], dlpk: Path) -> None:
-    def refuse(what: str, got: object) -> PackageError:
-        return PackageError(what, where=dlpk, got=got, do="do not use it, or have it packed anew")
-
-    for info in infos:
-        kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
-        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise refuse("holds a link or a device", info.filename)
-        if info.flag_bits & 0x2041:  # encrypted, strongly encrypted, masked directory
-            raise refuse("is encrypted", info.filename)
-        if info.is_dir() and info.file_size:
-            raise refuse("holds a folder with content", info.filename)
-        if info.orig_filename != info.filename:
-            raise refuse("holds a name with a zero byte", info.orig_filename)
-    size, packed = sum(info.file_size for info in infos), dlpk.stat().st_size
-    if len(infos) > MOST_MEMBERS:
-        raise refuse(f"holds more than {MOST_MEMBERS} members", len(infos))
-    if size > MOST_BYTES or size > max(MOST_RATIO * packed, 16 * 2**20):
-        raise refuse(f"would unpack to more than {MOST_RATIO} times its size or {MOST_BYTES} bytes", size)
-    names = [info.filename for info in infos]
-    _check_names(names, dlpk)
-    _check_root(names, dlpk)
-
-
-def _check_names(names: Iterable[str], where: Path) -> None:
-    """Every name stays inside the folder, on Windows too, and no two are one file."""
-    seen: dict[str, bool] = {}  # folded name -> it is a folder
-    for name in names:
-        parts = name.removesuffix("/").split("/")
-        if "\\" in name or ":" in name or any(part.strip(" .") == "" for part in parts) or not name.isprintable():
-            do = "use relative names with forward slashes"
-            raise PackageError("holds a member that could leave the folder", where=where, got=name, do=do)
-        key = name.removesuffix("/").casefold()
-        if key in seen and not (seen[key] and name.endswith("/")):
-            raise PackageError("holds two members of one name", where=where, got=name, do="keep one of them")
-        seen[key] = name.endswith("/")
-        for i in range(1, len(parts)):
-            if not seen.setdefault("/".join(parts[:i]).casefold(), True):
-                raise PackageError("holds a member inside a file", where=where, got=name, do="rename one of them")
-
-
-def _check_root(names: list[str], dlpk: Path) -> None:
-    found = [name for name in names if _is_root_emd(name)]
-    if len(found) == 1:
-        return
-    tops = {name.split("/")[0] for name in names}
-    if not found and len(tops) == 1 and any(_is_root_emd(name.partition("/")[2]) for name in names):
-        do = "pack the content of the folder, not the folder"
-        raise PackageError("expected the model at the root, it lies in a folder", where=dlpk, got=tops.pop(), do=do)
-    raise PackageError("expected exactly one .emd at the root", where=dlpk, got=found, do="pack one model folder")
-
-
-def _is_root_emd(name: str) -> bool:
-    return "/" not in name and name.lower().endswith(".emd")
-
-
-def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]:
-    """The bytes of a member, never more than it declared."""
-    left = info.file_size
-    with archive.open(info) as member:
-        while piece := member.read(_PIECE):
-            left -= len(piece)
-            if left < 0:
-                break
-            yield piece
-    if left:
-        raise zipfile.BadZipFile(f"{info.filename} has not the declared size")
-
-
-def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> None:
-    target = folder / info.filename
-    if info.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        for piece in _read(archive, info):
-            file.write(piece)
-    sync(target)
+        shutil.copyfileobj(source, target, PIECE)
 
 
 def _take_name(part: Path, into: Path) -> None:

@@ -10,7 +10,7 @@ was read: unknown keys, their order and their nesting survive. Keys, types and r
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -19,13 +19,10 @@ from typing import Any
 from registry.errors import EmdError
 from registry.files import write_text
 
-PREDEFINED = {  # Framework -> ModelConfiguration that ArcGIS runs without an InferenceFunction (A.2)
-    "TensorFlow": {"ObjectDetectionAPI", "DeepLab"},
-    "Keras": {"MaskRCNN", "KerasClassifier"},
-    "PyTorch": {"FastaiSSD", "FeatureClassifier"},
-    "CNTK": {"FasterRCNN", "AzurePixelLevelLandClassification"},
-}
-IMAGE_SPACES = ("MAP_SPACE", "PIXEL_SPACE", "IMAGE_SPACE")
+SCORES = (  # keys of C.4, of every kind of model
+    *("accuracy", "mIoU", "average_precision_score", "per_class_metrics", "panoptic_quality", "precision", "recall"),
+    *("f1", "score", "PSNR", "SSIM", "FID", "FID_A", "FID_B"),
+)
 
 
 class ModelType(StrEnum):
@@ -91,7 +88,7 @@ class Emd:
         """Raises EmdError when the text is no JSON object."""
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EmdError(f"is no valid JSON ({error})", where=where, do="repair or re-export the file") from error
         if not isinstance(document, dict):
             raise EmdError("expected a JSON object", where=where, got=type(document).__name__)
@@ -119,7 +116,11 @@ class Emd:
     # -- typed values ------------------------------------------------------------------------------------------------
     @property
     def model_type(self) -> ModelType:
-        return ModelType(self._need("ModelType"))
+        value = self._need("ModelType")
+        try:
+            return ModelType(value)
+        except ValueError:
+            raise EmdError(f"expected one of {', '.join(ModelType)}", where=self._at("ModelType"), got=value) from None
 
     @property
     def model_file(self) -> str:
@@ -134,11 +135,38 @@ class Emd:
     @property
     def tile_size(self) -> int:
         """Side of the model's square input tile, in pixels."""
-        return int(self._need("ImageHeight"))
+        if not is_size(size := self._need("ImageHeight")):
+            raise EmdError("expected a positive whole number", where=self._at("ImageHeight"), got=size)
+        return int(size)
 
     @property
     def extract_bands(self) -> tuple[int | str, ...]:
-        return tuple(self.document.get("ExtractBands", ()))
+        bands = self.document.get("ExtractBands")
+        return tuple(bands) if isinstance(bands, list) and are_bands(bands) else ()
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Of the training imagery, in its order; where they are not told, the bands that are extracted."""
+        props = self._object("InputRastersProps")
+        names = props.get("BandNames") or self.document.get("BandNames") or self.extract_bands
+        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+    @property
+    def sensor(self) -> str:
+        return str(self._object("InputRastersProps").get("SensorName") or "")
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Keywords; in a file they are one text with commas, or a list."""
+        value = self.document.get("Tags") or ()
+        words = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
+        return tuple(text for word in words if (text := str(word).strip()))
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """What the training measured, under ArcGIS's keys; numbers where they are written as text (C.4)."""
+        found = {key: self.document[key] for key in SCORES if self.document.get(key) is not None}
+        return {key: _plain(value) for key, value in found.items()}
 
     @property
     def metadata_format(self) -> str:
@@ -165,10 +193,12 @@ class Emd:
     @property
     def cell_size(self) -> tuple[float, float, int | None] | None:
         """Smallest training cell (x, y, EPSG code), in units of that spatial reference; None when unknown."""
-        cell = self.document.get("MinCellSize")
-        if not isinstance(cell, dict):
+        cell = self._object("MinCellSize")
+        x, y, reference = cell.get("x"), cell.get("y"), cell.get("spatialReference")
+        if x is None or y is None or not (is_number(x) and is_number(y)):
             return None
-        return float(cell["x"]), float(cell["y"]), (cell.get("spatialReference") or {}).get("wkid")
+        wkid = reference.get("wkid") if isinstance(reference, dict) else None
+        return float(x), float(y), wkid if is_int(wkid) else None
 
     @property
     def is_export_definition(self) -> bool:
@@ -178,88 +208,15 @@ class Emd:
     # -- rules -------------------------------------------------------------------------------------------------------
     def problems(self, folder: Path | None = None) -> list[str]:
         """Every broken rule of A.7, each with the path of its field; files are looked for when `folder` is given."""
-        return [f"{field_path}: {problem}" for field_path, problem in self._problems(folder)]
+        from registry.rules import problems
+
+        return [f"{field_path}: {problem}" for field_path, problem in problems(self, folder)]
 
     def validate(self, folder: Path | None = None) -> "Emd":
         """Self when every rule holds. Raises EmdError with all that do not."""
         if found := self.problems(folder):
-            raise EmdError("\n  ".join(found), where=self.where or "model definition", do="fix it in the .emd file")
+            raise EmdError("; ".join(found), where=self.where or "model definition", do="fix it in the .emd file")
         return self
-
-    def _problems(self, folder: Path | None) -> Iterator[tuple[str, str]]:
-        document = self.document
-        try:
-            self.model_type  # noqa: B018  (the property checks)
-        except (ValueError, EmdError):
-            known = ", ".join(ModelType)
-            yield "ModelType", f"expected one of {known}, got {document.get('ModelType')!r}"
-        yield from self._tile_problems()
-        yield from self._class_problems()
-        yield from self._band_problems()
-        yield from self._file_problems(folder)
-        space = document.get("ImageSpaceUsed", "MAP_SPACE")
-        if space not in IMAGE_SPACES:
-            yield "ImageSpaceUsed", f"expected one of {', '.join(IMAGE_SPACES)}, got {space!r}"
-        if not _is_range(limits := document.get("DataRange", [0, 1])):
-            yield "DataRange", f"expected [min, max] with min < max, got {limits!r}"
-        if document.get("ModelType") == ModelType.OBJECT_CLASSIFICATION:
-            for key in ("CropSizeFixed", "BlackenAroundFeature"):
-                if document.get(key) not in (0, 1):
-                    yield key, f"expected 0 or 1, got {document.get(key)!r}"
-        for key, value in document.items():
-            if isinstance(value, str) and value.startswith("e.g."):
-                yield key, f"placeholder text is left, got {value!r}"
-
-    def _tile_problems(self) -> Iterator[tuple[str, str]]:
-        sizes = [self.document.get(key) for key in ("ImageHeight", "ImageWidth")]
-        for key, size in zip(("ImageHeight", "ImageWidth"), sizes, strict=True):
-            if not _is_size(size):
-                yield key, f"expected a positive whole number, got {size!r}"
-        if str(sizes[0]) != str(sizes[1]):
-            yield "ImageWidth", f"expected a square tile of {sizes[0]}, got {sizes[1]!r}"
-
-    def _class_problems(self) -> Iterator[tuple[str, str]]:
-        try:
-            classes = self.classes
-        except EmdError as error:
-            yield str(error.where).rsplit(" ", 1)[-1] or "Classes", f"{error.what}, got {error.got!r}"
-            return
-        if not classes:
-            yield "Classes", "expected at least one class, got []"
-        seen: dict[str, list[int | str]] = {"Value": [c.value for c in classes], "Name": [c.name for c in classes]}
-        for key, values in seen.items():
-            if twice := {value for value in values if values.count(value) > 1}:
-                yield "Classes", f"expected every {key} once, got {sorted(twice, key=str)} again"
-        for i, label in enumerate(classes):
-            if not label.name.strip():
-                yield f"Classes[{i}].Name", f"expected a name, got {label.name!r}"
-            if not all(0 <= c <= 255 for c in label.color):
-                yield f"Classes[{i}].Color", f"expected 3 numbers 0-255, got {list(label.color)}"
-
-    def _band_problems(self) -> Iterator[tuple[str, str]]:
-        bands = self.document.get("ExtractBands")
-        if not isinstance(bands, list) or not bands or len(set(map(str, bands))) != len(bands) or not _are_bands(bands):
-            yield "ExtractBands", f"expected distinct band indexes from 0, or band names, got {bands!r}"
-        elif self.document.get("IsMultispectral") and _is_int(bands[0]):
-            statistics = self.document.get("NormalizationStats")
-            if not isinstance(statistics, dict) or not statistics:
-                yield "NormalizationStats", f"expected statistics of every band, got {statistics!r}"
-                return
-            for key, values in statistics.items():
-                if values is not None and not (isinstance(values, list) and len(values) > max(bands)):
-                    yield f"NormalizationStats.{key}", f"expected a value for every band of {bands!r}, got {values!r}"
-
-    def _file_problems(self, folder: Path | None) -> Iterator[tuple[str, str]]:
-        document = self.document
-        predefined = PREDEFINED.get(str(document.get("Framework")), set())
-        if not self.inference_function and str(document.get("ModelConfiguration")) not in predefined:
-            yield "InferenceFunction", "expected a .py file, or a predefined Framework and ModelConfiguration, got ''"
-        if not document.get("ModelFile"):
-            yield "ModelFile", "expected the name of the weights file, got nothing"
-        for key in ("ModelFile", "InferenceFunction", "ModelConfigurationFile"):
-            name = str(document.get(key) or ".").replace("\\", "/").removeprefix("./")
-            if folder is not None and name not in (".", "") and not name.startswith("[Functions]"):
-                yield from _member_problems(key, folder, name)
 
     def _class(self, i: int, entry: Any) -> ClassLabel:
         if not isinstance(entry, dict):
@@ -270,13 +227,19 @@ class Emd:
             raise EmdError("expected a whole number", where=self._at(f"Classes[{i}].Value"), got=value)
         if not isinstance(name, str):
             raise EmdError("expected a text", where=self._at(f"Classes[{i}].Name"), got=name)
-        if not (isinstance(color, list) and len(color) == 3 and all(map(_is_int, color))):
+        if not (isinstance(color, list) and len(color) == 3 and all(map(is_int, color))):
             raise EmdError("expected 3 numbers 0-255", where=self._at(f"Classes[{i}].Color"), got=color)
         return ClassLabel(value, name, (color[0], color[1], color[2]))
 
     def _statistics(self, key: str) -> tuple[BandStatistics, ...]:
         keys = ("BandName", "Min", "Max", "Mean", "StdDev")
-        return tuple(BandStatistics(*(entry.get(k, "") for k in keys)) for entry in self.document.get(key, ()))
+        entries = self.document.get(key)
+        rows = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+        return tuple(BandStatistics(*(entry.get(k, "") for k in keys)) for entry in rows)
+
+    def _object(self, key: str) -> Mapping[str, Any]:
+        value = self.document.get(key)
+        return value if isinstance(value, dict) else {}
 
     def _need(self, key: str) -> Any:
         if key not in self.document:
@@ -287,30 +250,27 @@ class Emd:
         return f"{self.where} {key}".strip()
 
 
-def _member_problems(key: str, folder: Path, name: str) -> Iterator[tuple[str, str]]:
-    if Path(name).is_absolute() or ".." in Path(name).parts or not (folder / name).exists():
-        yield key, f"expected a file of the model folder, got {name!r}, which is not there"
-    elif key == "InferenceFunction":
-        text, stem = (folder / name).read_text(encoding="utf-8", errors="replace"), Path(name).stem
-        if not re.search(rf"^class {re.escape(stem)}\b", text, re.MULTILINE):
-            yield key, f"expected a class named {stem} in {name}, got none"
+def are_bands(bands: list[Any]) -> bool:
+    return all(is_int(band) and band >= 0 for band in bands) or all(isinstance(band, str) for band in bands)
 
 
-def _are_bands(bands: list[Any]) -> bool:
-    return all(_is_int(band) and band >= 0 for band in bands) or all(isinstance(band, str) for band in bands)
-
-
-def _is_range(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] < value[1]
-
-
-def _is_size(value: Any) -> bool:
+def is_size(value: Any) -> bool:
     return isinstance(value, int | str) and re.fullmatch("0*[1-9][0-9]{0,8}", str(value)) is not None
 
 
-def _is_int(value: Any) -> bool:
+def is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    """A score as number or object, where ArcGIS writes it as text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

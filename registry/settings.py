@@ -5,6 +5,7 @@ DLPK_STORE                file://<home>/store           where published packages
 MLFLOW_TRACKING_URI       sqlite:///<home>/mlflow.db    runs and model versions
 DLPK_S3_ENDPOINT_URL      AWS_ENDPOINT_URL, else AWS    an S3 server of one's own
 DLPK_S3_CHECKSUMS         when_supported                when_required for older servers that refuse the CRC32 headers
+DLPK_TRUSTED              none                          folders, joined by :, whose models are one's own code
 """
 
 import os
@@ -26,6 +27,7 @@ class Settings:
     tracking_uri: str
     s3_endpoint: str | None
     s3_checksums: Checksums
+    trusted: tuple[Path, ...] = ()
 
     @property
     def cache(self) -> Path:
@@ -41,6 +43,7 @@ def settings() -> Settings:
         store=os.environ.get("DLPK_STORE") or (home / "store").as_uri(),
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         s3_endpoint=os.environ.get("DLPK_S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
+        trusted=tuple(Path(one).absolute() for one in os.environ.get("DLPK_TRUSTED", "").split(os.pathsep) if one),
         s3_checksums=_checksums(os.environ.get("DLPK_S3_CHECKSUMS") or "when_supported"),
     )
 

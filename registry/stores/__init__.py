@@ -40,6 +40,9 @@ class Store(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
+    def delete(self, key: str) -> None:
+        """Remove an object; it is no error when there is none."""
+
 
 def open_store(uri: str) -> Store:
     """The store behind `file:///folder`, `s3://bucket/prefix` or a plain folder path."""

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -58,6 +58,13 @@ class FileStore:
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _told(path):
+            path.unlink(missing_ok=True)
+            with suppress(OSError):  # others lie beside it
+                path.parent.rmdir()
 
     def _put(self, key: str, digest: str, write: Callable[[Path], object]) -> str:
         final = self._path(key)

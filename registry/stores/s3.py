@@ -99,6 +99,10 @@ class S3Store:
     def exists(self, key: str) -> bool:
         return self._head(key) is not None
 
+    def delete(self, key: str) -> None:
+        with self._told(key):
+            self.client.delete_object(**self._at(check_key(key)))
+
     def sweep(self, older_than: timedelta = timedelta(days=1)) -> int:
         """End what killed uploads left on the server, once nobody can still be at it; how many there were."""
         with self._told(""):

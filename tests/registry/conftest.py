@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from registry.catalog import Version
 from registry.dlpk import ModelFolder, pack
 from registry.emd import Emd
+from registry.publishing import publish
 from registry.tracking import connect
 from tests.servers import Seaweed, mlflow_server, seaweed
 
@@ -93,6 +95,20 @@ def mlflow_home(dlpk_home: Path, mlflow_template: Path) -> Path:
     """A home whose MLflow database is there already."""
     shutil.copy(mlflow_template, dlpk_home / "mlflow.db")
     return dlpk_home
+
+
+@pytest.fixture
+def published(tmp_path: Path, mlflow_home: Path) -> Callable[..., Version]:
+    """Publish a package of these weights."""
+
+    def do(
+        weights: bytes = b"weights", name: str = "roofs", *, made: dict[str, Any] | None = None, **scores: float
+    ) -> Version:
+        dlpk = make_package(tmp_path / f"{name}-{weights.decode()}", name, weights)
+        return publish(dlpk, scores=scores, data_digest="d1", git_commit="c1", made=made)
+
+    assert mlflow_home.is_dir()
+    return do
 
 
 @pytest.fixture(scope="session")

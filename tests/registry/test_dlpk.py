@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import dlpk as dlpk_module
+from registry import archive
 from registry.dlpk import ModelFolder, digests, inspect, open_model, pack, unpack, verify
 from registry.errors import Conflict, EmdError, NotFound, PackageError
 from registry.files import sha256
@@ -183,7 +183,7 @@ def test_a_bomb_that_lies_about_its_size_is_stopped(zipped: Zipped, tmp_path: Pa
 
 
 def test_too_many_members_are_refused(zipped: Zipped, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dlpk_module, "MOST_MEMBERS", 3)
+    monkeypatch.setattr(archive, "MOST_MEMBERS", 3)
     with pytest.raises(PackageError, match="more than 3 members"):
         inspect(zipped(*((str(i), b"") for i in range(3))))
 

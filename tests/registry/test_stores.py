@@ -131,6 +131,16 @@ def test_a_key_exists_once_it_is_put(store: Store) -> None:
     assert not store.exists("a/b")
 
 
+def test_a_deleted_key_is_gone_and_its_place_is_free(store: Store) -> None:
+    store.put_bytes("a/1", b"one")
+    store.put_bytes("a/2", b"two")
+    for _ in range(2):
+        store.delete("a/1")
+    assert ["a/2"] == store.list()
+    store.put_bytes("a/1", b"other")
+    assert b"other" == store.get_bytes("a/1")
+
+
 def test_a_missing_key_is_told_and_leaves_no_file(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such object"):
         store.get("gone", tmp_path / "back")

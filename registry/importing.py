@@ -1,0 +1,162 @@
+"""Take in a model that was made elsewhere: look at what it is, what it needs to run, and register it with its origin.
+
+Nothing of it is run or imported. Kinds: trained by ArcGIS, a function of ArcGIS with foreign weights, an extension
+package for arcgis.learn (ArcGIS formats B.5), a custom raster function, and our own.
+"""
+
+import ast
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from registry import pickles
+from registry.catalog import Version, check_name
+from registry.dlpk import ModelFolder, inspect, unpack, write_archive
+from registry.editing import renamed
+from registry.emd import Emd, ModelType, is_number
+from registry.errors import NotFound, PackageError
+from registry.files import sha256
+from registry.publishing import publish
+
+RUNS_ON = {  # verb -> the model types that it runs
+    "detect-objects": (ModelType.OBJECT_DETECTION, ModelType.INSTANCE_DETECTION),
+    "classify-pixels": (ModelType.IMAGE_CLASSIFICATION,),  # of two dates: detect-change
+    "classify-objects": (ModelType.OBJECT_CLASSIFICATION,),
+}
+ONLY_ARCGIS = {"arcpy", "arcgis"}
+OWN = "_tiles"  # the module beside the raster functions of this system
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model asks of the machine that runs it."""
+
+    kind: str
+    framework: str
+    modules: tuple[str, ...]  # that its Python files import, without the standard library and its own files
+    only_in_arcgis: bool
+    runs_with: str  # the verb, "" when no verb here runs it
+    why_not: str = ""
+    problems: tuple[str, ...] = ()  # rules that its definition breaks
+    code_in_weights: tuple[str, ...] = ()  # names that its pickles would import
+    versions: dict[str, str] = field(default_factory=dict)  # that it tells of itself
+
+    def document(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value not in ("", (), {})}
+
+
+def import_model(file: Path, name: str = "", *, note: str = "", trust: bool = False) -> tuple[Version, Needs]:
+    """Publish a .dlpk, .emd or model folder from elsewhere under a name; by default that of its definition.
+
+    Raises PackageError for weights that would run code when they are loaded, unless `trust`; and for a definition
+    that the registry cannot describe.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        packed = _packed(file, Path(work))
+        package = inspect(packed)
+        needs = look_at(unpack(packed, Path(work) / "model"))
+        if needs.code_in_weights and not trust:
+            do = "ask its maker for a plain state dict, or import it with --trust if you know who made it"
+            got = ", ".join(needs.code_in_weights[:3])
+            raise PackageError("its weights would run code when they are loaded", where=file, got=got, do=do)
+        name = check_name(name or package.name)
+        ready = packed
+        if (package.name, packed.stem) != (name, name):
+            ready = renamed(packed, name, Path(work) / "renamed" / f"{name}.dlpk")
+        origin = {"file": file.name, "sha256": sha256(packed), "name": package.name, "note": note, **needs.document()}
+        scores = _scores(package.emd)
+        return publish(ready, scores=scores, data_digest="", git_commit="", made={"origin": origin}), needs
+
+
+def look_at(folder: ModelFolder) -> Needs:
+    """What an unpacked model needs to run; reads its files, runs none."""
+    emd, files = folder.emd, folder.files()
+    modules = sorted(_imported(files))
+    only = bool(ONLY_ARCGIS & set(modules)) or emd.inference_function.startswith("[Functions]")
+    only = only or not emd.inference_function
+    tool = next((tool for tool, types in RUNS_ON.items() if str(emd.document.get("ModelType")) in types), "")
+    why = _why_not(emd, modules, tool, only)
+    weights = {n: p for n, p in files.items() if p.suffix.lower() in pickles.SUFFIXES or p == folder.weights}
+    found = {f"{place} in {name}" for name, path in weights.items() for place in pickles.suspicious(path)}
+    return Needs(
+        kind=_kind(emd, files),
+        framework=str(emd.document.get("Framework", "")),
+        modules=tuple(modules),
+        only_in_arcgis=only,
+        runs_with="" if why else tool,
+        why_not=why,
+        problems=tuple(emd.problems(folder.path)),
+        code_in_weights=tuple(sorted(found)),
+        versions={k: str(emd.document[k]) for k in ("ArcGISLearnVersion", "Version") if emd.document.get(k)},
+    )
+
+
+def _packed(file: Path, work: Path) -> Path:
+    if not file.exists():
+        raise NotFound("no such model", where=file, do="give a .dlpk, an .emd or a model folder")
+    if file.is_file() and file.suffix.lower() == ".dlpk":
+        return file
+    if file.is_file() and file.suffix.lower() != ".emd":
+        raise PackageError("expected a .dlpk, an .emd or a model folder", where=file, got=file.suffix)
+    folder = ModelFolder(file if file.is_dir() else file.parent)
+    return write_archive(folder.files(), work / f"{folder.name}.dlpk")
+
+
+def _kind(emd: Emd, files: dict[str, Path]) -> str:
+    if str(emd.document.get("ModelConfiguration")) == "_model_extension_inferencing":
+        return "extension of arcgis.learn"
+    if "ArcGISLearnVersion" in emd.document or emd.document.get("Framework") == "arcgis.learn.models._inferencing":
+        return "trained by ArcGIS"
+    if not emd.inference_function or emd.inference_function.startswith("[Functions]"):
+        return "function of ArcGIS"
+    return "ours" if any(Path(name).stem == OWN for name in files) else "custom raster function"
+
+
+def _why_not(emd: Emd, modules: list[str], tool: str, only: bool) -> str:
+    if not tool:
+        return f"no verb here runs the model type {emd.document.get('ModelType')!r}"
+    if not emd.inference_function or emd.inference_function.startswith("[Functions]"):
+        return "its raster function is part of ArcGIS and not in the package"
+    if only:
+        return f"its raster function imports {', '.join(sorted(ONLY_ARCGIS & set(modules)))}"
+    missing = [name for name in modules if not _is_there(name)]
+    return f"these Python modules are not installed here: {', '.join(missing)}" if missing else ""
+
+
+def _is_there(module: str) -> bool:
+    """Looked for, not imported."""
+    from importlib.util import find_spec
+
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _imported(files: dict[str, Path]) -> set[str]:
+    own = {Path(name).parts[0].removesuffix(".py") for name in files}
+    own |= {Path(name).stem for name in files}
+    found = {name for path in files.values() if path.suffix == ".py" for name in _imports(path)}
+    return {name for name in found if name not in own and name not in sys.stdlib_module_names}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse(path.read_bytes())
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return  # told under problems
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+        yield from (name.partition(".")[0] for name in names)
+
+
+def _scores(emd: Emd) -> dict[str, float]:
+    """The single figures that the maker wrote down; nobody here has checked them."""
+    return {f"told_{key}": float(value) for key, value in emd.scores.items() if is_number(value)}

@@ -1,0 +1,90 @@
+"""Forget old versions: those of which nobody can say why they should be kept.
+
+Kept are the newest of each model, every version with an alias, and what those refer to: the version that was in use
+when they came, and those before and after them as champion, so that a rollback finds them. A version is first marked,
+so that nobody sees it any more, then its files go, then its number: a killed run is completed by the next one.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.catalog import Version, find, search, version_of
+from registry.errors import OptionsError
+from registry.stores import locate
+from registry.tracking import connect, told
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PRUNED = "pruned"  # the tag; `registry.catalog` leaves out versions that have it
+FILES = ("item.json", "manifest.json")  # beside the package
+REFERENCES = ("replaced", "replaced_by")  # notes of a promotion
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What goes, and what stays beyond the newest and why."""
+
+    remove: tuple[Version, ...]
+    keep: dict[str, str]  # ref -> why
+
+    def document(self) -> dict[str, Any]:
+        size = sum(version.size for version in self.remove)
+        return {"remove": [version.ref for version in self.remove], "bytes": size, "keep": self.keep}
+
+
+def prune(keep: int, *, name: str = "", dry_run: bool = False) -> Pruning:
+    """Remove all but the newest `keep` of each model, or of one. Raises OptionsError when that would leave none."""
+    if keep < 1:
+        raise OptionsError("expected to keep at least 1 version", where="--keep", got=keep)
+    models: dict[str, list[Version]] = {}
+    for version in find():
+        models.setdefault(version.name, []).append(version)
+    chosen = [_divided(known, keep) for model, known in models.items() if name in ("", model)]
+    remove = tuple(version for part in chosen for version in part.remove)
+    plan = Pruning(remove, {ref: why for part in chosen for ref, why in part.keep.items()})
+    if not dry_run:
+        client = connect()
+        for version in plan.remove:
+            _remove(client, version)
+        for version in _marked(client, name):  # what a killed run left
+            _remove(client, version)
+    return plan
+
+
+def _divided(known: list[Version], keep: int) -> Pruning:
+    """`known` are the versions of one model, newest first."""
+    stay = {version.number for version in known[:keep]}
+    why = {v.number: f"is {', '.join(v.aliases)}" for v in known if v.aliases}
+    why = {**dict(_referenced(v for v in known if v.number in stay | why.keys())), **why}
+    numbers = {version.number: version.ref for version in known}
+    kept = {numbers[n]: text for n, text in sorted(why.items()) if n in numbers and n not in stay}
+    return Pruning(tuple(v for v in known if v.number not in stay | why.keys()), kept)
+
+
+def _referenced(versions: Iterable[Version]) -> Iterator[tuple[int, str]]:
+    for version in versions:
+        parent = version.parent.removeprefix(f"{version.name}@")
+        if parent.isdecimal():
+            yield int(parent), f"was in use when {version.ref} came"
+        for note, number in version.notes.items():
+            if note.endswith(REFERENCES) and number.isdecimal():
+                yield int(number), f"{version.ref} tells of it as {note.partition('.')[0]}"
+
+
+def _remove(client: "MlflowClient", version: Version) -> None:
+    with told():
+        client.set_model_version_tag(version.name, str(version.number), PRUNED, "true")
+    store, key = locate(version.uri, depth=3)
+    for file in FILES:
+        store.delete(f"{key.rpartition('/')[0]}/{file}")
+    store.delete(key)
+    with told():
+        client.delete_model_version(version.name, str(version.number))
+
+
+def _marked(client: "MlflowClient", name: str) -> list[Version]:
+    text = f"tags.{PRUNED} = 'true'" + (f" and name = '{name}'" if name else "")
+    with told():
+        return [version_of(version) for version in search(client, text) if "uri" in version.tags]

@@ -1,0 +1,213 @@
+"""Publish a package: it gets a number, and a manifest says for good what it is and what it was made from.
+
+    <store>/roofs/<sha256>/roofs.dlpk      the package, under its content's name, never renamed
+    <store>/roofs/<sha256>/manifest.json   written after it: members, data, code, environment, recipe, scores, parent
+    <store>/roofs/<sha256>/item.json       the same as a STAC item with the Machine Learning Model extension
+    MLflow  roofs  version 7               written after all three: tags uri, sha256, size, scores, ...
+            alias challenger               the newest
+
+Each step may be repeated, so a killed publish is completed by the next one, and what it left is never seen as whole.
+"""
+
+import json
+import math
+import platform
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from registry import stac
+from registry.catalog import (
+    CHALLENGER,
+    CHAMPION,
+    ModelRef,
+    Version,
+    aliases_of,
+    champion,
+    check_name,
+    find_version,
+    search,
+)
+from registry.dlpk import Package, digests, inspect
+from registry.errors import Conflict, PackageError
+from registry.properties import configuration, of_package
+from registry.settings import settings
+from registry.stores import Store, open_store
+from registry.tracking import code, connect, told
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+T = TypeVar("T")
+LONGEST_TAG = 5000  # characters; MLflow's servers differ, this passes all
+NO_TAGS = (
+    "name",
+    "members",
+    "properties",
+    "environment",
+    "recipe",
+    "evaluation",
+    "origin",
+)  # the manifest alone tells them
+SOFTWARE = ("dlpk-flows", "torch", "torchvision", "pytorch-lightning", "numpy", "rasterio", "albumentations", "timm")
+BUSY = ("Giving up after", "UNIQUE constraint failed", "duplicate key", "database is locked")  # as the databases say it
+TRIES = 8
+
+
+def publish(
+    dlpk: Path,
+    *,
+    scores: Mapping[str, float],
+    data_digest: str,
+    git_commit: str,
+    run_id: str | None = None,
+    made: Mapping[str, Any] | None = None,
+) -> Version:
+    """Keep a package for good and register it as the newest version and challenger.
+
+    `made` tells more of where it came from, as JSON values: recipe, evaluation (with intervals), environment, origin.
+    The same bytes give the same version, whose first manifest stands. Raises PackageError for a package that is damaged
+    or misnamed, Conflict when the store holds other bytes in its place, StoreError when store or server are out of
+    reach.
+    """
+    package = inspect(dlpk)
+    if package.name != dlpk.stem:
+        do = "ArcGIS Pro opens the .emd by the package's name: name both alike"
+        raise PackageError(f"expected the file name {package.name}.dlpk", where=dlpk, got=dlpk.name, do=do)
+    check_name(package.name)
+    client, store = connect(), open_store(settings().store)
+    facts = {"data_digest": data_digest, "git_commit": git_commit, "scores": finite(scores), "run_id": run_id}
+    manifest = {**_facts(package), **facts, "members": digests(dlpk), "parent": _parent(package), **(made or {})}
+    place = f"{package.name}/{package.sha256}"
+    uri = store.put(f"{place}/{package.name}.dlpk", dlpk)
+    manifest = _keep(store, f"{place}/manifest.json", manifest)
+    _keep(store, f"{place}/item.json", stac.item(package.emd, manifest, uri))
+    number = _register(client, {**manifest, "uri": uri}, run_id)
+    store.put(f"{place}/{package.name}.dlpk", dlpk)  # a prune of the same bytes may have run at this moment
+    return find_version(ModelRef(package.name, number))
+
+
+def environment() -> dict[str, str]:
+    """The versions that matter, of this process."""
+    found = {"Python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in SOFTWARE:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def finite(scores: Mapping[str, float]) -> dict[str, float]:
+    """JSON knows no NaN."""
+    return {key: float(value) for key, value in scores.items() if math.isfinite(value)}
+
+
+def _facts(package: Package) -> dict[str, Any]:
+    emd = package.emd
+    cell = emd.cell_size
+    return {
+        "name": package.name,
+        "sha256": package.sha256,
+        "size": package.size,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model_type": str(emd.model_type),
+        "classes": [label.name for label in emd.classes],
+        "bands": list(emd.band_names),
+        "sensor": emd.sensor,
+        "tags": list(emd.tags),
+        "cell_size": min(cell[:2]) if cell else None,
+        "tile_size": emd.tile_size,
+        "framework": str(emd.document.get("Framework", "")),
+        "model_configuration": configuration(emd),
+        "environment": environment(),
+        "properties": of_package(package),
+    }
+
+
+def _parent(package: Package) -> str:
+    """The version that was in use when this one came, "" when none was."""
+    known = champion(package.name)
+    return known.ref if known and known.sha256 != package.sha256 else ""
+
+
+def _keep(store: Store, key: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The document that counts: the first that was written for these bytes."""
+    try:
+        store.put_bytes(key, json.dumps(document, indent=2, sort_keys=True, default=str).encode())
+    except Conflict:
+        return dict(json.loads(store.get_bytes(key)))
+    return document
+
+
+def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None) -> int:
+    """The number of the version that holds these bytes; the newest becomes the challenger."""
+    name, digest = facts["name"], facts["sha256"]
+    with told():
+        _make_model(client, name)
+        number = _registered(client, name, digest)
+        if number is None:
+            # MLflow takes no file: address that lies outside a run; the tag has the true one
+            source = facts["uri"] if facts["uri"].startswith("s3:") else f"dlpk://{name}/{digest}"
+            create = client.create_model_version
+            made = int(_patiently(lambda: create(name, source, run_id, tags=_tags(facts))).version)
+            number = _registered(client, name, digest) or made
+            if number != made:  # another publisher of the same bytes was quicker by a moment
+                client.delete_model_version(name, str(made))
+        if number == _newest(client, name):
+            _challenge(client, name)
+    return number
+
+
+def _challenge(client: "MlflowClient", name: str) -> None:
+    """The newest becomes the challenger, also when a newer one comes meanwhile."""
+    newest = 0
+    while newest != (newest := _newest(client, name)):
+        aliases = aliases_of(client, name)
+        if newest not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
+            _patiently(partial(client.set_registered_model_alias, name, CHALLENGER, str(newest)))
+
+
+def _newest(client: "MlflowClient", name: str) -> int:
+    return max(int(version.version) for version in search(client, f"name = '{name}'"))
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """MLflow counts without a lock, and fails when several publishers write the same row at the same moment."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return call()
+        except Exception as error:
+            if not left or not any(sign in str(error) for sign in BUSY):
+                raise
+        time.sleep(0.05 * (TRIES - left))
+    raise AssertionError
+
+
+def _make_model(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if code(error) != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _registered(client: "MlflowClient", name: str, digest: str) -> int | None:
+    found = search(client, f"name = '{name}' and tags.sha256 = '{digest}'")
+    return min((int(version.version) for version in found if "pruned" not in version.tags), default=None)
+
+
+def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Everything one may look for; lists and numbers as JSON. What is too long for a tag only the manifest tells."""
+    known = {key: value for key, value in facts.items() if key not in NO_TAGS}
+    tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+    if facts.get("origin"):
+        tags["imported"] = "true"
+    scores = {f"score.{re.sub(r'[^A-Za-z0-9_. /:-]', '_', key)}": str(value) for key, value in facts["scores"].items()}
+    return {key: value for key, value in {**tags, **scores}.items() if len(value) <= LONGEST_TAG}

@@ -1,0 +1,139 @@
+"""The rules for the definition of a trained model (ArcGIS formats A.7): `Emd.problems` asks them."""
+
+import ast
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from registry.emd import Emd, ModelType, are_bands, is_int, is_number, is_size
+from registry.errors import EmdError
+
+PREDEFINED = {  # Framework -> ModelConfiguration that ArcGIS runs without an InferenceFunction (A.2)
+    "TensorFlow": {"ObjectDetectionAPI", "DeepLab"},
+    "Keras": {"MaskRCNN", "KerasClassifier"},
+    "PyTorch": {"FastaiSSD", "FeatureClassifier"},
+    "CNTK": {"FasterRCNN", "AzurePixelLevelLandClassification"},
+}
+METHODS = ("initialize", "getParameterInfo", "getConfiguration")  # of a raster function, with one of the next two
+WORKERS = ("updatePixels", "vectorize")
+IMAGE_SPACES = ("MAP_SPACE", "PIXEL_SPACE", "IMAGE_SPACE")
+
+
+def problems(emd: Emd, folder: Path | None) -> Iterator[tuple[str, str]]:
+    """The path of a field and what is wrong with it; the files it names are looked for when `folder` is given."""
+    document = emd.document
+    try:
+        emd.model_type  # noqa: B018  (the property checks)
+    except EmdError as error:
+        yield "ModelType", f"{error.what}, got {error.got!r}"
+    yield from _tile_problems(emd)
+    yield from _class_problems(emd)
+    yield from _band_problems(emd)
+    yield from _file_problems(emd, folder)
+    space = document.get("ImageSpaceUsed", "MAP_SPACE")
+    if space not in IMAGE_SPACES:
+        yield "ImageSpaceUsed", f"expected one of {', '.join(IMAGE_SPACES)}, got {space!r}"
+    if not _is_range(limits := document.get("DataRange", [0, 1])):
+        yield "DataRange", f"expected [min, max] with min < max, got {limits!r}"
+    if document.get("ModelType") == ModelType.OBJECT_CLASSIFICATION:
+        for key in ("CropSizeFixed", "BlackenAroundFeature"):
+            if document.get(key) not in (0, 1):
+                yield key, f"expected 0 or 1, got {document.get(key)!r}"
+    for key, value in document.items():
+        if isinstance(value, str) and value.startswith("e.g."):
+            yield key, f"placeholder text is left, got {value!r}"
+
+
+def _tile_problems(emd: Emd) -> Iterator[tuple[str, str]]:
+    sizes = [emd.document.get(key) for key in ("ImageHeight", "ImageWidth")]
+    for key, size in zip(("ImageHeight", "ImageWidth"), sizes, strict=True):
+        if not is_size(size):
+            yield key, f"expected a positive whole number, got {size!r}"
+    if str(sizes[0]) != str(sizes[1]):
+        yield "ImageWidth", f"expected a square tile of {sizes[0]}, got {sizes[1]!r}"
+
+
+def _class_problems(emd: Emd) -> Iterator[tuple[str, str]]:
+    try:
+        classes = emd.classes
+    except EmdError as error:
+        yield str(error.where).rsplit(" ", 1)[-1] or "Classes", f"{error.what}, got {error.got!r}"
+        return
+    if not classes:
+        yield "Classes", "expected at least one class, got []"
+    for key, values in (("Value", [str(c.value) for c in classes]), ("Name", [c.name for c in classes])):
+        if twice := sorted(value for value, times in Counter(values).items() if times > 1):
+            yield "Classes", f"expected every {key} once, got {', '.join(twice)} again"
+    for i, label in enumerate(classes):
+        if not label.name.strip():
+            yield f"Classes[{i}].Name", f"expected a name, got {label.name!r}"
+        if not all(0 <= c <= 255 for c in label.color):
+            yield f"Classes[{i}].Color", f"expected 3 numbers 0-255, got {list(label.color)}"
+
+
+def _band_problems(emd: Emd) -> Iterator[tuple[str, str]]:
+    bands = emd.document.get("ExtractBands")
+    if not isinstance(bands, list) or not bands or len(set(map(str, bands))) != len(bands) or not are_bands(bands):
+        yield "ExtractBands", f"expected distinct band indexes from 0, or band names, got {bands!r}"
+    elif emd.document.get("IsMultispectral") and is_int(bands[0]):
+        statistics = emd.document.get("NormalizationStats")
+        if not isinstance(statistics, dict) or not statistics:
+            yield "NormalizationStats", f"expected statistics of every band, got {statistics!r}"
+            return
+        for key, values in statistics.items():
+            if values is not None and not (isinstance(values, list) and len(values) > max(bands)):
+                yield f"NormalizationStats.{key}", f"expected a value for every band of {bands!r}, got {values!r}"
+
+
+def _file_problems(emd: Emd, folder: Path | None) -> Iterator[tuple[str, str]]:
+    document = emd.document
+    predefined = PREDEFINED.get(str(document.get("Framework")), set())
+    if not emd.inference_function and str(document.get("ModelConfiguration")) not in predefined:
+        yield "InferenceFunction", "expected a .py file, or a predefined Framework and ModelConfiguration, got ''"
+    if not document.get("ModelFile"):
+        yield "ModelFile", "expected the name of the weights file, got nothing"
+    if document.get("ModelFile") == "." and not document.get("ModelFiles"):
+        yield "ModelFiles", "expected the names of the weights files, as ModelFile is '.', got nothing"
+    for key in ("ModelFile", "InferenceFunction", "ModelConfigurationFile"):
+        name = str(document.get(key) or ".").replace("\\", "/").removeprefix("./")
+        if folder is not None and name not in (".", "") and not name.startswith("[Functions]"):
+            yield from _member_problems(key, folder, name)
+
+
+def _member_problems(key: str, folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or not _exists(folder / name):
+        yield key, f"expected a file of the model folder, got {name!r}, which is not there"
+    elif key == "InferenceFunction":
+        yield from ((key, problem) for problem in _function_problems(folder / name))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _function_problems(file: Path) -> Iterator[str]:
+    """Of the class that ArcGIS makes an object of; inherited methods cannot be seen from here."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of the compiler, about escapes in somebody else's text
+            tree = ast.parse(file.read_bytes())
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        yield f"expected Python source in {file.name}, got {type(error).__name__}"
+        return
+    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == file.stem]
+    if not found:
+        yield f"expected a class named {file.stem} in {file.name}, got none"
+    elif not found[0].bases:
+        own = {node.name for node in found[0].body if isinstance(node, ast.FunctionDef)}
+        if missing := [name for name in METHODS if name not in own]:
+            yield f"expected the methods {', '.join(METHODS)} in {file.name}, {', '.join(missing)} is missing"
+        if own.isdisjoint(WORKERS):
+            yield f"expected updatePixels or vectorize in {file.name}, got neither"
+
+
+def _is_range(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] < value[1]

@@ -1,0 +1,112 @@
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from registry import catalog
+from registry.catalog import Version, fetch, promote
+from registry.cli import registry_commands
+from registry.errors import OptionsError
+from registry.pruning import prune
+from registry.settings import settings
+from registry.stores import open_store
+
+Publish = Callable[..., Version]
+
+
+@pytest.fixture
+def seven(published: Publish) -> list[Version]:
+    return [published(f"w{i}".encode()) for i in range(7)]
+
+
+def numbers() -> list[int]:
+    return [version.number for version in catalog.versions("roofs")]
+
+
+def test_the_newest_stay_and_the_files_of_the_others_go(seven: list[Version]) -> None:
+    plan = prune(3)
+    assert [4, 3, 2, 1] == [version.number for version in plan.remove]
+    assert [7, 6, 5] == numbers()
+    assert sum(v.size for v in seven[:4]) == plan.document()["bytes"]
+    assert 3 * 3 == len(open_store(settings().store).list("roofs/"))
+    assert fetch("roofs@5").is_file()
+
+
+def test_a_dry_run_touches_nothing(seven: list[Version]) -> None:
+    assert 6 == len(prune(1, dry_run=True).remove)
+    assert len(seven) == len(numbers())
+
+
+def test_an_aliased_version_and_what_it_replaced_stay(seven: list[Version]) -> None:
+    promote("roofs", 1)
+    promote("roofs", 3)
+    promote("roofs", 2, "tested")
+    kept = prune(1).keep
+    assert {"roofs@1": "roofs@3 tells of it as champion", "roofs@2": "is tested", "roofs@3": "is champion"} == kept
+    assert [len(seven), 3, 2, 1] == numbers()
+
+
+def test_the_parent_of_a_version_that_stays_stays(published: Publish) -> None:
+    published(b"one")
+    promote("roofs", published(b"two").number)
+    published(b"three")
+    promote("roofs", 3)
+    promote("roofs", published(b"four").number)
+    assert "roofs@3" in prune(1).keep
+    assert [4, 3] == numbers()
+
+
+def test_other_models_stay(seven: list[Version], published: Publish) -> None:
+    published(b"a", "trees")
+    published(b"b", "trees")
+    prune(1, name="trees")
+    assert (len(seven), 1) == (len(numbers()), len(catalog.versions("trees")))
+
+
+def test_none_left_is_not_a_choice() -> None:
+    with pytest.raises(OptionsError, match="at least 1 version, got 0"):
+        prune(0)
+
+
+def test_pruned_bytes_may_be_published_again(published: Publish, tmp_path: Path) -> None:
+    first = fetch(published(b"one").ref, tmp_path / "kept")
+    published(b"two")
+    prune(1)
+    again = catalog.find_version("roofs")
+    assert 2 == again.number
+    from registry.publishing import publish
+
+    assert 3 == publish(first, scores={}, data_digest="", git_commit="").number
+    assert first.read_bytes() == fetch("roofs@3").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["store.delete", "client.delete_model_version"])
+def test_a_killed_prune_shows_no_half_version_and_is_completed_by_the_next(seven: list[Version], step: str) -> None:
+    program = f"""
+        import os, signal
+        import mlflow
+        from mlflow import MlflowClient as client
+        from registry.pruning import prune
+        from registry.stores.file import FileStore as store
+        def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+        {step} = die
+        prune(6)
+    """
+    assert -9 == subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=False).returncode
+    assert [7, 6, 5, 4, 3, 2] == numbers()
+    prune(6)
+    assert 6 * 3 == len(open_store(settings().store).list("roofs/"))
+    assert len(seven) - 1 == len(numbers())
+
+
+def test_the_command_says_what_goes_and_what_stays(seven: list[Version]) -> None:
+    command = next(command for command in registry_commands if command.name == "prune")
+    told = json.loads(CliRunner().invoke(command, ["--keep", "5", "--dry-run"]).output)
+    assert (["roofs@2", "roofs@1"], True) == (told["remove"], told["dry_run"])
+    assert len(seven) == len(numbers())

@@ -1,0 +1,102 @@
+"""What a publication leaves behind, whoever else publishes at the same moment and whenever it is killed."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import catalog
+from registry.catalog import Version, manifest_of, promote
+from registry.dlpk import inspect
+from registry.publishing import publish
+from registry.settings import settings
+from registry.stac import item
+from registry.stores import open_store
+from tests.registry.conftest import make_package
+
+Publish = Callable[..., Version]
+
+
+def test_the_manifest_tells_what_it_was_made_from(published: Publish) -> None:
+    promote("roofs", published(b"one").number)
+    evaluation = {"primary": "AP50", "AP50": 0.6, "intervals": {"AP50": [0.5, 0.7]}}
+    manifest = manifest_of(published(b"two", made={"recipe": {"name": "roofs"}, "evaluation": evaluation}))
+    assert (evaluation, {"name": "roofs"}) == (manifest["evaluation"], manifest["recipe"])
+    assert ("roofs@1", "d1", "c1") == (manifest["parent"], manifest["data_digest"], manifest["git_commit"])
+    assert {"Python", "torch"} <= manifest["environment"].keys()
+    assert {64} == {len(digest) for digest in manifest["members"].values()}
+
+
+def test_the_first_version_has_no_parent(published: Publish) -> None:
+    assert "" == published().parent
+
+
+def test_publishers_at_the_same_moment_get_different_versions(mlflow_home: Path, tmp_path: Path) -> None:
+    packages = [make_package(tmp_path / str(i), weights=bytes([65 + i])) for i in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        jobs = [threads.submit(publish, p, scores={}, data_digest="", git_commit="") for p in packages]
+    assert [1, 2, 3, 4, 5, 6] == sorted(job.result().number for job in jobs)
+    assert 6 == catalog.find_version("roofs@challenger").number
+    assert mlflow_home.is_dir()
+
+
+def test_a_version_is_described_with_its_properties_and_its_making(published: Publish) -> None:
+    published(made={"recipe": {"name": "roofs"}}, AP50=0.5)
+    told = catalog.described("roofs")
+    assert ("roofs@1", "unet", {"AP50": 0.5}, "roofs") == (
+        told["ref"],
+        told["model_configuration"],
+        told["scores"],
+        told["recipe"]["name"],
+    )
+    assert {"value": 1, "name": "roof", "color": [230, 60, 40]} == told["classes"][0]
+
+
+# -- STAC --------------------------------------------------------------------------------------------------------------
+def test_a_stac_item_lies_beside_every_version(published: Publish) -> None:
+    version = published(AP50=0.5)
+    document = json.loads(open_store(settings().store).get_bytes(f"roofs/{version.sha256}/item.json"))
+    assert ("Feature", None) == (document["type"], document["geometry"])
+    assert "https://stac-extensions.github.io/mlm/v1.4.0/schema.json" in document["stac_extensions"]
+    told = document["properties"]
+    assert ("roofs", "unet", ["semantic-segmentation"]) == (
+        told["mlm:name"],
+        told["mlm:architecture"],
+        told["mlm:tasks"],
+    )
+    assert [-1, 3, 64, 64] == told["mlm:input"][0]["input"]["shape"]
+    assert ["Red", "Green", "Blue"] == [
+        band if isinstance(band, str) else band["name"] for band in told["mlm:input"][0]["bands"]
+    ]
+    assert ["E63C28", "0000FF"] == [entry["color_hint"] for entry in told["mlm:output"][0]["classification:classes"]]
+    assert (version.uri, ["mlm:model"]) == (document["assets"]["model"]["href"], document["assets"]["model"]["roles"])
+
+
+def test_the_item_is_read_back_by_the_library(published: Publish) -> None:
+    import pystac
+    from pystac.extensions.mlm import MLMExtension
+
+    version = published()
+    document = json.loads(open_store(settings().store).get_bytes(f"roofs/{version.sha256}/item.json"))
+    model = MLMExtension.ext(pystac.Item.from_dict(document))
+    assert (True, [64, 64]) == (model.pretrained, model.output[0].result.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task"),
+    [("ObjectDetection", "object-detection"), ("PointCloudClassification", "regression"), ("llm", "regression")],
+)
+def test_every_kind_of_model_has_a_task(dlpk: Path, model_type: str, task: str) -> None:
+    emd = inspect(dlpk).emd.replace(ModelType=model_type)
+    manifest: dict[str, Any] = {
+        "name": "m",
+        "sha256": "0" * 64,
+        "size": 1,
+        "created": "2026-01-01T00:00:00+00:00",
+        "tags": [],
+        "framework": "PyTorch",
+    }
+    assert [task] == item(emd, manifest, "file:///m.dlpk")["properties"]["mlm:tasks"]
