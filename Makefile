@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a virtual environment in the checkout, installed once, anew when the lists change.
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
 BIN := $(VENV)/bin
 LISTS := pyproject.toml constraints.txt
 

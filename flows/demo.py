@@ -31,16 +31,29 @@ TREES = {
     "export": {
         "metadata_format": "PASCAL_VOC_rectangles",
         "tile_size": 256,
-        "stride": 256,
+        "stride": 192,
         "min_polygon_overlap_ratio": 0.25,
     },
-    "train": {"max_epochs": 14, "stop_training": False},
+    "train": {
+        "network": "fcos",
+        "max_epochs": 8,
+        "learning_rate": 2e-3,
+        "average_weights": 0.97,
+        "monitor": "VALID_LOSS",
+        "stop_training": False,
+    },
     "summary": "Finds tree crowns in airborne imagery of 0.1 m",
     "tags": ["trees", "object detection", "demo"],
 }
 LAND_USE = {
     "export": {"metadata_format": "Classified_Tiles", "tile_size": 128, "stride": 64},
-    "train": {"max_epochs": 20, "batch_size": 8, "ignore_classes": [0]},  # what no polygon covers is unlabelled
+    "train": {
+        "max_epochs": 20,
+        "batch_size": 8,
+        "learning_rate": 2e-3,
+        "average_weights": 0.97,
+        "ignore_classes": [0],  # what no polygon covers is unlabelled
+    },
     "summary": "Tells five kinds of land use in Sentinel-2 imagery, 13 bands",
     "tags": ["land use", "pixel classification", "demo"],
 }

@@ -3,10 +3,15 @@
 import glob
 from pathlib import Path
 
-from registry.errors import NotFound
+from registry.errors import NotFound, OptionsError
 
 RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
-RESULTS = {"detect-objects": ".gpkg", "classify-pixels": ".tif"}
+RESULTS = {
+    "detect-objects": ".gpkg",
+    "classify-pixels": ".tif",
+    "classify-objects": ".gpkg",
+    "detect-change": ".tif",
+}
 
 
 def scenes_of(imagery: str) -> list[Path]:
@@ -20,6 +25,21 @@ def scenes_of(imagery: str) -> list[Path]:
         do = f"give a raster, a folder of rasters ({', '.join(sorted(RASTERS))}) or a pattern such as scenes/*.tif"
         raise NotFound("there is no imagery", where=imagery, do=do)
     return found
+
+
+def pairs_of(imagery: str, later: str) -> list[tuple[Path, Path]]:
+    """Each raster with that of the other date: two rasters, or those of equal names in two folders or patterns.
+
+    Raises OptionsError where one has no partner.
+    """
+    first, second = scenes_of(imagery), scenes_of(later)
+    if len(first) == len(second) == 1:
+        return [(first[0], second[0])]
+    partner = {path.stem: path for path in second}
+    if alone := sorted({path.stem for path in first} ^ set(partner)):
+        do = "name the rasters of one place alike in both folders"
+        raise OptionsError("rasters without a partner of the other date", where=later, got=alone, do=do)
+    return [(path, partner[path.stem]) for path in first]
 
 
 def result_path(tool: str, scene: Path, imagery: str, out: Path) -> Path:

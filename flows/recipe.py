@@ -27,6 +27,9 @@ from tasks.train import TrainOptions
 
 BESIDE = (".shx", ".dbf", ".prj", ".tfw")  # files that belong to a shapefile or a raster
 REMOTE = ("://", "/vsi")
+IN_SCENE = ("imagery", "labels", "in_raster2")  # keys that hold paths
+IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
+WITHIN = ("evaluation", "export")
 Imagery = str | tuple[str, ...]
 
 
@@ -53,6 +56,7 @@ class LabelledScene(Options):
 
     imagery: Imagery = Field(description="raster file or several, any format that GDAL reads")
     labels: str = Field(description="features (GeoPackage, GeoJSON, Shapefile) or a class raster")
+    in_raster2: str = Field("", description="second raster of the place: the later date, to detect change")
 
 
 class Recipe(Options):
@@ -61,8 +65,10 @@ class Recipe(Options):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$", description="name of the model and of all its files")
     imagery: Imagery = Field(description="raster file or several to learn from, any format that GDAL reads")
     labels: str = Field(description="features (GeoPackage, GeoJSON, Shapefile) or a class raster over the imagery")
+    in_raster2: str = Field("", description="second raster of the place: the later date, to detect change")
+    also: tuple[LabelledScene, ...] = Field((), description="further scenes to learn from, with labels of their own")
     classes: tuple[ClassEntry, ...] = Field((), description="the classes; none given: those found in the labels")
-    hold_out: HoldOut = Field(HoldOut(), description="part of the scene to score on; unused when evaluation is given")
+    hold_out: HoldOut = Field(HoldOut(), description="part of each scene to score on; unused with evaluation")
     evaluation: LabelledScene | None = Field(None, description="another labelled scene to score on, never trained on")
     export: ExportOptions = Field(ExportOptions(), description="how chips are cut")
     train: TrainOptions = Field(TrainOptions(), description="how the network is trained")
@@ -92,19 +98,20 @@ class Recipe(Options):
         return total.hexdigest()[:12]
 
     @property
-    def scene(self) -> LabelledScene:
+    def scenes(self) -> tuple[LabelledScene, ...]:
         """What is trained on."""
-        return LabelledScene(imagery=self.imagery, labels=self.labels)
+        return LabelledScene(imagery=self.imagery, labels=self.labels, in_raster2=self.in_raster2), *self.also
 
     @model_validator(mode="after")
     def _hold_out_of_one(self) -> Self:
-        if len(rasters(self.imagery)) != 1 and not self.evaluation:
+        if any(len(rasters(scene.imagery)) != 1 for scene in self.scenes) and not self.evaluation:
             raise ValueError("several rasters need an evaluation scene: hold_out divides a single raster")
         return self
 
     def _inputs(self) -> Iterator[str]:
-        for scene in filter(None, (self.scene, self.evaluation)):
-            yield from (*rasters(scene.imagery), scene.labels)
+        for scene in filter(None, (*self.scenes, self.evaluation)):
+            yield from filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2))
+        yield from (path for key in IN_EXPORT if (path := getattr(self.export, key)))
 
 
 def rasters(imagery: Imagery) -> tuple[str, ...]:
@@ -114,10 +121,13 @@ def rasters(imagery: Imagery) -> tuple[str, ...]:
 
 def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the paths in it made absolute."""
-    paths = {key: _absolute(document[key], folder) for key in ("imagery", "labels") if key in document}
-    if isinstance(document.get("evaluation"), Mapping):
-        paths["evaluation"] = _from_here(document["evaluation"], folder)
-    return {**document, **paths}
+    paths = {key: _absolute(document[key], folder) for key in (*IN_SCENE, *IN_EXPORT) if document.get(key)}
+    within: dict[str, Any] = {
+        key: _from_here(document[key], folder) for key in WITHIN if isinstance(document.get(key), Mapping)
+    }
+    if isinstance(document.get("also"), list):
+        within["also"] = [_from_here(one, folder) if isinstance(one, Mapping) else one for one in document["also"]]
+    return {**document, **paths, **within}
 
 
 def _absolute(path: Any, folder: Path) -> Any:

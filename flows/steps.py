@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -23,7 +24,7 @@ from flows.listening import in_flow_run, listening, publish_report, say
 from flows.pages import chips_page, inference_page, retrain_page
 from flows.recipe import ClassEntry, Imagery, LabelledScene, Recipe, rasters
 from flows.work import Record, Work
-from registry import catalog
+from registry import catalog, publishing
 from registry.catalog import Decision, Version
 from registry.dlpk import inspect
 from registry.errors import OptionsError, StoreError
@@ -77,31 +78,44 @@ class Part:
     options: ExportOptions
 
 
-def divide(recipe: Recipe) -> tuple[Part, Part]:
+MOST_CHIPS = 1_000_000  # of a scene; those of the next are numbered from there, so a rerun adds none twice
+
+
+def divide(recipe: Recipe) -> tuple[list[Part], list[Part]]:
     """What is trained on, and what is only scored on: there every pixel counts once, empty ground and the edge too."""
     once = {"stride_x": recipe.export.tile_size_x, "stride_y": recipe.export.tile_size_y, "rotation_angle": 0.0}
     whole = {**once, "output_nofeature_tiles": True, "max_nodata_share": 0.9, "split": None, "oversample": False}
     if recipe.evaluation:
-        held_out = Part("held-out", recipe.evaluation, _with(recipe.export, whole))
-        return Part("chips", recipe.scene, recipe.export), held_out
-    train, rest = split_extent(Path(rasters(recipe.imagery)[0]), recipe.hold_out.side, recipe.hold_out.share)
-    return (
-        Part("chips", recipe.scene, _with(recipe.export, {"extent": train})),
-        Part("held-out", recipe.scene, _with(recipe.export, {**whole, "extent": rest})),
-    )
+        training = [_part("chips", i, scene, recipe.export, {}) for i, scene in enumerate(recipe.scenes)]
+        return training, [_part("held-out", 0, recipe.evaluation, recipe.export, whole)]
+    training, held_out = [], []
+    for i, scene in enumerate(recipe.scenes):
+        train, rest = split_extent(Path(rasters(scene.imagery)[0]), recipe.hold_out.side, recipe.hold_out.share)
+        training.append(_part("chips", i, scene, recipe.export, {"extent": train}))
+        held_out.append(_part("held-out", i, scene, recipe.export, {**whole, "extent": rest}))
+    return training, held_out
+
+
+def _part(name: str, number: int, scene: LabelledScene, options: ExportOptions, changes: Mapping[str, Any]) -> Part:
+    own = {"start_index": number * MOST_CHIPS} | ({"in_raster2": scene.in_raster2} if scene.in_raster2 else {})
+    return Part(name, scene, _with(options, {**own, **changes}))
 
 
 def _with(options: ExportOptions, changes: Mapping[str, Any]) -> ExportOptions:
     return ExportOptions.model_validate({**options.model_dump(), **changes})
 
 
-def _export(work: Work, part: Part) -> ChipFolder:
-    out, recipe = work.folder / part.name, work.recipe
-    places = (*rasters(part.scene.imagery), part.scene.labels, out)
+def _export(work: Work, parts: Sequence[Part]) -> ChipFolder:
+    """One folder of the chips of all parts."""
+    recipe, out = work.recipe, work.folder / parts[0].name
     classes = ("--classes", _file(work, "classes", [c.model_dump() for c in recipe.classes])) if recipe.classes else ()
-    options = ("--options", _file(work, part.name, part.options))
-    with listening(f"export {part.name}") as listen:
-        work.once(part.name, out / DEFINITION, lambda: child.run("export", *places, *classes, *options, listen=listen))
+    for number, part in enumerate(parts):
+        name = f"{part.name}-{number}" if number else part.name
+        places = (*rasters(part.scene.imagery), part.scene.labels, out)
+        options = ("--options", _file(work, name, part.options))
+        with listening(f"export {name}") as listen:
+            cut = partial(child.run, "export", *places, *classes, *options, listen=listen)
+            work.once(name, out / DEFINITION, cut)
     return ChipFolder.open(out)
 
 
@@ -134,8 +148,9 @@ def _publish(work: Work, package: Path, chips: ChipFolder, scores: Scores) -> Ve
     work.run.log_scores({f"held_out/{name}": value for name, value in numbers(scores).items()})
     work.run.log_figures(work.model)
     work.run.log_images(work.model)
-    return catalog.publish(
-        package, scores=numbers(scores), data_digest=chips.digest, git_commit=commit(), run_id=work.run.id
+    made = {"recipe": work.recipe.model_dump(mode="json"), "evaluation": scores}
+    return publishing.publish(
+        package, scores=numbers(scores), data_digest=chips.digest, git_commit=commit(), run_id=work.run.id, made=made
     )
 
 
@@ -166,23 +181,27 @@ class Known:
 
     path: Path
     source: "ModelSource"
-    tool: str  # detect-objects or classify-pixels
+    tool: str  # the verb that runs it, e.g. detect-objects
 
 
 def _fetch(model: str) -> Known:
-    from tasks.inference_options import TOOLS
+    from tasks.inference_options import tool_of
 
     path, source = fetched(model)
-    kind = inspect(path).emd.model_type
-    if kind not in TOOLS:
-        raise OptionsError("no verb runs a model of this type", where=model, got=str(kind), do="run it in ArcGIS")
-    return Known(path, source, TOOLS[kind])
+    emd = inspect(path).emd
+    tool = tool_of(emd)
+    if tool is None:
+        got = emd.document.get("ModelType")
+        raise OptionsError("no verb runs a model of this type", where=model, got=got, do="run it in ArcGIS")
+    return Known(path, source, tool)
 
 
-def _infer(known: Known, imagery: Path, out: Path, options: "InferenceOptions") -> Record:
+def _infer(known: Known, scene: Sequence[Path], out: Path, options: "InferenceOptions") -> Record:
+    """`scene`: a raster, or the two dates of one."""
+    imagery = scene[0]
     with tempfile.TemporaryDirectory() as folder, listening(f"{known.tool} {imagery.name}") as listen:
         file = write_text(Path(folder) / "options.json", options.model_dump_json())
-        places = ("--source", json.dumps(asdict(known.source)), "--options", file, known.path, imagery, out)
+        places = ("--source", json.dumps(asdict(known.source)), "--options", file, known.path, *scene, out)
         return {"imagery": str(imagery), **child.run(known.tool, *places, listen=listen)}
 
 

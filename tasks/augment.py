@@ -5,6 +5,7 @@ The pipeline of a training lies in the model folder as `albumentations.save` wri
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,45 +23,71 @@ from registry.files import atomic
 if TYPE_CHECKING:
     from tasks.train_options import TrainOptions
 
+Span = float | tuple[float, float]
 IGNORED = -1  # mask value of a pixel that does not count
 FILE = "augmentation.json"
 LABELS = ("labels", "objects")  # what follows the boxes: class indexes, and the places of their masks
 
 
 class SensorJitter(albumentations.ImageOnlyTransform):  # type: ignore[misc]
-    """Another day: gain and offset of the whole image, and a little of each band."""
+    """Another day: gain and offset of the whole image, and a little of each band; for each of `dates` by itself."""
 
-    def __init__(self, gain: float = 0.1, offset: float = 0.1, band: float = 0.05, p: float = 0.8) -> None:
-        """Half widths of uniform distributions, in standard deviations of the bands."""
+    def __init__(
+        self, gain: Span = 0.1, offset: Span = 0.1, band: float = 0.05, dates: int = 1, p: float = 0.8
+    ) -> None:
+        """Uniform distributions, in standard deviations of the bands: of the change, or of its size to either side."""
         super().__init__(p=p)
-        self.gain, self.offset, self.band = gain, offset, band
+        self.gain, self.offset, self.band, self.dates = gain, offset, band, dates
 
     def apply(
         self, img: NDArray[np.float32], scale: NDArray[np.float32], shift: NDArray[np.float32], **_: Any
     ) -> NDArray[np.float32]:
-        return img * scale + shift
+        rows, cols, _ = img.shape  # of whole rows: numpy is slow where the last axis is short
+        changed = img.reshape(rows, -1) * np.tile(scale, cols) + np.tile(shift, cols)
+        return np.asarray(changed.reshape(img.shape), np.float32)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         bands = params["shape"][2]
         draw = self.random_generator.uniform
-        scale = 1 + draw(-self.gain, self.gain) + draw(-self.band, self.band, bands)
-        shift = draw(-self.offset, self.offset) + draw(-self.band, self.band, bands)
+        each = bands // self.dates
+        scale = 1 + draw(*_ends(self.gain), self.dates).repeat(each) + draw(-self.band, self.band, bands)
+        shift = draw(*_ends(self.offset), self.dates).repeat(each) + draw(-self.band, self.band, bands)
         return {"scale": np.float32(scale), "shift": np.float32(shift)}
 
 
-def pipeline(options: "TrainOptions", *, map_space: bool = True) -> albumentations.Compose | None:
+def _ends(span: Span) -> tuple[float, float]:
+    low, high = (-span, span) if isinstance(span, int | float) else span
+    return low, high
+
+
+class SwapDates(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """A change is one whichever date comes first: the bands of the second before those of the first."""
+
+    def apply(self, img: NDArray[np.float32], **_: Any) -> NDArray[np.float32]:
+        return np.roll(img, img.shape[2] // 2, axis=2)
+
+
+def pipeline(
+    options: "TrainOptions", *, map_space: bool = True, square: bool = True, dates: int = 1, whole: bool = False
+) -> albumentations.Compose | None:
     """What chips go through in training (F.2), None when nothing changes them. Raises OptionsError.
 
-    DEFAULT: the eight turns and flips of map space (elsewhere only left and right change), zoom 0.85-1.2, brightness
-    and contrast.
+    DEFAULT: the eight turns and flips of map space, of chips that are not `square` those that keep their form
+    (elsewhere only left and right change), zoom 0.85-1.2, brightness and contrast. Of two dates each has its own
+    light, and either may come first. Pictures of `whole` objects are also shifted, and changed more: they are few.
     """
-    steps = [*_steps(options, map_space), *_crop(options.chip_size)]
+    turns = [albumentations.HorizontalFlip()]
+    if map_space:
+        turns = [albumentations.SquareSymmetry(p=1.0)] if square else [*turns, albumentations.VerticalFlip()]
+    steps = [*_steps(options, turns, dates, whole), *_crop(options.chip_size)]
     if not steps:
         return None
     boxes = albumentations.BboxParams(
         format="pascal_voc", label_fields=list(LABELS), min_visibility=0.3, clip=True, filter_invalid_bboxes=True
     )
-    return albumentations.Compose(steps, bbox_params=boxes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Got processor for bboxes")  # some steps leave boxes where they are
+        return albumentations.Compose(steps, bbox_params=boxes)
 
 
 def save(steps: albumentations.Compose | None, folder: Path) -> None:
@@ -70,15 +97,18 @@ def save(steps: albumentations.Compose | None, folder: Path) -> None:
             albumentations.save(steps, part)
 
 
-def _steps(options: "TrainOptions", map_space: bool) -> list[Any]:
+def _steps(options: "TrainOptions", turns: list[Any], dates: int, whole: bool) -> list[Any]:
     if options.augmentation == "NONE":
         return []
     if options.augmentation == "CUSTOM":
         return _custom(options)
     if options.augmentation == "FILE":
         return list(_from_file(Path(options.augmentation_file)).transforms)
-    turns = albumentations.SquareSymmetry(p=1.0) if map_space else albumentations.HorizontalFlip()
-    return [turns, _zoom((0.85, 1.2), 0.25), SensorJitter()]
+    if whole:
+        shift = albumentations.Affine(scale=(0.75, 1.3), translate_percent=(-0.1, 0.1), keep_ratio=True, p=1.0, fill=0)
+        return [*turns, shift, SensorJitter(gain=0.2, offset=0.2)]
+    swap = [SwapDates(p=0.5)] if dates == 2 else []
+    return [*turns, _zoom((0.85, 1.2), 0.25), SensorJitter(dates=dates), *swap]
 
 
 def _zoom(scale: tuple[float, float], p: float) -> Any:
@@ -101,12 +131,12 @@ def _rotate(value: str, p: float) -> Any:
 def _light(value: str, p: float) -> Any:
     """ArcGIS counts brightness from 0 to 1, with 0.5 as it is; one deviation of the bands is its 0.25."""
     low, high = _pair(value)
-    return SensorJitter(gain=0, offset=4 * max(abs(low - 0.5), abs(high - 0.5)), band=0, p=p)
+    return SensorJitter(gain=0, offset=(4 * (low - 0.5), 4 * (high - 0.5)), band=0, p=p)
 
 
 def _contrast(value: str, p: float) -> Any:
     low, high = _pair(value)
-    return SensorJitter(gain=max(1 - low, high - 1), offset=0, band=0, p=p)
+    return SensorJitter(gain=(low - 1, high - 1), offset=0, band=0, p=p)
 
 
 CUSTOM: dict[str, Callable[[str, float], Any]] = {  # of augmentation_parameters: value, probability -> transform

@@ -81,7 +81,7 @@ def extra_windows(
     """
     boxes, classes = np.asarray(features, np.float64).reshape(-1, 4), np.asarray(labels, np.int64)
     scene_of, counts = np.asarray(scenes, np.int64), np.asarray(chips_per_class, np.int64)
-    taken = shapely.STRtree(_shrunk(np.asarray(others, np.float64).reshape(-1, 4)))
+    taken = shapely.STRtree(shrunk(np.asarray(others, np.float64).reshape(-1, 4)))
     found: dict[tuple[int, Window], None] = {}
     for label, missing in _shortage(counts):
         wanted = len(found) + missing
@@ -197,7 +197,7 @@ def _overlapping(
 
 def _conflicts(boxes: NDArray[np.float64], part_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs of chips of different parts that share ground; the first of the earlier part."""
-    small = _shrunk(boxes)
+    small = shrunk(boxes)
     firsts, seconds = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for part in range(1, len(PARTS)):
         later, earlier = np.flatnonzero(part_of == part), np.flatnonzero((part_of >= 0) & (part_of < part))
@@ -213,7 +213,7 @@ def _inner(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([boxes[:, :2] + inset, boxes[:, 2:] - inset])
 
 
-def _shrunk(boxes: NDArray[np.float64]) -> NDArray[np.object_]:
+def shrunk(boxes: NDArray[np.float64]) -> NDArray[np.object_]:
     return np.asarray(shapely.box(*_inner(boxes).T))
 
 

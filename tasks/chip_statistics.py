@@ -19,6 +19,7 @@ from tasks.chips import Chip
 OF_OBJECTS = ("boxes", "instances", "panoptic", "label", "labels")
 OF_PIXELS = ("mask", "panoptic")
 BLOCK = 2**18  # pixels of a band looked at together
+Exact = int | Fraction  # whole where it can be: fractions take time
 
 
 @dataclass
@@ -27,11 +28,11 @@ class Range:
 
     min: float = float("inf")
     max: float = float("-inf")
-    sum: Fraction = Fraction(0)
+    sum: Exact = 0
     count: int = 0
 
     def add(self, value: float) -> None:
-        self.merge(Range(value, value, Fraction(value), 1))
+        self.merge(Range(value, value, value if isinstance(value, int) else Fraction(value), 1))
 
     def merge(self, other: "Range") -> None:
         self.min, self.max = min(self.min, other.min), max(self.max, other.max)
@@ -53,7 +54,7 @@ class Range:
     def from_document(cls, document: Mapping[str, Any]) -> "Range":
         if not document["Count"]:
             return cls()
-        return cls(document["Min"], document["Max"], Fraction(document["Sum"]), document["Count"])
+        return cls(document["Min"], document["Max"], _whole(Fraction(document["Sum"])), document["Count"])
 
 
 @dataclass
@@ -63,21 +64,23 @@ class Band:
     min: float = float("inf")
     max: float = float("-inf")
     number: int = 0
-    sum: Fraction = Fraction(0)
-    squares: Fraction = Fraction(0)
+    sum: Exact = 0
+    squares: Exact = 0
 
     def add(self, values: NDArray[np.generic]) -> None:
         """values: (n,) valid pixels."""
         small = values.dtype.kind in "iu" and values.dtype.itemsize <= 2  # a block's sums are whole and fit a float
         for start in range(0, values.size, BLOCK):
             raw = values[start : start + BLOCK]
-            block, n = raw.astype(np.float64), raw.size
-            mean = Fraction(0) if small else Fraction(float(block.mean()))
-            block = block if small else block - float(mean)
+            low, high, block = float(raw.min()), float(raw.max()), raw.astype(np.float64)
+            if small:
+                self.merge(Band(low, high, raw.size, int(block.sum()), int(_squared(block))))
+                continue
+            mean = Fraction(float(block.mean()))
+            block -= float(mean)
             total = Fraction(float(block.sum()))
-            squared = Fraction(float(np.einsum("i,i->", block, block)))  # a product by BLAS depends on its threads
-            squares = squared + 2 * mean * total + n * mean**2
-            self.merge(Band(float(raw.min()), float(raw.max()), n, n * mean + total, squares))
+            squares = Fraction(_squared(block)) + 2 * mean * total + raw.size * mean**2
+            self.merge(Band(low, high, raw.size, raw.size * mean + total, squares))
 
     def merge(self, other: "Band") -> None:
         self.min, self.max = min(self.min, other.min), max(self.max, other.max)
@@ -91,7 +94,7 @@ class Band:
     @property
     def m2(self) -> float:
         """Sum of squared deviations from the mean."""
-        return float(self.squares - self.sum**2 / self.number) if self.number else 0.0
+        return float(self.squares - Fraction(self.sum) ** 2 / self.number) if self.number else 0.0
 
     def statistics(self, name: str) -> BandStatistics:
         low, high = (self.min, self.max) if self.number else (0.0, 0.0)
@@ -330,6 +333,12 @@ class ChipStatistics:
         self.pixels.per_image.add(sum(count > 0 for count in counts))
 
 
+def amounts(chip: Chip, classes: int) -> NDArray[np.int64]:
+    """(classes,) objects of each class in a chip, or pixels where it carries a mask alone."""
+    seen = chip.mask.ravel() if chip.mask is not None and not len(chip.labels) else chip.labels
+    return np.bincount(seen, minlength=classes + 1)[1 : classes + 1]
+
+
 def _with_bands(bands: list[Band], image: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> list[Band]:
     bands = bands or [Band() for _ in image]
     if len(bands) != len(image):
@@ -369,7 +378,16 @@ def _spread(what: str, some: Range) -> str:
     return f"{what} per image = [min = {low:.0f}, mean = {some.mean:.2f}, max = {high:.0f}]"
 
 
-def _number(value: Fraction) -> float:
+def _squared(block: NDArray[np.float64]) -> float:
+    """Not by BLAS: a sum of its depends on its threads."""
+    return float(np.einsum("i,i->", block, block))
+
+
+def _whole(value: Fraction) -> Exact:
+    return value.numerator if value.denominator == 1 else value
+
+
+def _number(value: Exact) -> float:
     return value.numerator if value.denominator == 1 else float(value)
 
 

@@ -19,7 +19,7 @@ from registry import plugins
 from registry.emd import ClassLabel
 from registry.errors import StoreError
 from registry.files import write_text
-from tasks.chip_statistics import ChipStatistics
+from tasks.chip_statistics import ChipStatistics, amounts
 from tasks.chips import FILE_TYPES, Chip
 from tasks.rasters import write_raster
 
@@ -96,7 +96,7 @@ class ChipWriter:
         self.part.statistics.add(chip)
         columns = "  ".join(file.relative_to(self.out).as_posix().replace("/", "\\") for file in files)
         line = f"{columns} \r\n"  # two spaces, backslashes, CRLF: D.2
-        holds = tuple(_amounts(chip, len(self.classes)).tolist())
+        holds = tuple(amounts(chip, len(self.classes)).tolist())
         self.part.notes[chip.name] = Note(line, _bounds(chip), holds)
         self.part.bytes += sum(file.stat().st_size for file in files)
 
@@ -148,9 +148,3 @@ def _bounds(chip: Chip) -> tuple[float, float, float, float] | None:
     rows, cols = chip.valid.shape
     xs, ys = ([o + p * col + q * row for col in (0, cols) for row in (0, rows)] for o, p, q in ((c, a, b), (f, d, e)))
     return min(xs), min(ys), max(xs), max(ys)
-
-
-def _amounts(chip: Chip, classes: int) -> NDArray[np.int64]:
-    """(classes,) objects of each class, or pixels where the chip carries a mask alone."""
-    seen = chip.mask.ravel() if chip.mask is not None and not len(chip.labels) else chip.labels
-    return np.bincount(seen, minlength=classes + 1)[1 : classes + 1]

@@ -30,6 +30,7 @@ FIRST = ("images", "images_before", "A/images", "Images/train_a")  # where the p
 SECOND = ("images2", "images_after", "B/images", "Images/train_b")
 GATHERED = ("labels.json", "data.yaml")  # what some formats write once for all chips
 CONTENT = ("images", "images2", "images_before", "images_after", "Images", "labels", "labels2", "A", "B")
+CHANGE = ClassLabel(255, "Change", (255, 255, 255))  # as arcgis.learn names and colours it
 NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the transform of a picture that does not say where it lies
 
 
@@ -123,9 +124,15 @@ class ChipFolder:
             do = f"export as one of {', '.join(plugins.names(tasks.formats))}"
             raise LabelError("has an unknown MetaDataMode", where=self.path, got=self.metadata_format, do=do) from error
 
-    @cached_property
+    @property
     def classes(self) -> tuple[ClassLabel, ...]:
-        """Sorted by Value. Of objects and pixels 0 is background and left out (ArcGIS formats D.4); a label is not."""
+        """What is learned: the listed classes; of two dates the one that anything changed (ArcGIS formats D.6)."""
+        several = len(self.listed) > 1 and self.format.CARRIES == "mask" and bool(self._seconds)
+        return (CHANGE,) if several else self.listed
+
+    @cached_property
+    def listed(self) -> tuple[ClassLabel, ...]:
+        """Of the definition, by Value. 0 is background and left out (D.4), but as a label of a whole chip."""
         listed = self.definition.classes if "Classes" in self.definition.document else ()
         kept = [c for c in listed if c.value != 0 or self.format.CARRIES in ("label", "labels")]
         for label in self._instance_classes():

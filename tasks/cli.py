@@ -4,11 +4,8 @@
 line, {"progress": {...}} or {"epoch": {...}}, and last {"result": {...}} or {"error": {"type", "message"}}.
 """
 
-import ctypes
 import json
 import os
-import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,17 +19,23 @@ from registry.errors import NotFound, OptionsError
 from registry.files import sha256
 from tasks import console
 from tasks.cli_options import LazyGroup, Verb
+from tasks.lifeline import die_with
 
 if TYPE_CHECKING:  # each verb is imported when its command is called
     from tasks.chips import ChipFolder
     from tasks.export import ExportOptions
-    from tasks.inference_options import ClassifyOptions, DetectOptions, ModelSource
+    from tasks.inference_options import (
+        ChangeOptions,
+        ClassifyObjectsOptions,
+        ClassifyOptions,
+        DetectOptions,
+        ModelSource,
+    )
     from tasks.train import TrainOptions
 
 # Before torch comes: OpenMP's threads spin for a little, then sleep (docs/decisions/0002-threads.md)
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 PARENT = "DLPK_PARENT"  # environment variable: the process with which a verb in --json-progress ends
-PR_SET_PDEATHSIG = 1
 NO_LABELS = "-"
 SOME = click.Path(path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -43,7 +46,14 @@ EXPORT_GROUPS = {
         *("stride", "stride_x", "stride_y", "rotation_angle", "output_nofeature_tiles", "start_index"),
     ),
     "Labels": (
-        *("class_value_field", "buffer_radius", "min_polygon_overlap_ratio", "crop_mode", "blacken_around_feature"),
+        *(
+            "definition_query",
+            "class_value_field",
+            "buffer_radius",
+            "min_polygon_overlap_ratio",
+            "crop_mode",
+            "blacken_around_feature",
+        ),
         *("in_instance_data", "instance_class_value_field"),
     ),
     "Imagery": (
@@ -234,6 +244,60 @@ def classify_pixels(
     console.end(program, {"result": str(result), "counts": count_pixels(result, open_model(path).emd.classes)})
 
 
+@click.command("classify-objects", cls=Verb, options="tasks.inference_options:ClassifyObjectsOptions")
+@click.argument("model")
+@click.argument("imagery", type=SOME)
+@click.argument("out", type=SOME)
+@SOURCE
+@click.pass_obj
+def classify_objects(
+    program: console.JsonLines | None,
+    *,
+    model: str,
+    imagery: Path,
+    out: Path,
+    source: "ModelSource | None",
+    options: "ClassifyObjectsOptions",
+) -> None:
+    """Tell the class of every feature, or of every raster (Classify Objects Using Deep Learning)."""
+    from tasks.classify_objects import classify_objects as verb
+    from tasks.counts import count_features
+
+    path, known = fetched(model)
+    made_by = source or known
+    with console.watching(program) as listen:
+        result = verb(open_model(path), imagery, out, options, source=made_by, on_progress=listen)
+    console.end(program, {"result": str(result), "counts": count_features(result, options.class_label_field)})
+
+
+@click.command("detect-change", cls=Verb, options="tasks.inference_options:ChangeOptions")
+@click.argument("model")
+@click.argument("from_raster", type=SOME)
+@click.argument("to_raster", type=SOME)
+@click.argument("out", type=SOME)
+@SOURCE
+@click.pass_obj
+def detect_change(
+    program: console.JsonLines | None,
+    *,
+    model: str,
+    from_raster: Path,
+    to_raster: Path,
+    out: Path,
+    source: "ModelSource | None",
+    options: "ChangeOptions",
+) -> None:
+    """Find what changed between two rasters of one place (Detect Change Using Deep Learning)."""
+    from tasks.counts import count_pixels
+    from tasks.detect_change import detect_change as verb
+
+    path, known = fetched(model)
+    made_by = source or known
+    with console.watching(program) as listen:
+        result = verb(open_model(path), from_raster, to_raster, out, options, source=made_by, on_progress=listen)
+    console.end(program, {"result": str(result), "counts": count_pixels(result, open_model(path).emd.classes)})
+
+
 ALIASES = {"export-training-data": "export"}  # the name in ArcGIS
 LAZY: Mapping[str, tuple[str, str]] = {
     "export": ("tasks.cli:export", "Cut imagery into labelled chips."),
@@ -243,6 +307,8 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "package": ("tasks.cli:package", "Make a deep learning package (.dlpk) of a model folder."),
     "detect-objects": ("tasks.cli:detect_objects", "Find the objects in a raster."),
     "classify-pixels": ("tasks.cli:classify_pixels", "Classify every pixel of a raster."),
+    "classify-objects": ("tasks.cli:classify_objects", "Tell the class of every feature, or of every raster."),
+    "detect-change": ("tasks.cli:detect_change", "Find what changed between two rasters of one place."),
 }
 
 
@@ -253,7 +319,9 @@ LAZY: Mapping[str, tuple[str, str]] = {
 def main(ctx: click.Context, json_progress: bool, debug: bool) -> None:
     """What is done: one verb each, folders in, a folder out."""
     if json_progress:
-        _die_with_parent()
+        if PARENT in os.environ:
+            die_with(int(os.environ[PARENT]))
+            os.environ[PARENT] = str(os.getpid())  # of the processes that train beside this one with the same command
         ctx.obj = console.JsonLines()
 
 
@@ -288,15 +356,6 @@ def _classes(path: Path) -> tuple[ClassLabel, ...]:
         return tuple(ClassLabel(int(e["value"]), str(e["name"]), tuple(e.get("color", (-1, -1, -1)))) for e in entries)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise OptionsError("expected a list of {value, name, color}", where=path, got=entries) from error
-
-
-def _die_with_parent() -> None:
-    """End with the process that started us, even when that is killed: an orphan would keep the GPU."""
-    if sys.platform != "linux" or PARENT not in os.environ:
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(os.environ[PARENT]):  # it died before we could ask
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

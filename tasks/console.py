@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 from rich.text import Text
 
 from registry.errors import DlpkError
+from registry.records import print_record
 from tasks.progress import Epoch, Progress
 
 Listener = Callable[[Progress | Epoch], None]
@@ -96,27 +96,6 @@ def epoch_line(epoch: Epoch) -> str:
     return f"epoch {epoch.number + 1} of {epoch.total} ({epoch.seconds:.0f} s): {metrics}"
 
 
-def show(record: Mapping[str, Any]) -> None:
-    """One record on stdout: a table for people, JSON for pipes."""
-    if not sys.stdout.isatty():
-        click.echo(json.dumps(record, indent=2, default=str))
-        return
-    table = Table(show_header=False, box=None)
-    for name, value in record.items():
-        table.add_row(f"[bold]{name}", _text(value))
-    Console().print(table)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "\n".join(f"{name} {_text(entry).replace(chr(10), ', ')}" for name, entry in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def end(program: "JsonLines | None", outcome: Mapping[str, Any] | DlpkError) -> None:
     """Hand the record or the error to whoever listens: the program that started us, or a person."""
     if isinstance(outcome, DlpkError):
@@ -127,7 +106,7 @@ def end(program: "JsonLines | None", outcome: Mapping[str, Any] | DlpkError) -> 
     elif program:
         program.write("result", outcome)
     else:
-        show(outcome)
+        print_record(outcome)
 
 
 def warn(lines: Sequence[str]) -> None:

@@ -5,16 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyogrio
 import rasterio
 
 from registry.emd import ClassLabel
 
 
-def count_features(path: Path) -> dict[str, int]:
-    """Features of each Class, the most frequent first."""
-    table = pyogrio.read_dataframe(path, columns=["Class"], read_geometry=False)
-    return dict(Counter(table["Class"]).most_common())
+def count_features(path: Path, field: str = "Class") -> dict[str, int]:
+    """Features by what a field of class names holds, the most frequent first; what has none is not counted."""
+    if path.suffix.lower() == ".parquet":
+        names = pandas.read_parquet(path, columns=[field])[field]
+    else:
+        field = field[:10] if path.suffix.lower() == ".shp" else field  # as many letters as a Shapefile has
+        table = pyogrio.read_dataframe(path, columns=[field], read_geometry=False)
+        names = table[field] if field in table else pandas.Series(dtype=object)  # an empty GeoJSON has no columns
+    return dict(Counter(names.dropna()).most_common())
 
 
 def count_pixels(path: Path, classes: Sequence[ClassLabel]) -> dict[str, int]:

@@ -6,33 +6,43 @@ found are merged, and the layer is written with the name, version and digest of 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas
 import shapely
 from numpy.typing import NDArray
 
 from registry.dlpk import ModelFolder
 from registry.errors import ImageryError
-from tasks.feature_sets import Detection
-from tasks.host import RasterFunction
+from tasks.feature_sets import Detection, Field
 from tasks.imagery import Imagery
-from tasks.inference import blocks, check_tool, count_blocks, open_working_grid
+from tasks.inference import (
+    AnyFunction,
+    band_indexes,
+    blocks,
+    check_tool,
+    count_blocks,
+    load_function,
+    open_working_grid,
+)
 from tasks.inference_options import DetectOptions, ModelSource
 from tasks.overlap import keep_best
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.results import driver_of, write_features
+from tasks.sources import Imageries
 
 
 def detect_objects(
     model: ModelFolder,
-    imagery: Path,
+    imagery: Imageries,
     out: Path,
     options: DetectOptions,
     *,
     source: ModelSource | None = None,
     on_progress: OnProgress = ignore,
 ) -> Path:
-    """Find the objects of a model in a raster; write them to `out` (.gpkg, .geojson, .shp, .fgb or .parquet).
+    """Find the objects of a model in a raster, or in the mosaic of several; write them to `out`.
 
     Polygons in the raster's CRS with Class, Value, Confidence (0-100) and the model. An existing `out` is replaced, and
     only by a whole result. Raises ImageryError for a raster without CRS or without the model's bands, OptionsError for
@@ -40,11 +50,11 @@ def detect_objects(
     """
     check_tool(model, "detect-objects")
     driver_of(out)
-    function = RasterFunction.load(model, device=options.device, arguments=options.arguments)
+    function = load_function(model, options)
     with open_working_grid(imagery, model.emd, options.cell_size) as image:
         if image.crs is None:
             do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
-            raise ImageryError("has no coordinate system, so features would lie nowhere", where=imagery, do=do)
+            raise ImageryError("has no coordinate system, so features would lie nowhere", where=image.path, do=do)
         found, polygons = _find(function, image, on_progress)
         crs = image.crs
     kept = np.ones(len(found), dtype=bool)
@@ -52,18 +62,19 @@ def detect_objects(
         confidences = np.array([d.confidence for d in found])
         kept = keep_best(polygons, confidences, np.array([d.class_name for d in found]), options.max_overlap_ratio)
     source = source or ModelSource.of(model)
-    columns = _columns([d for d, stays in zip(found, kept, strict=True) if stays], source)
+    columns = _columns([d for d, stays in zip(found, kept, strict=True) if stays], function.fields, source)
     return write_features(out, polygons[kept], columns, crs, source.tags())
 
 
 def _find(
-    function: RasterFunction, image: Imagery, on_progress: OnProgress
+    function: AnyFunction, image: Imagery, on_progress: OnProgress
 ) -> tuple[list[Detection], NDArray[np.object_]]:
     """All detections of all blocks, and their polygons in map coordinates."""
     found: list[Detection] = []
     polygons: list[shapely.Polygon] = []
     total = count_blocks(image, function.configuration)
-    for done, (col, row, block) in enumerate(blocks(image, function.configuration), 1):
+    bands = band_indexes(image, function.configuration)
+    for done, (col, row, block) in enumerate(blocks(image, function.configuration, bands), 1):
         if block.valid.any():
             here = function.vectorize(block.pixels, block.valid, at=(col, row))
             found += here
@@ -78,12 +89,21 @@ def _on_map(detection: Detection, col: int, row: int, image: Imagery) -> shapely
     return shapely.Polygon(rings[0], rings[1:])
 
 
-def _columns(found: Sequence[Detection], source: ModelSource) -> dict[str, NDArray[np.generic]]:
-    columns: dict[str, NDArray[np.generic]] = {
+def _columns(found: Sequence[Detection], fields: Sequence[Field], source: ModelSource) -> dict[str, Any]:
+    columns: dict[str, Any] = {
         "Class": np.array([d.class_name for d in found], dtype=object),
         "Confidence": np.array([d.confidence for d in found], dtype=np.float64),
     }
     if all(d.value is not None for d in found):  # also where nothing was found: the same schema
         columns["Value"] = np.array([d.value for d in found], dtype=np.int32)
-    made_by = {"Model": source.name, "ModelVersion": source.version, "ModelSHA256": source.sha256[:12]}
-    return columns | {name: np.full(len(found), text, dtype=object) for name, text in made_by.items()}
+    columns |= {field.name: _column(found, field) for field in fields}
+    return columns | source.columns(len(found))
+
+
+def _column(found: Sequence[Detection], field: Field) -> Any:
+    """What the function tells of its own; a number that is missing is null."""
+    values = [d.extra.get(field.name) for d in found]
+    if field.kind is str:
+        return np.array([None if v is None else str(v) for v in values], dtype=object)
+    kind = "Int64" if field.kind is int else "Float64"
+    return pandas.Series([None if v in (None, "") else field.kind(v) for v in values], dtype=kind)

@@ -88,7 +88,7 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], de
 
     def ask(chip: Chip) -> Answer:
         found = [d for d in function.vectorize(chip.image, chip.valid) if d.class_name in index]
-        boxes = np.array([_box(d) for d in found], np.float32).reshape(-1, 4)
+        boxes = _inside(np.array([_box(d) for d in found], np.float32).reshape(-1, 4), chip.valid)
         labels = np.array([index[d.class_name] for d in found], np.int64)
         masks = _masks(found, chip.valid.shape) if by_masks else None
         answer = replace(chip, boxes=boxes, labels=labels, masks=masks, mask=None)
@@ -104,6 +104,15 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], de
 def _box(detection: Detection) -> Sequence[float]:
     xs, ys = zip(*detection.rings[0], strict=True)
     return min(xs), min(ys), max(xs), max(ys)
+
+
+def _inside(boxes: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Cut where the picture ends, as the truth is; what reaches over nodata can be neither right nor wrong there."""
+    if not valid.any():
+        return boxes
+    cols, rows = np.flatnonzero(valid.any(axis=0)), np.flatnonzero(valid.any(axis=1))
+    low, high = (cols[0], rows[0]), (cols[-1] + 1, rows[-1] + 1)
+    return np.asarray(boxes.clip((*low, *low), (*high, *high)), np.float32)
 
 
 def _masks(found: Sequence[Detection], shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -155,7 +164,7 @@ def _objects(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], devi
         sure = told.confidences
         if len(told.names) != len(sure):  # of several labels a function tells the confidence of every class
             sure = tuple(sure[position[name]] for name in told.names)
-        pairs = [(index[name], c / 100) for name, c in zip(told.names, sure, strict=True) if name in index]
+        pairs = [(index[name], c) for name, c in zip(told.names, sure, strict=True) if name in index]
         labels, confidence = np.array(pairs, float).reshape(-1, 2).T
         answer = replace(chip, labels=labels.astype(np.int64), boxes=chip.boxes[:0], masks=None, mask=None)
         return Answer(answer, confidence.astype(np.float32))

@@ -23,11 +23,15 @@ from tasks.export_plan import Job
 from tasks.progress import OnProgress, ignore
 
 if TYPE_CHECKING:  # what knows rasters is imported when an export begins
+    from contextlib import AbstractContextManager
+
+    from tasks.crew import Run
     from tasks.export_forecast import Forecast
     from tasks.export_run import Hire
     from tasks.sources import Imageries
 
-PIXELS_PER_WORKER = 256 * 256 * 256  # an interpreter more takes as long to start as so many pixels to cut
+# A worker more takes as long to start as so many pixels to cut
+PIXELS_PER_INTERPRETER, PIXELS_PER_FORK = 512 * 256 * 256, 32 * 256 * 256
 
 
 def export_training_data(
@@ -49,7 +53,7 @@ def export_training_data(
     from tasks.sources import find_rasters
 
     job = Job(find_rasters(imagery), labels, out, options, tuple(classes))
-    return export_with(lambda pixels: crew(crew_size(workers, pixels)), job, on_progress)
+    return export_with(hired(workers, job), job, on_progress)
 
 
 def export_with(hire: "Hire", job: Job, tell: OnProgress = ignore) -> ChipFolder:
@@ -87,15 +91,22 @@ def dry_run(
     from tasks.sources import find_rasters
 
     job = Job(find_rasters(imagery), labels, Path(os.devnull), options, tuple(classes))
-    return forecast(lambda pixels: crew(crew_size(workers, pixels)), job, on_progress)
+    return forecast(hired(workers, job), job, on_progress)
 
 
-def crew_size(workers: int | None, pixels: int) -> int:
+def hired(workers: int | None, job: Job) -> "Hire":
     """As many processes as are asked for and worth their start; None: one for each CPU that we may use."""
     if workers is not None and workers < 1:
         raise OptionsError("workers must be at least 1", got=workers)
     available = workers or len(os.sched_getaffinity(0))
-    return min(available, 1 + pixels // PIXELS_PER_WORKER)
+
+    def hire(pixels: int) -> "AbstractContextManager[Run]":
+        from tasks.export_units import forkable
+
+        fork = available > 1 and forkable(job)
+        return crew(min(available, 1 + pixels // (PIXELS_PER_FORK if fork else PIXELS_PER_INTERPRETER)), fork=fork)
+
+    return hire
 
 
 def split_extent(imagery: Path, side: str, share: float) -> tuple[Extent, Extent]:
@@ -119,20 +130,28 @@ def split_extent(imagery: Path, side: str, share: float) -> tuple[Extent, Extent
 
 def _export_sides(hire: "Hire", job: Job, sides: Sequence[str], tell: OnProgress) -> None:
     """An export for each raster; the one whose definition says that all are there comes last."""
-    from tasks import receipt
+    from tasks import export_append, receipt
     from tasks.export_run import VERB, run_export
     from tasks.sources import find_rasters
 
     if not job.options.in_raster2:
         do = "give in_raster2"
         raise OptionsError(f"{job.options.metadata_format} needs a second raster", do=do)
-    receipt.claim(job.out, VERB, job.facts)
+    adds = job.options.start_index > 0 and (job.out / receipt.NAME).is_file()
+    if not adds:
+        receipt.claim(job.out, VERB, job.facts)
     sources = dict(zip(sides, (job.imagery, find_rasters(job.options.in_raster2)), strict=True))
     alone = job.options.model_copy(update={"in_raster2": None})
     for side in reversed(sides):
         part = replace(job, imagery=sources[side], out=job.out / side, options=alone)
-        if not _is_whole(part.out):
+        if receipt.holds(part.out, VERB, part.facts) and _is_whole(part.out):
+            continue
+        if export_append.is_wanted(part):
+            export_append.append(hire, part, tell)
+        else:
             run_export(hire, part, tell)
+    if adds and not receipt.holds(job.out, VERB, job.facts):
+        receipt.write(job.out, VERB, [*receipt.read(job.out, VERB), job.facts])
 
 
 def _is_whole(out: Path) -> bool:

@@ -8,10 +8,14 @@ While files move, the definition is away: a killed joining is no finished export
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
 
 import tasks.formats
 from registry import plugins
@@ -19,6 +23,7 @@ from registry.emd import Emd
 from registry.errors import Conflict
 from registry.files import write_text
 from tasks import receipt
+from tasks.chip_split import shrunk
 from tasks.chip_statistics import ChipStatistics
 from tasks.chips import ACCUMULATED, CONTENT, DEFINITION, SPLITS, ChipFolder
 from tasks.export_finish import write_pages
@@ -37,12 +42,17 @@ def is_wanted(job: Job) -> bool:
 
 def append(hire: Hire, job: Job, tell: OnProgress) -> None:
     """Raises Conflict, with nothing changed, when the new chips do not fit those that are there."""
+    with receipt.hold(job.out):
+        _append(hire, job, tell)
+
+
+def _append(hire: Hire, job: Job, tell: OnProgress) -> None:
     adding = job.out / ADDING
     if not (adding / JOINED).is_dir():
         there = ChipFolder.open(job.out)
         _refuse_other(there, _wanted(job, there))
         if not (adding / DEFINITION).is_file():
-            run_export(hire, replace(job, out=adding, classes=job.classes or there.classes), tell)
+            run_export(hire, replace(job, out=adding, classes=job.classes or there.listed), tell)
         _write_joined(job, there, ChipFolder(adding))
     elif not receipt.holds(adding / JOINED, VERB, job.facts):
         raise Conflict("is being added to by another export", where=job.out, do="run that one again first")
@@ -77,8 +87,9 @@ def _write_joined(job: Job, there: ChipFolder, new: ChipFolder) -> None:
     part = new.path / f"{JOINED}.part"
     shutil.rmtree(part, ignore_errors=True)
     statistics = _statistics(there).merge(_statistics(new))
-    for name in ("map.txt", SPLITS):
-        _write_both(name, there.path, new.path, part)
+    _write_map(there.path, new.path, part)
+    if there.splits or new.splits:
+        write_text(part / SPLITS, json.dumps(_splits(there, new), indent=1))
     write_text(part / "stats.txt", statistics.text(there.tile_shape))
     write_text(part / ACCUMULATED, json.dumps(statistics.document(there.tile_shape, there.metadata_format)))
     _definition(there.definition.document, new.definition.document, statistics).write(part / DEFINITION)
@@ -88,17 +99,28 @@ def _write_joined(job: Job, there: ChipFolder, new: ChipFolder) -> None:
 
 def _statistics(chips: ChipFolder) -> ChipStatistics:
     where = chips.home / ACCUMULATED
-    return ChipStatistics.from_document(chips.accumulated, chips.classes, chips.format.CARRIES, where)
+    return ChipStatistics.from_document(chips.accumulated, chips.listed, chips.format.CARRIES, where)
 
 
-def _write_both(name: str, there: Path, new: Path, out: Path) -> None:
-    texts = [(folder / name).read_bytes().decode() for folder in (there, new) if (folder / name).is_file()]
-    if name == SPLITS and texts:
-        parts = [json.loads(text) for text in texts]
-        both = {key: [n for p in parts for n in p.get(key, ())] for key in dict.fromkeys(k for p in parts for k in p)}
-        texts = [json.dumps(both, indent=1)]
-    if texts:
-        write_text(out / name, "".join(texts))
+def _write_map(there: Path, new: Path, out: Path) -> None:
+    texts = [(folder / "map.txt").read_bytes().decode() for folder in (there, new) if (folder / "map.txt").is_file()]
+    write_text(out / "map.txt", "".join(texts))
+
+
+def _splits(there: ChipFolder, new: ChipFolder) -> dict[str, list[str]]:
+    """Names by part. A new chip on ground of a chip that is there, and of another part, is in none."""
+    known = {part: shapely.STRtree(_ground(there, names)) for part, names in there.splits.items()}
+    both = {part: list(names) for part, names in there.splits.items()}
+    for part, names in new.splits.items():
+        others = [tree for its, tree in known.items() if its != part]
+        free = [not any(tree.query(box).size for tree in others) for box in _ground(new, names)]
+        both.setdefault(part, []).extend(name for name, is_free in zip(names, free, strict=True) if is_free)
+    return both
+
+
+def _ground(chips: ChipFolder, names: Sequence[str]) -> NDArray[np.object_]:
+    """(n,) What the chips cover, so that those which only touch do not meet."""
+    return shrunk(np.array([chips.bounds(name) for name in names], np.float64).reshape(-1, 4))
 
 
 def _definition(there: Mapping[str, Any], new: Mapping[str, Any], statistics: ChipStatistics) -> Emd:
@@ -129,7 +151,7 @@ def _join(out: Path) -> None:
     chips.__dict__["definition"] = definition  # not on the disk yet
     gather = getattr(plugins.load(tasks.formats, chips.metadata_format), "finish", None)
     if gather:
-        gather(out, tuple(chips.pictures), chips.classes)
+        gather(out, tuple(chips.pictures), chips.listed)
     write_pages(out, definition)
     definition.write(out / DEFINITION)
     shutil.rmtree(adding)

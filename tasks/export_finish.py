@@ -2,7 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 import tasks.formats
 from registry import plugins
@@ -11,10 +15,13 @@ from registry.files import write_text
 from tasks.chip_statistics import ChipStatistics
 from tasks.chip_writer import Part
 from tasks.chips import ACCUMULATED, DEFINITION, SPLITS
+from tasks.crew import Run
 from tasks.export_options import ExportOptions
 from tasks.export_report import ExportFacts, write_export_report
 from tasks.imagery import ImageryFacts
-from tasks.preview import write_preview
+from tasks.preview import unfinished, write_preview
+
+PREPARED = ("digest", "preview")  # for the page that shows both
 
 WELL_KNOWN_BANDS = [  # ArcGIS formats A.8
     "Red",
@@ -54,7 +61,7 @@ class Export:
     splits: dict[str, list[str]]  # names by train, validation, test; {} = not split
 
 
-def finish(out: Path, export: Export, *, staged: bool = False) -> None:
+def finish(out: Path, export: Export, run: Run, *, staged: bool = False) -> None:
     """Everything but the chips, so that the folder becomes an export; the definition last.
 
     staged: the chips will join those of another export, where what is told of all of them will be made.
@@ -70,14 +77,21 @@ def finish(out: Path, export: Export, *, staged: bool = False) -> None:
         gather = getattr(plugins.load(tasks.formats, options.metadata_format), "finish", None)
         if gather:
             gather(out, part.names, export.classes)
-        write_pages(out, definition, export.facts)
+        write_pages(out, definition, export.facts, run)
     definition.write(out / DEFINITION)
 
 
-def write_pages(out: Path, definition: Emd, facts: ExportFacts | None = None) -> None:
-    """What people look at."""
-    write_preview(out, definition, facts.holds if facts else None)
-    write_export_report(out, facts, definition)
+def write_pages(out: Path, definition: Emd, facts: ExportFacts | None = None, run: Run | None = None) -> None:
+    """What people look at. A crew draws the preview while another of it reads all files for the digest."""
+    do = partial(_prepared, out, definition, facts.holds if facts else None)
+    made = dict(run(do, PREPARED) if run else map(do, PREPARED))
+    write_export_report(out, facts, definition, made["digest"])
+
+
+def _prepared(out: Path, definition: Emd, holds: NDArray[np.int64] | None, what: str) -> tuple[str, str]:
+    if what == "digest":
+        return what, unfinished(out, definition).digest
+    return what, str(write_preview(out, definition, holds))
 
 
 def _definition(export: Export) -> Emd:

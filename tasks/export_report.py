@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from registry.emd import Emd
 from registry.files import write_text
 from tasks.chip_split import PARTS, too_few
+from tasks.chip_statistics import amounts
 from tasks.chips import ChipFolder
-from tasks.preview import MEASURED, PREVIEW, amounts, class_colour, spread, unfinished
+from tasks.preview import PREVIEW, class_colour, seen, spread, unfinished
 from tasks.rasters import read_raster
 from tasks.report import FACTS, embedded, template
 
@@ -27,7 +28,7 @@ COLOURS = {ALL: "#2f6db3", "train": "#2f6db3", "validation": "#e08214", "test": 
 MAP = (560, 420)  # largest width and height of the map, in its own units
 FEW_ENOUGH = 20_000  # chips drawn one by one; of more, those are drawn that can be told apart at STEP
 STEP = 3
-SAMPLE, BINS, RANGE = 48, 48, (0.5, 99.5)  # chips measured for the histograms, their bars, the percentiles shown
+SAMPLE, BINS, RANGE = 16, 48, (0.5, 99.5)  # chips measured for the histograms, their bars, the percentiles shown
 SPREAD_OUT = 0.02  # chips that cover less of the map than this are drawn as dots of at least DOT
 DOT = 4.0
 
@@ -44,9 +45,12 @@ class ExportFacts:
     holds: NDArray[np.int64] | None = None  # (chips, classes) objects, or pixels of a mask, in order of name
 
 
-def write_export_report(folder: Path, facts: ExportFacts | None = None, definition: Emd | None = None) -> Path:
-    """Write the page of an export; `definition` is given while the folder has none yet."""
+def write_export_report(
+    folder: Path, facts: ExportFacts | None = None, definition: Emd | None = None, digest: str = ""
+) -> Path:
+    """Write the page of an export; `definition` is given while the folder has none yet, `digest` where it is known."""
     chips, facts = unfinished(folder, definition), facts or ExportFacts()
+    digest = digest or chips.digest
     holds = _holds(chips) if facts.holds is None else np.asarray(facts.holds, np.int64)
     parts = _parts(chips)
     classes = _classes(chips, holds, parts)
@@ -64,8 +68,8 @@ def write_export_report(folder: Path, facts: ExportFacts | None = None, definiti
         histograms=_histograms(chips),
         preview=embedded(folder / PREVIEW),
         facts=facts,
-        digest=chips.digest,
-        record=_record(chips, parts, classes, facts, warnings),
+        digest=digest,
+        record=_record(chips, parts, classes, facts, warnings, digest),
     )
     return write_text(folder / PAGE, page)
 
@@ -85,6 +89,7 @@ def _record(
     classes: Sequence[Mapping[str, Any]],
     facts: ExportFacts,
     warnings: Sequence[str],
+    digest: str,
 ) -> dict[str, Any]:
     unit = _unit(chips)
     held = {
@@ -97,7 +102,7 @@ def _record(
         "split": split,
         "left_out": dict(facts.left_out),
         "warnings": list(warnings),
-        "digest": chips.digest,
+        "digest": digest,
     }
 
 
@@ -214,8 +219,7 @@ def _histograms(chips: ChipFolder) -> list[dict[str, Any]]:
 def _values(path: Path) -> NDArray[np.float64]:
     """(bands, n) some of the valid pixels of a chip."""
     raster = read_raster(path)
-    seen = raster.pixels[:, raster.valid]
-    return np.asarray(seen[:, :: max(1, seen.shape[1] // MEASURED)], np.float64)
+    return np.asarray(seen(raster.pixels, raster.valid), np.float64)
 
 
 def _bars(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from tasks.export_plan import Found, Job, Plan, Unit, chosen, numbered, units_of
 from tasks.export_units import Surveyed, desk, survey_unit, write_unit
 from tasks.imagery import ImageryFacts
 from tasks.progress import OnProgress, Progress
-from tasks.scene import Survey
+from tasks.scene import OUTSIDE_MASK, Survey
 
 VERB = "export"
 ADDING = ".adding"  # the folder of chips that will join those above it
@@ -38,12 +38,9 @@ def run_export(hire: Hire, job: Job, tell: OnProgress) -> None:
     try:
         units = planned(job)
         with hire(pixels_of(units)) as run:
-            plan = _known_plan(job) or _claimed(job, surveyed(job, units, run, tell))
-            part = written(job, plan, run, tell)
-        _finish(job, plan, part)
-    except (ValueError, LookupError):  # our errors of bad input among them
-        clear(job.out)
-        raise
+            plan = _known_plan(job) or surveyed(job, units, run, tell)
+            with _claimed(job, plan):
+                _finish(job, plan, written(job, plan, run, tell), run)
     finally:
         desk.close()
 
@@ -117,6 +114,8 @@ def _check_chip_format(kind: str, facts: ImageryFacts) -> None:
 def no_chip_left(out: Path, left_out: Counter[str]) -> LabelError:
     reasons = ", ".join(f"{number} left out for {why}" for why, number in sorted(left_out.items()))
     do = "check that labels and imagery overlap, or change stride, extent or max_nodata_share"
+    if OUTSIDE_MASK in left_out:
+        do = "chips must lie completely inside the mask polygons: choose a smaller tile size or stride"
     return LabelError(f"no chip is left: {reasons or 'the extent is smaller than a pixel'}", where=out, do=do)
 
 
@@ -138,11 +137,17 @@ def _known_plan(job: Job) -> Plan | None:
     return Plan.parse(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _claimed(job: Job, plan: Plan) -> Plan:
-    """Only now is there anything in the folder."""
+@contextmanager
+def _claimed(job: Job, plan: Plan) -> Iterator[None]:
+    """Only now is there anything in the folder. Raises Conflict when another export is at it."""
     receipt.claim(job.out, VERB, job.facts)
-    write_text(job.out / ".parts" / PLAN, plan.text())
-    return plan
+    with receipt.hold(job.out):
+        write_text(job.out / ".parts" / PLAN, plan.text())
+        try:
+            yield
+        except (ValueError, LookupError):  # our errors of bad input among them
+            clear(job.out)
+            raise
 
 
 def _merged(job: Job, plan: Plan) -> Part:
@@ -157,7 +162,7 @@ def _merged(job: Job, plan: Plan) -> Part:
     return first
 
 
-def _finish(job: Job, plan: Plan, part: Part) -> None:
+def _finish(job: Job, plan: Plan, part: Part, run: Run) -> None:
     from tasks.export_finish import Export, finish
     from tasks.export_report import ExportFacts
 
@@ -175,6 +180,7 @@ def _finish(job: Job, plan: Plan, part: Part) -> None:
     finish(
         job.out,
         Export(job.options, scenes.classes, imagery, second, part, facts, _splits(plan, part)),
+        run,
         staged=job.out.name == ADDING,
     )
     shutil.rmtree(job.out / ".parts")

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.errors import OptionsError
 from tasks.chip_split import PARTS, assign, extra_windows
 from tasks.export_plan import Found, Job, Unit, units_of
 from tasks.export_units import desk
 from tasks.scene import Scenes
 from tasks.scene_labels import Objects
 
+# Bounds in pixels (n, 4), class indexes (n,) and scenes (n,) of what a rare class is found in
+Things = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]
 Parts = Mapping[int, str]  # train, validation, test or "" by index of the window; {} = no split
 
 
@@ -31,14 +32,14 @@ def parts_of(job: Job, units: Sequence[Unit], found: Sequence[Found]) -> Parts:
 
 
 def rare_units(job: Job, units: Sequence[Unit], found: Sequence[Found], parts: Parts) -> list[Unit]:
-    """Windows around features of rare classes, away from what is validated and tested on."""
+    """Windows around features of rare classes, or around chips that hold one, away from what is validated on."""
     scenes, options = desk.open(job), job.options
     kept = {f.index: f for f in found if not f.reason}
     trained = [f for f in kept.values() if not parts or parts[f.index] == PARTS[0]]
     counts = [sum(i in f.classes for f in trained) for i in range(1, len(scenes.classes) + 1)]
     held_out = {i: f for i, f in kept.items() if parts and parts[i] in PARTS[1:]}
     others = [bounds for _, bounds in _places(scenes, units, held_out).values()]
-    features, labels, rasters = _features(scenes)
+    features, labels, rasters = _features(scenes) if _of_objects(scenes) else _ground(units, trained)
     windows = extra_windows(
         features,
         labels,
@@ -70,13 +71,24 @@ def _places(
     }
 
 
-def _features(scenes: Scenes) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+def _of_objects(scenes: Scenes) -> bool:
+    return isinstance(scenes[0].labels, Objects)
+
+
+def _ground(units: Sequence[Unit], trained: Sequence[Found]) -> Things:
+    """The same of chips, once for each class in them, where a raster tells the classes."""
+    place_of = {i: (w[:4], unit.scene) for unit in units for w, i in zip(unit.windows, unit.indexes, strict=True)}
+    held = [(*place_of[f.index], label) for f in trained for label in f.classes]
+    windows, rasters, labels = zip(*held, strict=True) if held else ((), (), ())
+    return np.array(windows, np.float64).reshape(-1, 4), np.array(labels, np.int64), np.array(rasters, np.int64)
+
+
+def _features(scenes: Scenes) -> Things:
     """Bounds in pixels, class index and scene of all features, from the scenes that are not turned."""
     bounds, labels, rasters = [], [], []
     for i in range(0, len(scenes), len(scenes.angles)):
         objects = scenes[i].labels
-        if not isinstance(objects, Objects):
-            raise OptionsError("oversample needs features", do="give the objects as features, or leave it out")
+        assert isinstance(objects, Objects)
         bounds.append(objects.features.bounds)
         labels.append(objects.features.labels)
         rasters.append(np.full(len(objects.features.labels), i))

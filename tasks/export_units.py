@@ -3,6 +3,7 @@
 A worker gets a job and a unit, both small, opens the scenes by path and keeps them open until the next job.
 """
 
+import os
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -11,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import rasterio
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError
 from tasks.chip_writer import ChipWriter
+from tasks.crew import alone
 from tasks.export_plan import Found, Job, Unit
 from tasks.scene import Scenes, Survey, open_scenes
 from tasks.scene_labels import Held
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from tasks.windows import Window
 
 UNREADABLE = "unreadable"
-# The processes are the threads: what GDAL would add only gets in their way. MB: a row of units of most rasters
-GDAL_SETTINGS = {"GDAL_NUM_THREADS": "1", "GDAL_CACHEMAX": 128 * 2**20}  # bytes
 
 
 class _Desk(threading.local):
@@ -37,14 +36,17 @@ class _Desk(threading.local):
         self.job: Job | None = None
         self.scenes: Scenes | None = None
         self.stack = ExitStack()
+        self.process = os.getpid()
 
     def open(self, job: Job) -> Scenes:
         source = replace(job, out=Path())  # where it goes to changes nothing of what is seen
         if source != self.job or self.scenes is None:
             self.close()
             self.scenes = self.stack.enter_context(open_scenes(job.imagery, job.labels, job.options, job.classes))
-            self.stack.enter_context(rasterio.Env(**GDAL_SETTINGS))
             self.job = source
+        elif self.process != os.getpid():
+            self.scenes.reopen()  # a fork reads the labels of its parent, but no file through the same handle
+        self.process = os.getpid()
         return self.scenes
 
     def classes(self, job: Job) -> tuple[ClassLabel, ...]:
@@ -57,6 +59,13 @@ class _Desk(threading.local):
 
 
 desk = _Desk()
+
+
+def forkable(job: Job) -> bool:
+    """Whether workers may be forks: nobody else is there, and no connection to a server is open that two would use."""
+    scenes = desk.open(job)
+    files = (name for i in range(0, len(scenes), len(scenes.angles)) for name in scenes[i].files)
+    return alone() and not any(name.startswith("/vsi") and not name.startswith("/vsimem/") for name in files)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from registry.emd import ClassLabel
@@ -12,6 +12,14 @@ NAMES = ("class", "classname", "label", "name")  # the spellings in use, most sp
 LABELS = ("label", "classlabel", "class", "classname")
 VALUES = ("value", "classvalue", "class_value")
 CONFIDENCES = ("confidence", "score", "scores")
+KNOWN = {*NAMES, *LABELS, *VALUES, *CONFIDENCES, "oid", "fid", "objectid", "shape"}
+NO_COLUMN = ("esriFieldTypeOID", "esriFieldTypeGeometry", "esriFieldTypeBlob")
+FIELD_KINDS: dict[str, type[int] | type[float]] = {
+    "esriFieldTypeInteger": int,
+    "esriFieldTypeSmallInteger": int,
+    "esriFieldTypeDouble": float,
+    "esriFieldTypeSingle": float,
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,15 @@ class Detection:
     value: int | None  # the class Value, where the function or the definition tells
     confidence: float  # 0-100 from our functions; some foreign ones speak 0-1, it stays as given
     rings: tuple[Ring, ...]  # the first is the outline, the others are holes
+    extra: Mapping[str, Any] = field(default_factory=dict)  # attributes that are none of these
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a function tells of each object beside class, value and confidence."""
+
+    name: str
+    kind: type[str] | type[int] | type[float]
 
 
 @dataclass(frozen=True)
@@ -30,6 +47,17 @@ class Labelling:
 
     names: tuple[str, ...]  # of classes; one, or with a model of several labels any number
     confidences: tuple[float, ...]  # of that one class, or of every class in the order of the definition
+
+
+def read_fields(answer: str | Mapping[str, Any]) -> tuple[Field, ...]:
+    """The fields of getFields that are not understood otherwise, each once: functions repeat some (E.7)."""
+    document = json.loads(answer) if isinstance(answer, str) else answer
+    found: dict[str, Field] = {}
+    for row in document.get("fields", ()):
+        name, kind = str(row["name"]), FIELD_KINDS.get(str(row.get("type")), str)
+        if name.lower() not in KNOWN and row.get("type") not in NO_COLUMN:
+            found.setdefault(name.lower(), Field(name, kind))
+    return tuple(found.values())
 
 
 def read_labellings(answer: str | Mapping[str, Any]) -> list[Labelling]:
@@ -62,7 +90,8 @@ def _detection(feature: Mapping[str, Any], classes: Sequence[ClassLabel]) -> Det
     rings = tuple(filter(None, map(_ring, (feature.get("geometry") or {}).get("rings", ()))))
     if not rings:
         return None
-    attributes = {str(key).lower(): value for key, value in (feature.get("attributes") or {}).items()}
+    told = feature.get("attributes") or {}
+    attributes = {str(key).lower(): value for key, value in told.items()}
     name, value = _first(attributes, NAMES), _first(attributes, VALUES)
     if value is None and str(name).lstrip("-").isdecimal() and name not in {c.name for c in classes}:
         value, name = name, None  # Class holds the Value
@@ -72,7 +101,8 @@ def _detection(feature: Mapping[str, Any], classes: Sequence[ClassLabel]) -> Det
     if name is None:
         name = next((c.name for c in classes if c.value == value), "" if value is None else str(value))
     confidence = float(str(_first(attributes, CONFIDENCES) or 0).replace(",", "."))
-    return Detection(str(name), value, confidence, rings)
+    extra = {str(key): value for key, value in told.items() if str(key).lower() not in KNOWN}
+    return Detection(str(name), value, confidence, rings, extra)
 
 
 def _ring(points: Sequence[Sequence[float]]) -> Ring:

@@ -1,13 +1,10 @@
-"""The training loop's parts: Lightning runs it, these say what a step is, what is kept, and who is told."""
+"""The training loop's parts: Lightning runs it, these say what a step is, what is best, and when it is over."""
 
 import logging
 import os
-import shutil
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,28 +12,21 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from registry.emd import ClassLabel
 from registry.errors import TrainingError
-from registry.files import write_text
+from tasks import checkpoints
 from tasks.goals import Goal
 from tasks.judging import judge
-from tasks.progress import Epoch, OnEpoch, OnProgress, Progress
-from tasks.rate_test import find_rate
 from tasks.scores import DetectionScores, Scores, Tally
+from tasks.telling import Telling
 
 if TYPE_CHECKING:
     from tasks.train_options import TrainOptions
 
-log = logging.getLogger("dlpk.train")
-
-CHECKPOINTS = ".checkpoints"
-RATE = "learning_rate"  # file among the checkpoints: what the range test found
-FITTING = "batch_size"  # file among the checkpoints: chips of a batch that fit into memory
 SLOW_BACKBONE = 0.3  # share of the learning rate for a pretrained backbone: it knows more than the rest
 
 
@@ -60,7 +50,8 @@ class Fitting(pl.LightningModule):
         self.average: AveragedModel | None = None
         if options.average_weights:
             ema = get_ema_multi_avg_fn(options.average_weights)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True)
+            self.average = AveragedModel(network, multi_avg_fn=ema, use_buffers=True).requires_grad_(False)
+        self.steps = 0  # of the optimizer, as the average has seen them
         self.tally: Tally
 
     @property
@@ -73,15 +64,20 @@ class Fitting(pl.LightningModule):
         self._seed(number)
         loss: Tensor = self.network.loss(images.contiguous(memory_format=torch.channels_last), targets)  # type: ignore[operator]
         if not bool(torch.isfinite(loss)):
-            what = f"the loss is {float(loss)} in epoch {self.current_epoch}, chips {', '.join(names)}"
-            do = "look at these chips, or lower learning_rate; the epochs before are kept and are gone on from"
+            what = f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, chips {', '.join(names)}"
+            do = "look at these chips, or train into another folder with a lower learning_rate; "
+            do += f"the last good epoch is kept in {checkpoints.FOLDER}"
             raise TrainingError(what, do=do)
         self.log("training_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
+    def on_train_start(self) -> None:
+        self.steps = self.trainer.global_step
+
     def on_train_batch_end(self, *_: Any) -> None:
-        if self.average is not None:
+        if self.average is not None and self.trainer.global_step > self.steps:  # not while gradients add up
             self.average.update_parameters(self.network)
+            self.steps = self.trainer.global_step
 
     def on_validation_epoch_start(self) -> None:
         self.tally = self.goal.tally(self.classes, self._background)
@@ -124,56 +120,17 @@ class Fitting(pl.LightningModule):
         return 0 not in self.options.ignore_classes
 
 
-class Telling(pl.Callback):
-    """Tells of steps and epochs, and remembers the epochs through a kill."""
+class Patience(EarlyStopping):
+    """A training that had stopped early when it was killed does not begin again."""
 
-    def __init__(self, out: Path, on_epoch: OnEpoch, on_progress: OnProgress) -> None:
-        self.out, self.on_epoch, self.on_progress = out, on_epoch, on_progress
-        self.epochs: list[Epoch] = []
-        self.since = time.monotonic()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"epochs": [asdict(epoch) for epoch in self.epochs]}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.epochs = [Epoch(**epoch) for epoch in state_dict["epochs"]]
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.since = time.monotonic()
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        note = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        if self.epochs:
-            note += f", validation loss {self.epochs[-1].metrics['validation_loss']:.4f}"
-        self.on_progress(Progress("train", trainer.global_step, int(trainer.estimated_stepping_batches), "steps", note))
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        from tasks.report import write_losses
-
-        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        metrics["learning_rate"] = float(trainer.optimizers[0].param_groups[-1]["lr"])
-        seconds = time.monotonic() - self.since
-        epoch = Epoch(trainer.current_epoch, trainer.max_epochs or 0, metrics, seconds)
-        self.epochs.append(epoch)
-        if not trainer.is_global_zero:
-            return
-        write_losses(self.out, self.epochs)
-        self.on_epoch(epoch)
-
-
-class AtomicCheckpoints(TorchCheckpointIO):
-    """A kill while a checkpoint is written leaves the one before."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = Path(f"{path}.part")
-        super().save_checkpoint(checkpoint, part, storage_options)
-        part.replace(path)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = self.stopped_epoch > 0
 
 
 def run(
     trainer: pl.Trainer, fit: Fitting, train: "DataLoader[Any]", validate: "DataLoader[Any]", resume: Path | None
 ) -> None:
-    """Fit, from the last checkpoint where there is one; at the end `load_best` takes the best."""
+    """Fit, from the last checkpoint where there is one; the best epoch is kept beside it."""
     with _quiet():
         trainer.fit(fit, train, validate, ckpt_path=resume, weights_only=True)
 
@@ -194,14 +151,6 @@ def score(out: Path, fit: Fitting, validate: "DataLoader[Any]") -> Scores:
     return fit.result()
 
 
-def found_rate(out: Path, network: nn.Module, batches: "DataLoader[Any]", on_progress: OnProgress) -> float:
-    """The learning rate that the range test finds; a resumed training takes the same."""
-    note = out / CHECKPOINTS / RATE
-    if not note.is_file():
-        write_text(note, str(find_rate(network, batches, on_progress=on_progress)))
-    return float(note.read_text(encoding="ascii"))
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning warns of few loader workers, short epochs and its own use of torch: nothing a user could mend."""
@@ -212,13 +161,16 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def prepare(seed: int) -> None:
-    """Seed what is drawn before the first epoch; torch takes all cores, OpenCV stays out of its way."""
+def prepare(seed: int, processes: int) -> None:
+    """Seed what is drawn before the first epoch; torch takes all cores, OpenCV stays out of its way.
+
+    `processes`: that share the cores of this machine.
+    """
     import cv2
 
     torch.manual_seed(seed)
     cv2.setNumThreads(1)
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
 
 
 def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, batch_size: int) -> pl.Trainer:
@@ -229,7 +181,7 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its advice is for developers
     mode: Any = "min" if monitor.endswith("loss") else "max"
     best = ModelCheckpoint(
-        dirpath=out / CHECKPOINTS,
+        dirpath=out / checkpoints.FOLDER,
         filename="best",
         monitor=monitor,
         mode=mode,
@@ -239,7 +191,7 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
     )
     callbacks: list[pl.Callback] = [told, best]
     if options.stop_training:
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=options.patience, min_delta=0.001))
+        callbacks.append(Patience(monitor, mode=mode, patience=options.patience, min_delta=0.001))
     several = options.devices * options.num_nodes > 1
     return pl.Trainer(
         max_epochs=options.max_epochs,
@@ -250,7 +202,7 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
         use_distributed_sampler=False,  # `tasks.loading` gives each process its share, the same after a kill
         precision=_precision(options),
         callbacks=callbacks,
-        plugins=[AtomicCheckpoints()],
+        plugins=[checkpoints.AtomicCheckpoints()],
         accumulate_grad_batches=options.accumulate_batches * max(1, options.batch_size // batch_size),
         gradient_clip_val=options.gradient_clip or None,
         logger=False,
@@ -265,40 +217,3 @@ def _precision(options: "TrainOptions") -> Any:
     if not (options.mixed_precision and torch.cuda.is_available()):
         return "32-true"
     return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-
-
-def batch_size(out: Path, wanted: int) -> int:
-    """What `less` has found to fit into memory, else what is wanted."""
-    note = out / CHECKPOINTS / FITTING
-    return int(note.read_text(encoding="ascii")) if note.is_file() else wanted
-
-
-def less(out: Path, size: int, error: BaseException) -> None:
-    """Begin anew with half the chips in a batch. Raises TrainingError when one chip is too much."""
-    if size == 1:
-        do = "use a smaller backbone or network, chip_size for smaller crops, or a machine with more memory"
-        raise TrainingError("memory runs out with a single chip in a batch", do=do) from error
-    log.warning("memory ran out with %d chips in a batch: %d from now on", size, size // 2)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    write_text(out / CHECKPOINTS / FITTING, str(size // 2))
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """On a GPU torch has an error of its own; the CPU's allocator only says so."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
-def resume_point(out: Path) -> Path | None:
-    """The last checkpoint of an earlier, killed run."""
-    last = out / CHECKPOINTS / "last.ckpt"
-    return last if last.is_file() else None
-
-
-def load_best(network: nn.Module, out: Path) -> None:
-    """Weights of the best epoch, into the network."""
-    checkpoint = torch.load(out / CHECKPOINTS / "best.ckpt", map_location="cpu", weights_only=True)
-    whole = checkpoint["state_dict"]
-    prefix = "average.module." if any(key.startswith("average.") for key in whole) else "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)})

@@ -32,7 +32,7 @@ GOALS = {  # what chips carry -> what is learned
         "detect_objects",
         ModelType.OBJECT_DETECTION,
         "DetectObjects",
-        "faster_rcnn",
+        "fcos",
         OBJECTS,
         FOUND,
         lambda classes, _: DetectionScores(classes),

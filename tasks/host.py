@@ -20,26 +20,18 @@ from numpy.typing import NDArray
 
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
-from registry.errors import OptionsError, RasterFunctionError
-from tasks.feature_sets import Detection, Labelling, read_detections, read_labellings
+from registry.errors import RasterFunctionError
+from tasks.arguments import read_parameters, scalars, truth
+from tasks.feature_sets import Detection, Field, Labelling, read_detections, read_fields, read_labellings
 from tasks.isolation import Room
 
-NUMBERS = {"numeric", "gplong", "gpdouble"}
-BOOLEANS = {"boolean", "gpboolean"}
-NOT_ASKED = {"raster", "rasters", "model", "device"}  # the host gives these itself
-TRUE, FALSE = {"true", "1", "t", "y", "yes"}, {"false", "0", "f", "n", "no"}
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One row of the function's arguments table (ArcGIS formats E.4)."""
-
-    name: str
-    data_type: str
-    value: Any
-    required: bool
-    domain: tuple[Any, ...] = ()
-    description: str = ""
+POLYGON = 4  # of getGeometryType
+MOST_TOLD = 400  # characters of what a function raises
+PIP = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"} | {
+    "yaml": "pyyaml",
+    "torch": "torch torchvision",
+    "keras": "tensorflow",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,11 @@ class Configuration:
     padding: int = 0  # pixels on each side
     extract_bands: tuple[int | str, ...] | None = None  # indexes from 0 or names; None = all
     data_range: tuple[float, float] | None = None  # the host rescales pixels into it
+    fixed_tile_size: bool = True  # False: blocks at the right and lower edge may be smaller
+    input_mask: bool = True  # False: the function gets no mask
+    batch_size: int = 1  # objects in one call (Classify Objects)
+    crop_size_fixed: bool = True  # a tile around each object; False: its bounding box
+    blacken_around_feature: bool = False  # what is outside of the object is 0
     answer: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -59,7 +56,21 @@ class Configuration:
         tx, ty = int(answer.get("tx") or emd.tile_size), int(answer.get("ty") or emd.tile_size)
         bands = None if bands is None else tuple(b if isinstance(b, str) else int(b) for b in bands)
         limits = None if limits is None else (float(limits[0]), float(limits[1]))
-        return cls(tx, ty, int(answer.get("padding") or 0), bands, limits, dict(answer))
+        return cls(
+            tx,
+            ty,
+            int(answer.get("padding") or 0),
+            bands,
+            limits,
+            fixed_tile_size=truth(answer.get("fixedTileSize", 1)),
+            input_mask=truth(answer.get("inputMask", True)),
+            batch_size=max(1, int(answer.get("batch_size") or 1)),
+            crop_size_fixed=truth(answer.get("CropSizeFixed", emd.document.get("CropSizeFixed", 1))),
+            blacken_around_feature=truth(
+                answer.get("BlackenAroundFeature", emd.document.get("BlackenAroundFeature", 0))
+            ),
+            answer=dict(answer),
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,27 @@ class RasterInfo:
     bands: int
     pixel_type: str  # numpy code: u1, i4, f4
     answer: Mapping[str, Any] = field(default_factory=dict)
+    key_metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the raster lies, as a function is told; without any other word in columns and rows."""
+
+    transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)  # a b c d e f: x = a * column + b * row + c
+    size: tuple[int, int] = (0, 0)  # columns, rows
+    epsg: int = 0
+    nodata: float | None = None
+
+    def facts(self, column: int, row: int, columns: int, rows: int) -> dict[str, Any]:
+        """Of a window: what info dicts and `props` have in common (ArcGIS formats E.8)."""
+        a, b, c, d, e, f = self.transform
+        xs = [a * x + b * y + c for x in (column, column + columns) for y in (row, row + rows)]
+        ys = [d * x + e * y + f for x in (column, column + columns) for y in (row, row + rows)]
+        extent = (min(xs), min(ys), max(xs), max(ys))
+        cell = (float(np.hypot(a, d)), float(np.hypot(b, e)))
+        nodata = None if self.nodata is None else np.array([self.nodata])
+        return {"extent": extent, "cellSize": cell, "spatialReference": self.epsg, "noData": nodata}
 
 
 class RasterFunction:
@@ -81,10 +113,13 @@ class RasterFunction:
         self.name, self._function, self._room = type(function).__name__, function, room
         definition = str(self.emd_path)
         self._call("initialize", model=definition, device=device)
-        self.parameters = tuple(filter(None, map(_parameter, self._call("getParameterInfo"))))
-        self.scalars = {**self._scalars(arguments), "model": definition, "device": device}
+        self.parameters = read_parameters(self._call("getParameterInfo"))
+        given = scalars(self.parameters, arguments, f"{self.model_name}: {self.name}")
+        self.scalars = {**given, "model": definition, "device": device}
         self.configuration = Configuration.parse(self._call("getConfiguration", **self.scalars) or {}, self.emd)
+        self.fields = self._fields()
         self.raster_info: RasterInfo | None = None
+        self.place = Place()
         self._classes = self.emd.classes
 
     @classmethod
@@ -96,7 +131,8 @@ class RasterFunction:
         `device`: -1 CPU, -2 any free GPU, else the GPU's number. `arguments`: values for rows of its arguments table.
         Raises RasterFunctionError when it cannot run here, OptionsError when an argument does not fit.
         """
-        use_all_cores()
+        if speaks_of("torch", model.path):
+            use_all_cores()
         file = model.path / _file_name(model)
         if not file.is_file():
             raise RasterFunctionError("is not in the model's folder", where=file, do="restore or repack the model")
@@ -107,7 +143,7 @@ class RasterFunction:
                 function = _class_of(module, file)()
         except RasterFunctionError:
             raise
-        except Exception as error:  # a stranger's code may raise anything
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             raise RasterFunctionError(f"cannot be imported ({_told(error)})", where=file, do=_remedy(error)) from error
         return cls(model, function, room, device, arguments or {})
 
@@ -127,17 +163,21 @@ class RasterFunction:
 
         Images are of the model's tile size where `CropSizeFixed` is 1, else at most that (ArcGIS formats E.6, E.7).
         """
-        size = int(self.configuration.answer.get("batch_size") or 1)
+        size = self.configuration.batch_size
         found: list[Labelling] = []
         for i in range(0, len(images), size):
             blocks = [self._blocks(pixels, valid) for pixels, valid in images[i : i + size]]
-            stacks = {f"rasters_{part}": tuple(b[f"raster_{part}"] for b in blocks) for part in ("pixels", "mask")}
+            stacks = {f"rasters_{part}": tuple(b[f"raster_{part}"] for b in blocks) for part in self._parts}
             with self._telling("vectorize"):
                 answers = read_labellings(self._function.vectorize(**stacks)["output_vectors"])
                 if len(answers) != len(blocks):
                     raise ValueError(f"output_vectors: expected {len(blocks)} features, one for each image")
             found += answers
         return found
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("pixels", "mask") if self.configuration.input_mask else ("pixels",)
 
     def update_pixels(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_], *, at: tuple[int, int] = (0, 0)
@@ -155,29 +195,51 @@ class RasterFunction:
         info = self.raster_info or self.update_raster_info(pixels.dtype.str[1:], len(pixels))
         padding = self.configuration.padding
         rows, cols = (length - 2 * padding for length in pixels.shape[1:])
-        props = {"pixelType": info.pixel_type, "width": cols, "height": rows, "cellSize": (1, 1), "noData": None}
+        props = {"pixelType": info.pixel_type, "width": cols, "height": rows, **self.place.facts(*at, cols, rows)}
+        shape = (info.bands, rows, cols)
         with self._telling("updatePixels", at):
-            answer = self._function.updatePixels(at, (info.bands, rows, cols), props, **self._blocks(pixels, valid))
+            blocks = self._selected(self._blocks(pixels, valid), at, shape, props)
+            answer = self._function.updatePixels(at, shape, props, **blocks)
             result = np.asarray(answer["output_pixels"])
             result = result[None] if result.ndim == 2 else result
-            if result.shape != (info.bands, rows, cols):
-                expected = (info.bands, rows, cols)
-                raise ValueError(f"output_pixels: expected {expected} without the padding, got {result.shape}")
+            if result.shape != shape:
+                raise ValueError(f"output_pixels: expected {shape} without the padding, got {result.shape}")
             mask = answer.get("output_mask")
             inherited = valid[padding : padding + rows, padding : padding + cols]
             whole = inherited if mask is None else np.asarray(mask).reshape(-1, rows, cols).astype(bool).min(axis=0)
             return result.astype(info.pixel_type, copy=False), whole
 
-    def update_raster_info(self, pixel_type: str, bands: int) -> RasterInfo:
+    def update_raster_info(self, pixel_type: str, bands: int, place: Place | None = None) -> RasterInfo:
         """Ask the function what its output looks like, given the input's numpy pixel type ("u1") and band count."""
-        source = {"bandCount": bands, "pixelType": pixel_type, "noData": None, "cellSize": (1, 1)}
+        self.place = place or self.place
+        source = {"bandCount": bands, "pixelType": pixel_type, **self.place.facts(0, 0, *self.place.size)}
+        source |= {"nativeExtent": source["extent"], "nativeSpatialReference": source["spatialReference"]}
         output: dict[str, Any] = dict(source)
         if hasattr(self._function, "updateRasterInfo"):
-            output = self._call("updateRasterInfo", raster_info=source, output_info=output, **self.scalars)[
-                "output_info"
-            ]
-        self.raster_info = RasterInfo(int(output["bandCount"]), str(output["pixelType"]), output)
+            given = {"raster_info": source, "output_info": output, **self.scalars}
+            output = self._call("updateRasterInfo", **given)["output_info"]
+        told = hasattr(self._function, "updateKeyMetadata")
+        metadata = self._call("updateKeyMetadata", names=(), bandIndex=-1) if told else None
+        self.raster_info = RasterInfo(int(output["bandCount"]), str(output["pixelType"]), output, metadata or {})
         return self.raster_info
+
+    def _selected(
+        self, blocks: dict[str, NDArray[Any]], at: tuple[int, int], shape: tuple[int, ...], props: Mapping[str, Any]
+    ) -> dict[str, NDArray[Any]]:
+        """A function may say for each tile that it does not need the raster."""
+        if not hasattr(self._function, "selectRasters"):
+            return blocks
+        return blocks if "raster" in self._function.selectRasters(at, shape, props) else {}
+
+    def _fields(self) -> tuple[Field, ...]:
+        """Of the features that it finds; none of a function for pixels. Raises RasterFunctionError for no polygons."""
+        if not hasattr(self._function, "vectorize") or not hasattr(self._function, "getFields"):
+            return ()
+        if hasattr(self._function, "getGeometryType") and (kind := self._call("getGeometryType")) != POLYGON:
+            where = f"{self.model_name}: {self.name}.getGeometryType"
+            raise RasterFunctionError("expected 4, polygons", where=where, got=kind, do="let it answer outlines")
+        with self._telling("getFields"):
+            return read_fields(self._function.getFields())
 
     def _blocks(self, pixels: NDArray[Any], valid: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
         """Writable copies in C order; the mask has the shape of the pixels (ArcGIS formats E.6)."""
@@ -186,7 +248,9 @@ class RasterFunction:
             raise ValueError(f"expected pixels (bands, rows, cols) and valid (rows, cols), got {shapes}")
         limits = self.configuration.data_range
         pixels = np.array(pixels, order="C") if limits is None else _rescaled(pixels, limits)
-        mask = np.repeat(valid[None].astype(np.uint8), len(pixels), axis=0)
+        if not self.configuration.input_mask:
+            return {"raster_pixels": pixels}
+        mask = np.repeat(valid[None].view(np.uint8), len(pixels), axis=0)
         return {"raster_pixels": pixels, "raster_mask": mask}
 
     def _call(self, method: str, **values: Any) -> Any:
@@ -200,21 +264,14 @@ class RasterFunction:
         try:
             with self._room.entered():
                 yield
-        except Exception as error:  # a stranger's code may raise anything
+        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             where = f"{self.model_name}: {self.name}.{method}{tile}"
             raise RasterFunctionError(_told(error), where=where, do=_remedy(error)) from error
 
-    def _scalars(self, arguments: Mapping[str, object]) -> dict[str, Any]:
-        known = {p.name: p for p in self.parameters if p.name not in NOT_ASKED}
-        if unknown := sorted(set(arguments) - set(known)):
-            do = f"it knows {', '.join(known) or 'none'}"
-            raise OptionsError(f"no argument {', '.join(unknown)}", where=f"{self.model_name}: {self.name}", do=do)
-        given = {name: _fitting(known[name], value) for name, value in arguments.items()}
-        missing = [p.name for p in known.values() if p.required and p.value is None and p.name not in given]
-        if missing:
-            do = f"give it as an argument: {missing[0]} VALUE"
-            raise OptionsError(f"{', '.join(missing)} is required", where=f"{self.model_name}: {self.name}", do=do)
-        return {name: p.value for name, p in known.items()} | given
+
+def speaks_of(word: str, folder: Path) -> bool:
+    """Whether any module of a package holds a word, such as the name of a library that takes seconds to import."""
+    return any(word.encode() in file.read_bytes() for file in folder.rglob("*.py"))
 
 
 def use_all_cores() -> None:
@@ -248,37 +305,6 @@ def _class_of(module: ModuleType, file: Path) -> Any:
     raise RasterFunctionError("has no class of its own name", where=file, got=got, do=f"name its class {file.stem}")
 
 
-def _parameter(row: Any) -> Parameter | None:
-    if not isinstance(row, Mapping) or str(row.get("dataType", "")).lower() in {"raster", "rasters"}:
-        return None  # unfilled templates put an explanatory text into the list (ArcGIS formats E.4)
-    kind, required = str(row.get("dataType", "string")), str(row.get("required")).lower() in TRUE
-    domain, description = tuple(row.get("domain") or ()), str(row.get("description", ""))
-    return Parameter(str(row["name"]), kind, row.get("value"), required, domain, description)
-
-
-def _fitting(parameter: Parameter, value: object) -> Any:
-    """The value as ArcGIS would hand it over: numbers as numbers, booleans and texts as texts (ArcGIS formats E.5)."""
-    kind, text = parameter.data_type.lower(), str(value).strip()
-    if kind in BOOLEANS:
-        if text.lower() not in TRUE | FALSE:
-            raise OptionsError("expected True or False", where=parameter.name, got=text)
-        return str(text.lower() in TRUE)
-    if kind not in NUMBERS:
-        if parameter.domain and text not in map(str, parameter.domain):
-            raise OptionsError(
-                f"expected one of {', '.join(map(str, parameter.domain))}", where=parameter.name, got=text
-            )
-        return text
-    try:
-        number = float(text.replace(",", "."))
-    except ValueError as error:
-        raise OptionsError("expected a number", where=parameter.name, got=text) from error
-    if len(parameter.domain) == 2 and not float(parameter.domain[0]) <= number <= float(parameter.domain[1]):
-        low, high = parameter.domain
-        raise OptionsError(f"expected {low} to {high}", where=parameter.name, got=number)
-    return int(number) if number.is_integer() and kind != "gpdouble" else number
-
-
 def _rescaled(pixels: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.float32]:
     """From the whole range of an integer pixel type into `limits` (EMD DataRange, ArcGIS formats A.2)."""
     if pixels.dtype.kind not in "ui":
@@ -289,11 +315,27 @@ def _rescaled(pixels: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.f
     return (low + share * (high - low)).astype(np.float32)
 
 
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _told(error: BaseException) -> str:
+    """In one line; a network that does not fit its weights would fill pages."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    more = len(text) - MOST_TOLD
+    return text if more <= 0 else f"{text[:MOST_TOLD].rstrip()} ... and {more:,} more characters"
 
 
-def _remedy(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"install the library that has {error.name}, e.g. pip install {error.name.partition('.')[0]}"
+def _remedy(error: BaseException) -> str:
+    if missing := _missing_library(error):
+        return f"install the library that has {missing}, e.g. pip install {PIP.get(missing, missing)}"
+    if isinstance(error, MemoryError):
+        return "give it more memory, or a smaller batch_size"
+    if "state_dict" in str(error):
+        return "the weights are those of another network: repack the model with the files that belong together"
     return "look at the raster function and at the weights of the model"
+
+
+def _missing_library(error: BaseException | None) -> str:
+    """Also where the function has caught the ImportError and raised another."""
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            return error.name.partition(".")[0]
+        error = error.__cause__ or error.__context__
+    return ""

@@ -228,19 +228,25 @@ def open_imagery(path: Path | str, *, cell_size: tuple[float, float] | None = No
     from tasks.mosaic import honest
 
     with gdal_settings(), open_raster(honest(str(path)) if cell_size else path) as source:
-        bands = data_bands(Path(path), source)
-        _refuse_unplaced(Path(path), source)
+        name = short_name(str(path))
+        bands = data_bands(name, source)
+        _refuse_unplaced(name, source)
         if cell_size is None or same_cell(source.transform, cell_size):
-            yield Imagery(Path(path), source, bands)
+            yield Imagery(name, source, bands)
         else:
             with WarpedVRT(source, **resampled_grid(source, cell_size)) as grid:
-                yield Imagery(Path(path), grid, bands)
+                yield Imagery(name, grid, bands)
 
 
 def gdal_settings() -> rasterio.Env:
     """How GDAL is to behave, unless the environment says otherwise: flat memory, and the S3 server that it names."""
     own = {name: value for name, value in GDAL_SETTINGS.items() if name not in os.environ}
     return rasterio.Env(**own, **remote_settings())
+
+
+def one_thread() -> rasterio.Env:
+    """For work that is shared by processes: what GDAL would add to these only gets in their way."""
+    return rasterio.Env(GDAL_NUM_THREADS=os.environ.get("GDAL_NUM_THREADS", "1"))
 
 
 @contextmanager

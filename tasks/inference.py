@@ -1,36 +1,79 @@
 """What the inference tools share: the working grid, bands, the walk over blocks (ArcGIS formats E.12)."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import ImageryError, OptionsError
-from tasks.host import Configuration
-from tasks.imagery import SAME_CELL, Block, Imagery, open_imagery, starts
-from tasks.inference_options import TOOLS
+from tasks.guarded import GuardedFunction
+from tasks.host import Configuration, Place, RasterFunction
+from tasks.imagery import SAME_CELL, Block, Imagery, gdal_settings, open_imagery, starts
+from tasks.inference_options import InferenceOptions, tool_of
+from tasks.mosaic import alike, mosaic
+from tasks.sources import Imageries, find_rasters
+from tasks.trust import is_trusted, refuse_stranger
+
+AnyFunction = RasterFunction | GuardedFunction
+AHEAD = 2  # blocks that are read while the function is at work
+
+
+class Readable(Protocol):
+    """What blocks are cut from: a raster, or two dates as one."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def crs(self) -> CRS | None: ...
+    @property
+    def transform(self) -> Affine: ...
+    @property
+    def nodata(self) -> float | None: ...
+    def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block: ...
 
 
 def check_tool(model: ModelFolder, tool: str) -> None:
     """Raises OptionsError when the model is of a type for another tool, and names it."""
-    try:
-        right = TOOLS.get(model.emd.model_type)
-    except ValueError:  # unknown or missing
-        right = None
+    right = tool_of(model.emd)
     if right != tool:
         kind = model.emd.document.get("ModelType")
         do = f"use dlpk {right}" if right else "run it in ArcGIS"
         raise OptionsError(f"is a model for another tool than {tool}", where=model.name, got=kind, do=do)
 
 
+def mosaicked(imagery: Imageries) -> str:
+    """The name of a raster, or of the mosaic of several of one kind, as GDAL opens it. Raises ImageryError."""
+    with gdal_settings():
+        names = find_rasters(imagery)
+        return names[0] if len(names) == 1 else mosaic(alike(names, warp=False, any_cell=False))
+
+
+def load_function(model: ModelFolder, options: InferenceOptions) -> AnyFunction:
+    """The raster function, ready for blocks: in this process when its code is trusted, else in one of its own.
+
+    Raises OptionsError for a stranger's code that the user did not name with --trust, and what the function raises.
+    """
+    if is_trusted(model):
+        return RasterFunction.load(model, device=options.device, arguments=options.arguments)
+    if not options.trust:
+        refuse_stranger(model)
+    limits = {"memory": options.memory_limit, "seconds": options.tile_seconds}
+    return GuardedFunction.load(model, device=options.device, arguments=options.arguments, **limits)
+
+
 @contextmanager
-def open_working_grid(path: Path, emd: Emd, cell_size: float | None) -> Iterator[Imagery]:
+def open_working_grid(imagery: Imageries, emd: Emd, cell_size: float | None) -> Iterator[Imagery]:
     """The raster at `cell_size`, or at the model's training cell size where its units can be compared."""
+    path = mosaicked(imagery)
     with open_imagery(path) as image:
         transform = image.transform
         own = (abs(transform.a), abs(transform.e))
@@ -85,17 +128,52 @@ def band_indexes(image: Imagery, configuration: Configuration) -> tuple[int, ...
     return tuple(found)
 
 
-def count_blocks(image: Imagery, configuration: Configuration) -> int:
+def place_of(image: Readable) -> Place:
+    """Where it lies, as functions are told."""
+    epsg = image.crs.to_epsg() if image.crs else None
+    return Place(tuple(image.transform[:6]), (image.width, image.height), epsg or 0, image.nodata)
+
+
+def count_blocks(image: Readable, configuration: Configuration) -> int:
     return len(starts(image.width, configuration.tx)) * len(starts(image.height, configuration.ty))
 
 
-def blocks(image: Imagery, configuration: Configuration) -> Iterator[tuple[int, int, Block]]:
+def blocks(
+    image: Readable, configuration: Configuration, bands: tuple[int, ...] | None
+) -> Iterator[tuple[int, int, Block]]:
     """Every block with its padding, row by row: column and row of its unpadded corner, and its pixels.
 
-    Blocks are whole even at the right and lower edge, whatever fixedTileSize says; outside the raster nothing is valid.
+    Blocks are whole even at the right and lower edge, unless the function says that its tiles are of no fixed size;
+    outside the raster nothing is valid. A thread of its own reads the next ones meanwhile.
     """
-    bands, padding = band_indexes(image, configuration), configuration.padding
-    wide, high = configuration.tx + 2 * padding, configuration.ty + 2 * padding
-    for row in starts(image.height, configuration.ty):
-        for col in starts(image.width, configuration.tx):
-            yield col, row, image.read(col - padding, row - padding, wide, high, bands)
+    waiting: deque[tuple[int, int, Future[Block]]] = deque()
+    with ThreadPoolExecutor(1, "reader") as reader:
+        try:
+            for col, row, wide, high in _windows(image, configuration):
+                padding = configuration.padding
+                window = (col - padding, row - padding, wide + 2 * padding, high + 2 * padding)
+                waiting.append((col, row, reader.submit(_read, image, window, bands)))
+                if len(waiting) > AHEAD:
+                    yield _next(waiting)
+            while waiting:
+                yield _next(waiting)
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+
+def _windows(image: Readable, configuration: Configuration) -> Iterator[tuple[int, int, int, int]]:
+    """Column, row, width and height without padding."""
+    tx, ty, fixed = configuration.tx, configuration.ty, configuration.fixed_tile_size
+    for row in starts(image.height, ty):
+        for col in starts(image.width, tx):
+            yield col, row, tx if fixed else min(tx, image.width - col), ty if fixed else min(ty, image.height - row)
+
+
+def _read(image: Readable, window: tuple[int, int, int, int], bands: tuple[int, ...] | None) -> Block:
+    with gdal_settings():  # GDAL's settings are those of a thread
+        return image.read(*window, bands)
+
+
+def _next(waiting: deque[tuple[int, int, Future[Block]]]) -> tuple[int, int, Block]:
+    col, row, block = waiting.popleft()
+    return col, row, block.result()

@@ -6,19 +6,42 @@ Apart from the tools themselves, so that a flow's form can be made where no GDAL
 import json
 import re
 from dataclasses import dataclass
+from pathlib import PureWindowsPath
 
 from pydantic import Field, field_validator
 
 from registry.dlpk import ModelFolder
-from registry.emd import ModelType
+from registry.emd import Emd, ModelType
 from registry.errors import OptionsError
 from tasks.options import Options
 
 TOOLS = {
     ModelType.OBJECT_DETECTION: "detect-objects",
     ModelType.INSTANCE_DETECTION: "detect-objects",
-    ModelType.IMAGE_CLASSIFICATION: "classify-pixels",
+    ModelType.IMAGE_CLASSIFICATION: "classify-pixels",  # or detect-change, see `tool_of`
+    ModelType.OBJECT_CLASSIFICATION: "classify-objects",
 }
+CHANGE = {"ChangeDetector", "change_detector", "change_detection", "DetectChange"}  # names of models for two dates
+
+
+def tool_of(emd: Emd) -> str | None:
+    """The command that runs a model, by its type; None when there is none here.
+
+    Models for Classify Pixels and for Detect Change are of one type (ArcGIS formats A.2): those of two dates are known
+    by a name, or by a class of value 0 that says that nothing changed (A.3).
+    """
+    try:
+        tool = TOOLS.get(emd.model_type)
+    except ValueError:  # unknown or missing
+        return None
+    return "detect-change" if tool == "classify-pixels" and _is_of_two_dates(emd) else tool
+
+
+def _is_of_two_dates(emd: Emd) -> bool:
+    configuration = emd.document.get("ModelConfiguration")
+    name = configuration.get("Name") if isinstance(configuration, dict) else configuration
+    names = {emd.document.get("ModelName"), name, PureWindowsPath(emd.inference_function).stem}
+    return bool(CHANGE & names) or any(c.value == 0 and c.name == "NoChange" for c in emd.classes)
 
 
 class InferenceOptions(Options):
@@ -31,6 +54,12 @@ class InferenceOptions(Options):
         None, gt=0, description="cell size to work at, in units of the raster; none = the one the model was trained at"
     )
     device: int = Field(-1, ge=-2, description="-1 CPU, -2 any free GPU or else the CPU, 0 and above: that GPU")
+
+    trust: bool = Field(
+        False, description="run a package whose code this registry did not publish, in a confined process of its own"
+    )
+    memory_limit: float = Field(8.0, ge=0, description="GB that such a process may take beside its libraries; 0 = any")
+    tile_seconds: float = Field(300.0, gt=0, description="seconds that such a process may take for a tile")
 
     @field_validator("arguments", mode="before")
     @classmethod
@@ -51,6 +80,19 @@ class ClassifyOptions(InferenceOptions):
     """The dials of Classify Pixels."""
 
 
+class ClassifyObjectsOptions(InferenceOptions):
+    """The dials of Classify Objects."""
+
+    in_features: str | None = Field(
+        None, description="features to classify, e.g. buildings.gpkg; none = every raster is one object"
+    )
+    class_label_field: str = Field("ClassLabel", min_length=1, description="field of the result that tells the class")
+
+
+class ChangeOptions(InferenceOptions):
+    """The dials of Detect Change."""
+
+
 @dataclass(frozen=True)
 class ModelSource:
     """Which model made a result: registered name, version number or "", sha256 of the .dlpk or ""."""
@@ -65,6 +107,11 @@ class ModelSource:
         folder = model.path.name  # open_model unpacks a .dlpk into a folder named by its sha256
         sha256 = folder if re.fullmatch("[0-9a-f]{64}", folder) else ""
         return cls(model.name, str(model.emd.document.get("Version", "")), sha256)
+
+    def columns(self, rows: int) -> dict[str, list[str]]:
+        """What a table of results says of the model, in each of its rows."""
+        told = {"Model": self.name, "ModelVersion": self.version, "ModelSHA256": self.sha256[:12]}
+        return {name: [text] * rows for name, text in told.items()}
 
     def tags(self) -> dict[str, str]:
         return {"MODEL_NAME": self.name, "MODEL_VERSION": self.version, "MODEL_SHA256": self.sha256}

@@ -18,7 +18,11 @@ from typing import Any
 import numpy as np
 
 log = logging.getLogger(__name__)
-GONE = {"float": float, "int": int, "object": object}  # numpy names removed in 1.24 that Esri's helpers use (E.10)
+GONE = {"float": float, "int": int, "object": object, "bool": bool, "str": str, "complex": complex} | {
+    "float_": np.float64,  # numpy names that were removed in 1.24 and 2.0 and that people's helpers use (E.10)
+    "NaN": np.nan,
+    "Inf": np.inf,
+}
 
 
 class Room:

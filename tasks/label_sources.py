@@ -102,7 +102,7 @@ def _read(path: Path, options: ExportOptions, given: Sequence[ClassLabel], carri
         _refuse(path, carries, ("label", "labels"), "is a table of whole pictures")
         return image_labels(path, table, field, given)
     if is_vector(path):
-        return read_features(path, field, given, radius=radius, points=points)
+        return read_features(path, field, given, query=options.definition_query, radius=radius, points=points)
     _refuse(path, carries, OF_RASTERS, "is a classified raster, which has no objects")
     return ClassRasters.read(path, given)
 

@@ -107,15 +107,21 @@ class Features:
 
 
 def read_features(
-    path: Path, value_field: str = "", classes: Sequence[ClassLabel] = (), *, radius: float = 0.0, points: bool = False
+    path: Path,
+    value_field: str = "",
+    classes: Sequence[ClassLabel] = (),
+    *,
+    query: str = "",
+    radius: float = 0.0,
+    points: bool = False,
 ) -> Features:
-    """Read features and their classes.
+    """Read features and their classes; with a `query` those that meet it, an SQL condition as OGR takes it.
 
     Points and lines become areas by `radius` in the file's own units; `points`: they may stay as they are. For the
     class see `class_values`. Geometry that is invalid is repaired and counted, what has no area is counted as lost.
     Raises LabelError.
     """
-    return features_of(path, _read(path), value_field, classes, radius=radius, points=points)
+    return features_of(path, _read(path, query), value_field, classes, radius=radius, points=points)
 
 
 def features_of(
@@ -144,9 +150,10 @@ def features_of(
     return Features(path, frame, values, found, int(broken.sum()), lost)
 
 
-def _read(path: Path) -> geopandas.GeoDataFrame:
+def _read(path: Path, query: str) -> geopandas.GeoDataFrame:
     try:
-        frame = geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else geopandas.read_file(path)
+        parquet = path.suffix.lower() == ".parquet" and not query
+        frame = geopandas.read_parquet(path) if parquet else geopandas.read_file(path, where=query or None)
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         do = "check the path" if not path.exists() else "check that ogrinfo reads it"
         raise LabelError(f"cannot be opened as features ({error})", where=path, do=do) from error

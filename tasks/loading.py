@@ -4,7 +4,6 @@ Every draw depends on (seed, epoch, chip) alone, so a resumed training sees what
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +18,8 @@ from registry.errors import LabelError
 from tasks.chips import Chip, ChipFolder
 from tasks.targets import Target, batch, ignoring, learned, normalised, statistics
 
+KEPT = 2**30  # bytes of chips in memory, shared by the processes that load: opening a chip costs more than the rest
+WHOLE = ("label", "labels")  # what is shown does not move with the pixels
 RARE = 4.0  # a chip is shown at most that many times as often as by chance
 
 
@@ -30,7 +31,7 @@ class Loading:
     carries: str  # what is learned from them, a key of `tasks.goals.GOALS`
     ignored: tuple[int, ...] = ()  # class indexes that do not count, 0 = background
     augment: Any = None  # pipeline of albumentations, None = chips as they are
-    oversample: bool = False
+    rarity: NDArray[np.float64] | None = None  # (chips to train on,) by which they are drawn, None = each once an epoch
     seed: int = 0
     workers: int = 0
     part: int = 0  # of `parts` processes that train together
@@ -39,10 +40,10 @@ class Loading:
 
 def divide(chips: ChipFolder, share: float) -> tuple[list[str], list[str]]:
     """Names to train on and to validate with: as the export was split, else apart in space by `share`, 0-1."""
-    training, validation = chips.splits.get("train"), chips.splits.get("validation")
+    training, validation = ([n for n in chips.splits.get(p, ()) if n in chips.files] for p in ("train", "validation"))
     if training and validation:
-        return list(training), list(validation)
-    return split(chips, share, list(training) if training else None)
+        return training, validation
+    return split(chips, share, training or None)
 
 
 def split(chips: ChipFolder, share: float, among: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
@@ -67,8 +68,7 @@ def split(chips: ChipFolder, share: float, among: Sequence[str] | None = None) -
 def loader(chips: ChipFolder, names: Sequence[str], loading: Loading, *, train: bool) -> "DataLoader[Any]":
     """Batches of (images (n, bands, rows, cols) float32, targets, names of the chips)."""
     data = Chips(chips, names, loading if train else replace(loading, augment=None))
-    weights = rarity(chips, names) if train and loading.oversample else None
-    order = Shuffled(len(names), loading.seed, weights, loading.part, loading.parts) if train else None
+    order = Shuffled(len(names), loading.seed, loading.rarity, loading.part, loading.parts) if train else None
     return DataLoader(
         data,
         batch_size=loading.batch_size,
@@ -87,15 +87,17 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
     def __init__(self, chips: ChipFolder, names: Sequence[str], loading: Loading) -> None:
         self.chips, self.names, self.loading = chips, list(names), loading
         self.statistics, self.classes = statistics(chips), len(chips.classes)
+        self.kept: dict[int, Chip] = {}
+        self.room = KEPT // max(1, loading.workers)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, at: int | tuple[int, int]) -> tuple[Tensor, Target, str]:
         epoch, i = at if isinstance(at, tuple) else (0, at)
-        chip = self.chips.read(self.names[i])
+        chip = self._read(i)
         image = normalised(chip, self.statistics)
-        if self.loading.carries in ("label", "labels"):
+        if self.loading.carries in WHOLE:
             image = fitted(image, self.chips.tile_shape)
         if chip.mask is not None:
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
@@ -104,8 +106,21 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
             image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in WHOLE)
         return *learned(image, chip, self.loading.carries, self.classes), chip.name
 
-
-WHOLE = ("label", "labels")  # what is shown does not move with the pixels
+    def _read(self, i: int) -> Chip:
+        """From memory where it was read before. Raises LabelError for a chip of another form than the rest."""
+        if i in self.kept:
+            return self.kept[i]
+        chip = self.chips.read(self.names[i])
+        dates, (rows, cols) = 1 if chip.image2 is None else 2, self.chips.tile_shape
+        bands, *sides = chip.image.shape
+        if bands * dates != len(self.statistics) or (sides != [rows, cols] and self.loading.carries not in WHOLE):
+            what = f"expected {len(self.statistics) // dates} bands of {rows} x {cols} pixels as in the definition"
+            where = self.chips.files[chip.name]
+            raise LabelError(what, where=where, got=chip.image.shape, do="export the chips again")
+        arrays = (chip.image, chip.image2, chip.valid, chip.mask, chip.masks)
+        if (size := sum(a.nbytes for a in arrays if a is not None)) <= self.room:
+            self.kept[i], self.room = chip, self.room - size
+        return chip
 
 
 class Shuffled(Sampler[tuple[int, int]]):
@@ -145,22 +160,27 @@ def counts(chips: ChipFolder, names: Sequence[str]) -> NDArray[np.int64]:
     return np.array(found).reshape(-1, size)
 
 
-def rarity(chips: ChipFolder, names: Sequence[str]) -> NDArray[np.float64]:
-    """(n,) weights: a chip counts as its rarest class does, by the square root of how seldom chips hold that."""
-    held = counts(chips, names)[:, 1:] > 0
-    rare = np.sqrt(len(names) / held.sum(axis=0).clip(min=1))
+def rarity(counted: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(n,) of `counts`: a chip weighs what its rarest class does, the square root of how seldom chips hold that."""
+    held = counted[:, 1:] > 0
+    rare = np.sqrt(len(held) / held.sum(axis=0).clip(min=1))
     weights = np.where(held, rare, 1.0).max(axis=1)
     return np.asarray(weights.clip(max=RARE * weights.min()))
 
 
-def check_classes(chips: ChipFolder, names: Sequence[str], ignored: Sequence[int]) -> Counter[str]:
-    """Samples of each class among the chips to train on. Raises LabelError for a class that has none."""
-    found = counts(chips, names).sum(axis=0)
-    wanted = {i: c.name for i, c in enumerate(chips.classes, start=1) if i not in ignored}
-    if empty := [name for i, name in wanted.items() if not found[i]]:
+def balance(counted: NDArray[np.int64]) -> list[float]:
+    """Weights of the classes, background first, of `counts`: as ArcGIS weighs pixels, total / pixels (D.5), mean 1."""
+    pixels = counted.sum(axis=0).clip(min=1)
+    weights = (pixels.sum() / pixels) ** 0.5  # the root: a class of one pixel in a thousand would drown the others
+    return [round(float(w), 4) for w in weights / weights.mean()]
+
+
+def check_classes(chips: ChipFolder, counted: NDArray[np.int64], ignored: Sequence[int]) -> None:
+    """Raises LabelError when `counted`, the chips to train on, hold nothing of a class that counts."""
+    found = counted.sum(axis=0)
+    if empty := [c.name for i, c in enumerate(chips.classes, start=1) if i not in ignored and not found[i]]:
         do = "export more chips with it, take it out of the classes, or name its value in ignore_classes"
         raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=empty, do=do)
-    return Counter({name: int(found[i]) for i, name in wanted.items()})
 
 
 def fitted(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:

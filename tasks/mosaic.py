@@ -5,7 +5,8 @@ earlier ones, and where none has a valid pixel the mosaic has none.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
@@ -114,6 +115,26 @@ def on_grid_of(grid: Imagery, source: rasterio.DatasetReader, resampling: Resamp
     shape = {"transform": grid.transform, "width": grid.width, "height": grid.height}
     crs = grid.crs or CRS.from_epsg(3857)  # a grid without a CRS is resampled in plain coordinates
     return WarpedVRT(source, crs=crs, src_crs=source.crs or crs, resampling=resampling, **shape, **_outside(source))
+
+
+@contextmanager
+def laid_on(grid: Imagery, name: str) -> Iterator[Imagery]:
+    """A raster on the grid of another: as it is where the grids are one, else resampled (bilinear).
+
+    Raises ImageryError when only one of them has a coordinate system.
+    """
+    path = short_name(name)
+    with open_raster(name) as source:
+        bands = data_bands(path, source)
+        shift = shift_of(grid, source)
+        if shift is not None:
+            yield Imagery(path, source, bands, shift)
+            return
+        if (source.crs is None) != (grid.crs is None):
+            odd = path if source.crs is None else grid.path
+            raise ImageryError("has no coordinate system, the other raster has", where=odd, do="gdal_edit.py -a_srs")
+    with open_raster(honest(name)) as source, on_grid_of(grid, source, Resampling.bilinear) as working:
+        yield Imagery(path, working, bands)
 
 
 def shift_of(grid: Imagery, source: rasterio.DatasetReader) -> tuple[int, int] | None:

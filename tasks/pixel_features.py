@@ -12,9 +12,9 @@ from rasterio.features import rasterize
 
 from tasks.windows import Place
 
-SMALLEST_SIDE = 1.0  # pixels; what a chip shows of an object must be as wide and as high to count as one
+SMALLEST_SIDE = 1.0  # pixels; what a chip shows of an object that its edge cuts must be as wide and as high
 TOO_LITTLE = "less of it in the chip than min_polygon_overlap_ratio"
-TOO_SMALL = "smaller than a pixel"
+TOO_SMALL = "less than a pixel of it in the chip"
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,17 @@ class Found:
 
     @property
     def boxes(self) -> NDArray[np.float32]:
-        """(n, 4) xmin ymin xmax ymax."""
-        return np.asarray(self.bounds, np.float32).reshape(-1, 4)
+        """(n, 4) xmin ymin xmax ymax; a side is at least the pixel that its middle lies in."""
+        low, high = self.bounds[:, :2].copy(), self.bounds[:, 2:].copy()
+        thin, pixel = high - low < SMALLEST_SIDE - 1e-9, np.floor((low + high) / 2)
+        low[thin], high[thin] = np.minimum(low, pixel)[thin], np.maximum(high, pixel + 1)[thin]
+        return np.asarray(np.hstack([low, high]), np.float32).reshape(-1, 4)
 
     @property
-    def wide_enough(self) -> NDArray[np.bool_]:
-        return np.asarray(((self.bounds[:, 2:] - self.bounds[:, :2]) >= SMALLEST_SIDE - 1e-9).all(axis=1))
+    def countable(self) -> NDArray[np.bool_]:
+        """Not the slivers that the chip's edge leaves of what the next chip shows."""
+        sides = self.bounds[:, 2:] - self.bounds[:, :2]
+        return np.asarray((sides >= SMALLEST_SIDE - 1e-9).all(axis=1) | ~self.cut)
 
 
 @dataclass(frozen=True)

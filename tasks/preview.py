@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from registry.emd import ClassLabel, Emd
 from registry.files import atomic
+from tasks.chip_statistics import amounts
 from tasks.chips import Chip, ChipFolder
 from tasks.labels import colour
 from tasks.pictures import STRETCH, shown_bands
@@ -27,6 +28,7 @@ MEASURED = 10_000  # pixels of a chip, for the stretch
 GAMMA = 0.7  # of what has more than 8 bits: beside clouds or bare soil, woods would be black
 COLUMNS, SIDE, GAP, LINE = 6, 224, 10, 20  # cells in a row; pixels of a cell, between cells, of a line of text
 FILL, OUTLINE = 0.4, 0.95  # opacity of a mask, and of the line around an object
+RLE = 3  # of zlib: pictures become smaller by it, and sooner
 MOST_CLASSES = 30  # in the legend
 INK, PAPER, NODATA = (40, 40, 40), (255, 255, 255), (222, 222, 222)
 Picture = NDArray[np.uint8]  # (rows, cols, 3)
@@ -45,7 +47,7 @@ def write_preview(folder: Path, definition: Emd | None = None, holds: NDArray[np
     cells = [_cell(chips.read(name), looks, chips.classes, part_of.get(name, "")) for name in names]
     title = f"{len(names)} of {len(chips.names):,} chips, {chips.metadata_format}"
     with atomic(folder / PREVIEW) as part:
-        _sheet(cells, title, chips.classes).save(part, format="PNG", compress_level=3)
+        _sheet(cells, title, chips.classes).save(part, format="PNG", compress_level=1, compress_type=RLE)
     return folder / PREVIEW
 
 
@@ -85,23 +87,16 @@ def _candidates(chips: ChipFolder, holds: NDArray[np.int64] | None) -> tuple[Seq
 
 def _looks(chips: ChipFolder, names: Sequence[str]) -> list["_Look"]:
     """Of the pictures, and of the second ones where there are any; one chip is in memory at a time."""
-    seen: list[list[NDArray[np.generic]]] = [[], []]
+    some: list[list[NDArray[np.generic]]] = [[], []]
     for name in names:
         chip = chips.read(name)
-        if chip.image.dtype == np.uint8 and chip.image2 is None and seen[0]:
+        if chip.image.dtype == np.uint8 and chip.image2 is None and some[0]:
             break  # shown as it is: there is nothing more to measure
-        seen[0].append(_seen(chip.image, chip.valid))
+        some[0].append(seen(chip.image, chip.valid))
         if chip.image2 is not None:
-            seen[1].append(_seen(chip.image2, chip.valid))
+            some[1].append(seen(chip.image2, chip.valid))
     bands = [s.name for s in chips.band_statistics]
-    return [_Look.of(np.concatenate(some, axis=1), bands if i == 0 else ()) for i, some in enumerate(seen) if some]
-
-
-def amounts(chip: Chip, classes: int) -> NDArray[np.int64]:
-    """(classes,) objects of each class in a chip, or pixels where it carries a mask alone."""
-    if chip.mask is not None and not len(chip.labels):
-        return np.bincount(chip.mask.ravel(), minlength=classes + 1)[1 : classes + 1]
-    return np.bincount(chip.labels, minlength=classes + 1)[1 : classes + 1]
+    return [_Look.of(np.concatenate(part, axis=1), bands if i == 0 else ()) for i, part in enumerate(some) if part]
 
 
 def class_colour(label: ClassLabel, i: int) -> tuple[int, int, int]:
@@ -133,19 +128,24 @@ class _Look:
 
     def picture(self, image: NDArray[np.generic], valid: NDArray[np.bool_]) -> Picture:
         """(rows, cols, 3) for the eye."""
-        raw = np.moveaxis(np.nan_to_num(image[list(self.bands)].astype(np.float64)), 0, 2)
-        scaled = ((raw - self.low) / (self.high - self.low)).clip(0, 1) ** self.gamma
-        shown = np.asarray(scaled * 255, np.uint8)
+        raw = np.moveaxis(image[list(self.bands)], 0, 2)
+        plain = image.dtype == np.uint8
+        shown = raw.astype(np.uint8) if plain else self._stretched(np.nan_to_num(raw.astype(np.float64)))
         if valid.shape == shown.shape[:2]:
             rows, cols = np.nonzero(~valid)
             shown[rows, cols] = np.where(((rows + cols) % 12 < 2)[:, None], NODATA, PAPER)
         return shown
 
+    def _stretched(self, raw: NDArray[np.float64]) -> Picture:
+        scaled = ((raw - self.low) / (self.high - self.low)).clip(0, 1) ** self.gamma
+        return np.asarray(scaled * 255, np.uint8)
 
-def _seen(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
+
+def seen(image: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
     """(bands, n) some of the valid pixels; a second picture of another size counts whole."""
-    pixels = image[:, valid] if valid.shape == image.shape[1:] else image.reshape(len(image), -1)
-    return pixels[:, :: max(1, pixels.shape[1] // MEASURED)]
+    flat, same = image.reshape(len(image), -1), valid.shape == image.shape[1:]
+    shown = np.flatnonzero(valid) if same else np.arange(flat.shape[1])
+    return flat[:, shown[:: max(1, len(shown) // MEASURED)]]
 
 
 def _cell(chip: Chip, looks: Sequence[_Look], classes: Sequence[ClassLabel], part: str) -> Image.Image:

@@ -15,6 +15,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
@@ -23,8 +24,9 @@ from tasks.chips import Grid
 
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".mrf": "MRF"}
 CREATION: dict[str, dict[str, Any]] = {".jpg": {"quality": 95}}
-SQUEEZED = {"compress": "DEFLATE", "predictor": 2}
+SQUEEZED = {"compress": "DEFLATE", "zlevel": 1}  # pictures become no smaller by 6, but take twice as long
 STRIP_OFFSETS, TIE_POINT = 273, 33922  # TIFF tags
+WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # bytes of a value, by TIFF type
 LARGEST_COPY = 64 * 2**20  # bytes; above, the header is no matter
 
 
@@ -62,12 +64,12 @@ def world_path(image: Path) -> Path:
 
 
 def read_raster(path: Path) -> Raster:
-    """Raises ImageryError when the file is no whole raster."""
+    """The alpha band of a PNG is no band of it, it tells what is valid. ImageryError when the file is no raster."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as file:
-                pixels = file.read()
+                pixels = file.read(_measured(file))
                 valid = file.dataset_mask() > 0
                 grid = Grid(file.crs.to_wkt() if file.crs else "", tuple(file.transform)[:6])
     except RasterioError as error:
@@ -76,6 +78,12 @@ def read_raster(path: Path) -> Raster:
         valid &= np.isfinite(pixels).all(axis=0)
         pixels[:, ~valid] = 0
     return Raster(pixels, valid, grid)
+
+
+def _measured(file: rasterio.DatasetReader) -> list[int]:
+    """In a TIFF, GDAL may take a fourth 8-bit band for alpha that is none."""
+    alpha = file.driver == "PNG"
+    return [i for i in file.indexes if not (alpha and file.colorinterp[i - 1] == ColorInterp.alpha)]
 
 
 def world_text(grid: Grid) -> str:
@@ -154,7 +162,7 @@ def _tags(content: bytes) -> dict[int, tuple[int, int]]:
     for i in range(count):
         entry = directory + 2 + 12 * i
         tag, kind, number, value = struct.unpack_from("<HHII", content, entry)
-        width = {3: 2, 4: 4}.get(kind, 8) * number
+        width = WIDTHS[kind] * number
         at = value if width > 4 else entry + 8
         first = struct.unpack_from("<H" if kind == 3 else "<I", content, at)[0]
         found[tag] = (at, first)

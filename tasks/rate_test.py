@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import nn
 
 from registry.errors import TrainingError
@@ -17,12 +18,14 @@ SMOOTH = 0.8  # share of the past in the smoothed loss
 HARM = 3.0  # the loss may grow to that many times its least before the test ends
 
 
-def find_rate(network: nn.Module, batches: Iterable[Any], *, on_progress: OnProgress = ignore) -> float:
+def find_rate(
+    network: nn.Module, batches: Iterable[Any], *, device: Any = "cpu", on_progress: OnProgress = ignore
+) -> float:
     """The rate at which AdamW learns fastest, by a copy of the network; `network` stays as it is.
 
     Raises TrainingError when the loss is no number from the start.
     """
-    trial = copy.deepcopy(network).train()
+    trial = copy.deepcopy(network).to(device).train()
     parameters = [p for p in trial.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LOWEST)
     smooth = 0.0
@@ -31,7 +34,7 @@ def find_rate(network: nn.Module, batches: Iterable[Any], *, on_progress: OnProg
     for step, (images, targets, _) in enumerate(itertools.islice(itertools.cycle(batches), STEPS)):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         optimizer.param_groups[0]["lr"] = rate
-        loss = trial.loss(images, targets)  # type: ignore[operator]
+        loss = trial.loss(*move_data_to_device((images, targets), device))  # type: ignore[operator]
         if not bool(torch.isfinite(loss)):
             break
         smooth = SMOOTH * smooth + (1 - SMOOTH) * float(loss.detach())

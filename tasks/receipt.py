@@ -4,7 +4,12 @@ Written as a hidden file before a step begins; the step's `.emd`, written last, 
 is added to keeps a receipt with several parts, in the order in which they came.
 """
 
+import errno
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,25 @@ def claim(folder: Path, verb: str, facts: Facts) -> None:
     check(folder, verb, facts)
     if not (folder / NAME).is_file():
         write(folder, verb, [facts])
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Nobody else works in the folder meanwhile; a kill lets go of it. Raises Conflict."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise Conflict("is being written by another process", where=folder, do="wait until that has ended") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # some network disks know no locks
+            os.close(handle)
+            raise
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def check(folder: Path, verb: str, facts: Facts) -> None:

@@ -4,14 +4,16 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from xml.etree import ElementTree as ET
 
 import geopandas
 import numpy as np
+import pandas
 import pyogrio
 import rasterio
 import rasterio.shutil
+from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError, FeatureError
 from rasterio._err import CPLE_BaseError  # what rasterio.shutil lets through
@@ -21,7 +23,6 @@ from rasterio.errors import RasterioError
 from registry.emd import ClassLabel
 from registry.errors import DlpkError, OptionsError, StoreError
 from registry.files import atomic, part_of, sweep_parts, write_text
-from tasks.imagery import Imagery
 
 DRIVERS = {
     ".gpkg": "GPKG",
@@ -33,6 +34,19 @@ DRIVERS = {
 SHORT = {"ModelVersion": "ModelVer", "ModelSHA256": "ModelSHA"}  # a Shapefile's names have ten letters
 PIXEL_TYPES = ("uint8", "uint16", "int16", "int32")
 TILE = 512  # pixels, side of a tile inside the GeoTIFF
+
+
+class Grid(Protocol):
+    """Where the pixels of a raster lie."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def crs(self) -> CRS | None: ...
+    @property
+    def transform(self) -> Affine: ...
 
 
 @contextmanager
@@ -71,15 +85,22 @@ def write_features(
     out: Path, polygons: NDArray[Any], columns: Mapping[str, NDArray[Any]], crs: CRS, metadata: Mapping[str, str]
 ) -> Path:
     """Polygons in `crs` with their columns; no rows give an empty layer. A GeoPackage holds `metadata`, too."""
-    driver = driver_of(out)
     table = geopandas.GeoDataFrame(dict(columns), geometry=polygons, crs=crs.to_wkt())
+    return write_table(out, table, metadata, geometry_type="Polygon")
+
+
+def write_table(
+    out: Path, table: pandas.DataFrame, metadata: Mapping[str, str], *, geometry_type: str | None = None
+) -> Path:
+    """Features, or rows without geometries; `geometry_type` as of OGR, none: that of the features."""
+    driver = driver_of(out)
     with workshop(out) as folder:
         if driver == "Parquet":
             table.to_parquet(folder / out.name)
         else:
             table = table.rename(columns=SHORT) if driver == "ESRI Shapefile" else table
             extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
-            target = {"layer": out.stem, "driver": driver, "geometry_type": "Polygon"}
+            target = {"layer": out.stem, "driver": driver, "geometry_type": geometry_type}
             pyogrio.write_dataframe(table, folder / out.name, **target, **extra)
     return out
 
@@ -103,7 +124,7 @@ def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, 
 @contextmanager
 def class_raster(
     out: Path,
-    image: Imagery,
+    image: Grid,
     *,
     bands: int,
     kind: tuple[str, float],

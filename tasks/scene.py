@@ -21,7 +21,6 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 import tasks.formats
@@ -35,6 +34,7 @@ from tasks.imagery import (
     Imagery,
     data_bands,
     gdal_settings,
+    one_thread,
     open_raster,
     refuse_scattered,
     resampled_grid,
@@ -44,7 +44,7 @@ from tasks.imagery import (
 )
 from tasks.label_sources import Labels
 from tasks.labels import Features
-from tasks.mosaic import alike, honest, mosaic, on_grid_of, shift_of
+from tasks.mosaic import alike, honest, laid_on, mosaic
 from tasks.scene_labels import Held, SceneLabels, inside
 from tasks.sources import Imageries, find_rasters
 from tasks.turning import turn_block
@@ -122,6 +122,11 @@ class Scene:
         xs, ys = zip(*(self._to_map @ tuple(corner) for corner in corners.tolist()), strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
+    @property
+    def files(self) -> list[str]:
+        """All that GDAL reads for it, those behind a VRT too."""
+        return [name for raster in (self.imagery, self.second) if raster for name in raster.dataset.files]
+
     def _place(self, window: Window) -> Place:
         xmin, ymin, xmax, ymax = window[:4]
         return Place((xmin, ymin, xmax, ymax), self.angle, self.area)
@@ -181,6 +186,7 @@ class Scenes(Sequence[Scene]):
     options: ExportOptions
     second: tuple[str, ...] = ()
     _open: OrderedDict[int, tuple[Scene, ExitStack]] = field(default_factory=OrderedDict)
+    _parents: list[object] = field(default_factory=list)
 
     @property
     def classes(self) -> tuple[ClassLabel, ...]:
@@ -207,6 +213,10 @@ class Scenes(Sequence[Scene]):
     def close(self) -> None:
         while self._open:
             self._open.popitem()[1][1].close()
+
+    def reopen(self) -> None:
+        """In a fork: the rasters that lie open are the parent's, who closes them."""
+        self._parents, self._open = [*self._parents, self._open], OrderedDict()
 
     def lost(self, surveys: Iterable[Survey]) -> Counter[str]:
         """Features that no chip shows, by reason, once all windows were surveyed."""
@@ -242,7 +252,7 @@ class Scenes(Sequence[Scene]):
         second = None
         if self.second:
             name = self.second[number if len(self.second) > 1 else 0]
-            second = stack.enter_context(_on_grid(name, imagery))
+            second = stack.enter_context(laid_on(imagery, name))
         within = _mask(self.options, imagery)
         area, angle = _area(imagery, self.options), self.angles[turn]
         return Scene(imagery, labels, self.options, self.labels.carries, area, angle, second, within)
@@ -253,7 +263,7 @@ def open_scenes(
     imagery: Imageries, labels: Path | None, options: ExportOptions, classes: Sequence[ClassLabel] = ()
 ) -> Iterator[Scenes]:
     """Raises ImageryError or LabelError when the two do not fit, OptionsError when the extent is elsewhere."""
-    with gdal_settings():
+    with gdal_settings(), one_thread():
         names = _named(find_rasters(imagery), options)
         second = _named(find_rasters(options.in_raster2 or ()), options) if _shows_two(options) else ()
         if len(second) > 1 and len(second) != len(names):
@@ -298,22 +308,6 @@ def _imagery(name: str, options: ExportOptions) -> Iterator[Imagery]:
             raise ImageryError("is rotated against its coordinate system", where=path, do=do)
         with WarpedVRT(source, **resampled_grid(source, (cell, cell))) as working:
             yield Imagery(path, working, bands)
-
-
-@contextmanager
-def _on_grid(name: str, imagery: Imagery) -> Iterator[Imagery]:
-    path = short_name(name)
-    with open_raster(name) as source:
-        bands = data_bands(path, source)
-        shift = shift_of(imagery, source)
-        if shift is not None:
-            yield Imagery(path, source, bands, shift)
-            return
-        if (source.crs is None) != (imagery.crs is None):
-            odd = path if source.crs is None else imagery.path
-            raise ImageryError("has no coordinate system, the other raster has", where=odd, do="gdal_edit.py -a_srs")
-    with open_raster(honest(name)) as source, on_grid_of(imagery, source, Resampling.bilinear) as working:
-        yield Imagery(path, working, bands)
 
 
 def _area(imagery: Imagery, options: ExportOptions) -> Bounds:

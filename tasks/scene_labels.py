@@ -158,8 +158,8 @@ class Objects:
         found, too_little = self.features.inside(place, self.least, rows)
         dropped = {TOO_LITTLE: too_little}
         if self.carries in ("boxes", "instances"):
-            dropped[TOO_SMALL] = found.rows[~found.wide_enough]
-            found = found.only(found.wide_enough)
+            dropped[TOO_SMALL] = found.rows[~found.countable]
+            found = found.only(found.countable)
         if valid is not None and len(found.rows):
             shown = np.array([_any(valid, box) for box in found.bounds])
             dropped[IN_NODATA] = found.rows[~shown]

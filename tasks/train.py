@@ -6,6 +6,7 @@
 The folder's name is the model's name, as in ArcGIS. What lies in the folder is what is evaluated, packaged and run.
 """
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.dlpk import ModelFolder, open_model
-from registry.errors import OptionsError
+from registry.errors import OptionsError, TrainingError
 from registry.files import atomic
 from tasks.chips import ChipFolder
 from tasks.progress import OnEpoch, OnProgress, ignore
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainOptions", "train_model"]
 
+log = logging.getLogger("dlpk.train")
+
 
 def train_model(
     chips: ChipFolder, out: Path, options: TrainOptions, *, on_epoch: OnEpoch = ignore, on_progress: OnProgress = ignore
@@ -35,24 +38,17 @@ def train_model(
     A killed training goes on at its last epoch; a finished one of the same chips and options is returned as it is.
     Raises OptionsError, LabelError, TrainingError, NotFound (weights), Conflict (another model lies there).
     """
-    from tasks import augment, fitting, receipt
+    from tasks import augment, receipt
 
-    receipt.claim(out, "train", {"chips": chips.digest, "options": options.model_dump(mode="json")})
+    facts = {"chips": chips.digest, "options": options.model_dump(mode="json")}
+    receipt.check(out, "train", facts)
     if (out / f"{out.name}.emd").is_file():
         return ModelFolder(out)
     plan = _plan(chips, options)
+    start = _start(chips, plan)
+    receipt.claim(out, "train", facts)  # only now: options that do not fit leave nothing behind
     augment.save(plan.loading.augment, out)
-    while True:
-        size = fitting.batch_size(out, options.batch_size)
-        try:
-            fitted = _fit(
-                chips, out, replace(plan, loading=replace(plan.loading, batch_size=size)), (on_epoch, on_progress)
-            )
-            break
-        except (RuntimeError, MemoryError) as error:
-            if not fitting.out_of_memory(error):
-                raise
-            fitting.less(out, size, error)
+    fitted = _fit_what_fits(chips, out, plan, start, (on_epoch, on_progress))
     return _write(chips, out, plan, fitted)
 
 
@@ -64,10 +60,19 @@ class _Plan:
     carries: str  # key of `tasks.goals.GOALS`
     network: str
     arguments: dict[str, Any]  # of its build()
+    monitor: str  # our name of what decides the best epoch
     loading: "Loading"
     training: list[str]  # names of chips
     validation: list[str]
     pretrained: ModelFolder | None  # a model to go on from
+
+
+@dataclass(frozen=True)
+class _Start:
+    """The network with the weights that it begins with."""
+
+    network: Any
+    origin: str  # of the weights; "random"
 
 
 @dataclass(frozen=True)
@@ -84,31 +89,49 @@ class _Fitted:
 def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     from tasks import loading
     from tasks.augment import pipeline
-    from tasks.chips import class_index
     from tasks.goals import carried
 
     pretrained = open_model(Path(options.pretrained_model)) if options.pretrained_model else None
     carries, name, module = _network(chips, carried(chips), options, pretrained)
+    if chips.unlabelled:
+        log.warning("%d of %d chips have no label file and are left out", len(chips.unlabelled), len(chips.pictures))
     training, validation = loading.divide(chips, options.validation_percentage / 100)
-    index = {0: 0, **class_index(chips.classes)}
-    if unknown := sorted(set(options.ignore_classes) - set(index)):
-        raise OptionsError("ignore_classes names values of no class", got=unknown, do=f"choose among {sorted(index)}")
-    ignored = tuple(index[value] for value in options.ignore_classes)
-    loading.check_classes(chips, training, ignored)
+    ignored = _ignored(chips, options)
+    counted = loading.counts(chips, [*training, *validation])[: len(training)]  # reads all: a broken chip is told now
+    loading.check_classes(chips, counted, ignored)
     map_space = chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE"
+    square = len(set(chips.tile_shape)) == 1
     load = loading.Loading(
         batch_size=options.batch_size,
         carries=carries,
         ignored=ignored,
-        augment=pipeline(options, map_space=map_space),
-        oversample=options.oversample,
+        augment=pipeline(
+            options,
+            map_space=map_space,
+            square=square,
+            dates=2 if carries == "change" else 1,
+            whole=carries in loading.WHOLE,
+        ),
+        rarity=loading.rarity(counted) if options.oversample else None,
         seed=options.seed,
         workers=options.workers,
     )
-    arguments = _arguments(chips, training, module, carries, options)
     if pretrained:
         arguments = dict(pretrained.emd.document.get("NetworkOptions") or {})
-    return _Plan(options, carries, name, arguments, load, training, validation, pretrained)
+    else:
+        arguments = _suggested(chips, training, module, options) | options.network_options
+    arguments |= _asked(carries, options, loading.balance(counted))
+    return _Plan(options, carries, name, arguments, _monitor(carries, options), load, training, validation, pretrained)
+
+
+def _ignored(chips: ChipFolder, options: TrainOptions) -> tuple[int, ...]:
+    """Class indexes of the Values in ignore_classes."""
+    from tasks.chips import class_index
+
+    index = {0: 0, **class_index(chips.classes)}
+    if unknown := sorted(set(options.ignore_classes) - set(index)):
+        raise OptionsError("ignore_classes names values of no class", got=unknown, do=f"choose among {sorted(index)}")
+    return tuple(index[value] for value in options.ignore_classes)
 
 
 def _network(
@@ -137,98 +160,133 @@ def _network(
     return "boxes" if carries == "instances" and not draws else carries, name, module
 
 
-def _arguments(
-    chips: ChipFolder, names: Sequence[str], module: Any, carries: str, options: TrainOptions
-) -> dict[str, Any]:
-    """Arguments of build(): the backbone, what data and options suggest, and what the user says."""
-    suggested: dict[str, Any] = {}
+def _suggested(chips: ChipFolder, names: Sequence[str], module: Any, options: TrainOptions) -> dict[str, Any]:
+    """Arguments of build(): the backbone, and what the network makes of the sizes of the objects."""
+    sides: list[float] = []
     if hasattr(module, "suggest"):
         scale = (options.resize_to or chips.tile_size) / chips.tile_size
         boxes = [box for name in names for box in chips.read(name).boxes.tolist()]
         sides = [scale * ((x1 - x0) * (y1 - y0)) ** 0.5 for x0, y0, x1, y1 in boxes]
-        suggested = module.suggest(sides) if sides else {}
+    return {"backbone": options.backbone_model, **(module.suggest(sides) if sides else {})}
+
+
+def _asked(carries: str, options: TrainOptions, balance: list[float]) -> dict[str, Any]:
+    """Arguments of build() that follow from chips and options of this training, whatever was trained before."""
     if carries == "labels":
-        suggested["multilabel"] = True
-    if carries in ("mask", "change"):
-        suggested |= {"focal": 2.0} if options.focal_loss else {}
-        suggested |= {"weights": _weights(chips, names)} if options.class_balancing else {}
-    return {"backbone": options.backbone_model, **suggested, **options.network_options}
+        return {"multilabel": True}
+    if carries not in ("mask", "change"):
+        return {}
+    asked: dict[str, Any] = {"weights": balance if options.class_balancing else []}
+    asked |= {"focal": 2.0} if options.focal_loss else {}
+    return {**asked, **{key: options.network_options[key] for key in asked if key in options.network_options}}
 
 
-def _weights(chips: ChipFolder, names: Sequence[str]) -> list[float]:
-    """Of the pixels of each class, background first: as ArcGIS weighs them, total / pixels (D.5), with mean 1."""
-    from tasks.loading import counts
-
-    pixels = counts(chips, names).sum(axis=0).clip(min=1)
-    weights = (pixels.sum() / pixels) ** 0.5  # the root: a class of one pixel in a thousand would drown the others
-    return [round(float(w), 4) for w in weights / weights.mean()]
-
-
-def _fit(chips: ChipFolder, out: Path, plan: _Plan, told: tuple[OnEpoch, OnProgress]) -> _Fitted:
-    """From the last checkpoint where there is one, to the best epoch."""
-    from tasks import fitting, loading
+def _monitor(carries: str, options: TrainOptions) -> str:
     from tasks.goals import GOALS
 
-    options, goal = plan.options, GOALS[plan.carries]
-    fitting.prepare(options.seed)
-    network, origin = _start(chips, plan)
-    telling = fitting.Telling(out, *told)
-    trainer = fitting.trainer(out, options, _monitor(plan), telling, plan.loading.batch_size)
-    load = replace(plan.loading, part=trainer.global_rank, parts=trainer.world_size)
-    train = loading.loader(chips, plan.training, load, train=True)
-    validate = loading.loader(chips, plan.validation, load, train=False)
-    rate = options.learning_rate or fitting.found_rate(out, network, train, told[1])
-    fit = fitting.Fitting(network, chips.classes, goal, options, rate=rate, pretrained=origin != "random")
-    fitting.run(trainer, fit, train, validate, fitting.resume_point(out))
-    if not trainer.is_global_zero:
-        raise SystemExit(0)  # one process writes the model, the others have done their part
-    fitting.load_best(network, out)
-    fit.average = None
-    scores = fitting.score(out, fit, validate)
-    return _Fitted(network, scores, telling.epochs, rate, origin)
+    goal = GOALS[carries]
+    names = {"AUTO": next(iter(goal.monitors.values())), "VALID_LOSS": "validation_loss", **goal.monitors}
+    if options.monitor not in names:
+        do = f"choose one of {', '.join(names)}"
+        raise OptionsError(f"monitor does not fit {goal.name}", got=options.monitor, do=do)
+    return names[options.monitor]
 
 
-def _start(chips: ChipFolder, plan: _Plan) -> tuple[Any, str]:
-    """The network with the weights that it begins with, and where these came from."""
+def _start(chips: ChipFolder, plan: _Plan) -> _Start:
     import torch
 
-    from registry import plugins
-    from tasks import networks, weights
+    from tasks import fitting, weights
     from tasks.networks._resized import Resized
     from tasks.targets import statistics
 
     options, bands = plan.options, statistics(chips)
-    dates = 2 if plan.carries == "change" else 1
-    module = plugins.load(networks, plan.network)
-    network = module.build(len(bands) // dates, len(chips.classes), **plan.arguments)
-    if options.resize_to:
-        network = Resized(network, options.resize_to)
+    bands = bands[: len(bands) // 2] if plan.carries == "change" else bands
+    fitting.prepare(options.seed, options.devices)
+    network = _built(plan, len(bands), len(chips.classes))
     if plan.pretrained:
-        anew = weights.load_model(network, plan.pretrained.weights)
+        anew = weights.load_model(network, plan.pretrained)
         origin = f"{plan.pretrained.name}, without {len(anew)} tensors" if anew else plan.pretrained.name
     else:
-        names = [band.name for band in bands[: len(bands) // dates]]
-        scheme = weights.Bands(names, options.weight_init_scheme)
-        origin = weights.load_backbone(network.backbone, options.backbone_model, options.pretrained_weights, scheme)
+        scheme = weights.Bands([band.name for band in bands], options.weight_init_scheme)
+        name = str(plan.arguments["backbone"])
+        origin = weights.load_backbone(network.backbone, name, options.pretrained_weights, scheme)
     if origin != "random" and options.freeze_model:
         network.backbone.freeze()
-    return network.to(memory_format=torch.channels_last), origin
+    network = Resized(network, options.resize_to) if options.resize_to else network
+    return _Start(network.to(memory_format=torch.channels_last), origin)
 
 
-def _monitor(plan: _Plan) -> str:
+def _built(plan: _Plan, bands: int, classes: int) -> Any:
+    """The bare network. Raises OptionsError for a backbone or arguments that it cannot be built with."""
+    from registry import plugins
+    from tasks import networks
+
+    module = plugins.load(networks, plan.network)
+    try:
+        return module.build(bands, classes, **plan.arguments)
+    except (ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:  # torchvision's, timm's and ours
+        do = "choose another backbone_model, or look at network_options"
+        raise OptionsError(f"network {plan.network} cannot be built ({error})", got=plan.arguments, do=do) from error
+
+
+def _fit_what_fits(
+    chips: ChipFolder, out: Path, plan: _Plan, start: _Start, told: tuple[OnEpoch, OnProgress]
+) -> _Fitted:
+    """`_fit`, with fewer chips in a batch when memory runs out. Raises TrainingError when one is too much."""
+    from tasks import checkpoints
+
+    while True:
+        size = checkpoints.batch_size(out, plan.options.batch_size)
+        try:
+            return _fit(chips, out, replace(plan, loading=replace(plan.loading, batch_size=size)), start, told)
+        except (RuntimeError, MemoryError) as error:
+            if not checkpoints.out_of_memory(error):
+                raise
+            checkpoints.halve(out, size, error)
+            if plan.options.devices * plan.options.num_nodes > 1:
+                do = "run the same command again: it begins with half the chips in a batch"
+                raise TrainingError("memory ran out in one of several processes", do=do) from error
+        checkpoints.free_memory()
+        start = _start(chips, plan)
+
+
+def _fit(chips: ChipFolder, out: Path, plan: _Plan, start: _Start, told: tuple[OnEpoch, OnProgress]) -> _Fitted:
+    """From the last checkpoint where there is one, to the best epoch."""
+    from tasks import checkpoints, fitting, loading
     from tasks.goals import GOALS
+    from tasks.telling import Telling
 
-    goal = GOALS[plan.carries]
-    names = {"AUTO": next(iter(goal.monitors.values())), "VALID_LOSS": "validation_loss", **goal.monitors}
-    if plan.options.monitor not in names:
-        do = f"choose one of {', '.join(names)}"
-        raise OptionsError(f"monitor does not fit {goal.name}", got=plan.options.monitor, do=do)
-    return names[plan.options.monitor]
+    options, goal, network = plan.options, GOALS[plan.carries], start.network
+    telling = Telling(out, goal.told.values(), *told)
+    trainer = fitting.trainer(out, options, plan.monitor, telling, plan.loading.batch_size)
+    load = replace(plan.loading, part=trainer.global_rank, parts=trainer.world_size)
+    train = loading.loader(chips, plan.training, load, train=True)
+    validate = loading.loader(chips, plan.validation, load, train=False)
+    rate = options.learning_rate or _found_rate(chips, out, plan, network, told[1])
+    fit = fitting.Fitting(network, chips.classes, goal, options, rate=rate, pretrained=start.origin != "random")
+    fitting.run(trainer, fit, train, validate, checkpoints.resume_point(out))
+    if not trainer.is_global_zero:
+        raise SystemExit(0)  # one process writes the model, the others have done their part
+    checkpoints.load_best(network, out)
+    fit.average = None
+    return _Fitted(network, fitting.score(out, fit, validate), telling.epochs, rate, start.origin)
+
+
+def _found_rate(chips: ChipFolder, out: Path, plan: _Plan, network: Any, on_progress: OnProgress) -> float:
+    """By a range test over the chips of all processes, so that each of them finds the same."""
+    import torch
+
+    from tasks import checkpoints, loading
+    from tasks.rate_test import find_rate
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    batches = loading.loader(chips, plan.training, plan.loading, train=True)
+    return checkpoints.found_rate(out, lambda: find_rate(network, batches, device=device, on_progress=on_progress))
 
 
 def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelFolder:
     """Everything but the definition, then the definition: it means finished."""
-    from tasks import report
+    from tasks import checkpoints, report
     from tasks.definition import Training, definition
     from tasks.goals import GOALS
     from tasks.provenance import described, machine
@@ -240,7 +298,6 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
             shutil.copyfile(source, part)
     training = Training(out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate)
     emd = definition(chips, training, fitted.scores)
-    report.write_losses(out, fitted.epochs)
     report.write_loss_graph(out, fitted.epochs)
     report.write_metrics_page(
         out,
@@ -253,7 +310,7 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
         machine=machine(),
     )
     emd.validate(out).write(out / f"{out.name}.emd")
-    shutil.rmtree(out / ".checkpoints", ignore_errors=True)
+    shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
     return ModelFolder(out)
 
 

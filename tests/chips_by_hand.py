@@ -41,7 +41,7 @@ def write_chips(
                 (folder / place).mkdir(parents=True, exist_ok=True)
                 write_raster(folder / place / f"{named.name}.tif", image, grid)
         module.write(named, labels, folder, ".tif")
-    statistics = [{"BandName": "Grey", "Min": 0, "Max": 255, "Mean": 0, "StdDev": 1}]
+    statistics = [{"BandName": "Grey", "Min": 0, "Max": 255, "Mean": 0, "StdDev": 1}] * len(bare.image)
     document = {"ImageHeight": rows, "ImageWidth": cols, "Classes": [dict(c) for c in classes]}
     document |= {"MetaDataMode": metadata_format, "AllTilesStats": statistics, "ModelFile": "e.g. trained.pth"}
     Emd(document).write(folder / DEFINITION)

@@ -23,7 +23,9 @@ HOMES = {  # a heavy library -> the only folder that knows it
         "tasks",
     ),
 }  # fmt: skip
-VERBS = {"export", "train", "evaluate", "compare", "package", "detect_objects", "classify_pixels"}
+VERBS = {"export", "train", "evaluate", "compare", "package"} | {
+    *("detect_objects", "classify_pixels", "classify_objects", "detect_change")
+}
 TRAVELS = ("tasks/networks", "tasks/raster_functions")  # these files go into the .dlpk
 MAY_TRAVEL = {"numpy", "torch", "torchvision"} | set(sys.stdlib_module_names)
 HEAVY = ("torch", "mlflow", "boto3", "prefect", "rasterio", "matplotlib")

@@ -38,17 +38,13 @@ def found(path: Path) -> Path:
 
 
 def write_label(path: Path, text: str) -> Path:
-    """Whole or not at all; what a kill leaves is hidden, and the next try of the same chip writes over it.
-
-    It does not wait for the disk, which takes milliseconds a file: only what says that chips are finished does.
-    """
-    part = path.with_name(f".{path.name}")
+    """What a kill leaves half written is written again: only the part of a unit says that its chips are finished."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8", newline="")
-        return part.replace(path)
+        path.write_bytes(text.encode())
     except OSError as error:
         raise no_room(path, error) from error
+    return path
 
 
 def no_room(path: Path, error: Exception) -> StoreError:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ._backbone import Backbone
+from ._backbone import COLOURS, Backbone
 from ._segmentation import Segmenter, conv, scaled
 
 SERVES = ("classify_pixels",)
@@ -51,7 +51,7 @@ class MixTransformer(nn.Module):
 
     def __init__(self, bands: int, depths: Sequence[int], blocks: Sequence[int]) -> None:
         super().__init__()
-        self.channels = list(depths)
+        self.channels, self.bands = list(depths), bands
         for i, (before, depth, count) in enumerate(zip([bands, *depths], depths, blocks)):
             heads, reduction = HEADS[i], REDUCTIONS[i]
             self.add_module("patch_embed%d" % (i + 1), _Patches(before, depth, *((3, 2) if i else (7, 4))))
@@ -75,9 +75,11 @@ class MixTransformer(nn.Module):
         return maps
 
     def freeze(self) -> None:
-        """Keep what is before stride 8 as it was trained."""
+        """Keep what is before stride 8 as it was trained; the first convolution learns where the bands are others."""
         for name in ("patch_embed1", "block1", "norm1"):
             getattr(self, name).requires_grad_(False)
+        if self.bands != COLOURS:
+            self.get_submodule("patch_embed1.proj").requires_grad_(True)
 
 
 class _Patches(nn.Module):

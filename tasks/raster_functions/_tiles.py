@@ -97,6 +97,8 @@ class Model:
         """finish(network(view)) merged over the views, (quarter turns, mirrored); maps (n, k, S, S) are turned back."""
         merged: Any = None
         views = tuple(views)
+        if views == AS_IT_IS:
+            return self.run(tiles, finish)  # turning and merging one view would copy it twice for nothing
         for turns, mirrored in views:
             answer = self.run(turned(tiles, turns, mirrored), finish)
             if answer.ndim == 4:

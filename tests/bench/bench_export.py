@@ -1,10 +1,11 @@
 """How fast, and how flat in memory, an export is: beside the plain serial loop over the same windows, in one run.
 
-    python tests/bench/bench_export.py FOLDER [--rounds 3] [--large]
+    python tests/bench/bench_export.py FOLDER [--rounds 3] [--flat | --large]
 
 Scenes are made in FOLDER once. Every measurement is an interpreter of its own with its libraries loaded before the
 clock starts; ours and the loop take turns, so a busy machine is busy for both. CPU seconds come first: they tell most.
-`--large` adds a raster of four times the area and one with 100,000 polygons.
+`--flat` only compares the peak of memory on a small raster and on one of four times the area; `--large` adds a large
+raster of four times the area and one with 100,000 polygons.
 """
 
 import argparse
@@ -143,12 +144,23 @@ def table(title: str, kinds: list[str], scene: tuple[Path, Path], folder: Path, 
         print(f"{kind:<12}{cpu:>8.2f}{wall:>8.2f}{rate:>9.0f}{ratio:>7.2f}{spent:>14.2f}{peak:>9.0f}")
 
 
+def flat(folder: Path, rounds: int) -> None:
+    """Peaks above the loaded libraries; they should be within a tenth of each other."""
+    for side in (2048, 4096):
+        scene = bench_scene.write(folder, side=side, polygons=(side // 128) ** 2)
+        table(f"{side} x {side}", ["1-NONE", "2-NONE"], scene, folder, rounds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--flat", action="store_true")
     given = parser.parse_args()
+    if given.flat:
+        flat(given.folder, given.rounds)
+        return
     kinds = ["loop", "1-NONE", "2-NONE", "1-DEFLATE", "2-DEFLATE"]
     table("8192 x 8192, 5,000 polygons", kinds, bench_scene.write(given.folder), given.folder, given.rounds)
     if given.large:

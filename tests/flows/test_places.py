@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.places import result_path, scenes_of
-from registry.errors import NotFound
+from flows.places import pairs_of, result_path, scenes_of
+from registry.errors import NotFound, OptionsError
 
 
 @pytest.fixture
@@ -34,3 +34,18 @@ def test_the_result_of_a_single_raster_has_the_name_asked_for(folder: Path) -> N
 def test_results_of_several_are_named_like_their_rasters(folder: Path) -> None:
     assert folder / "out" / "b.gpkg" == result_path("detect-objects", folder / "b.tif", str(folder), folder / "out")
     assert folder / "out" / "b.tif" == result_path("classify-pixels", folder / "b.tif", str(folder), folder / "out")
+
+
+def test_two_dates_are_paired_by_the_names_of_their_rasters(folder: Path) -> None:
+    later = folder / "later"
+    later.mkdir()
+    for name in ("b.tif", "a.tif"):
+        (later / name).touch()
+    assert [(folder / n, later / m) for n, m in (("a.TIF", "a.tif"), ("b.tif", "b.tif"))] == pairs_of(
+        str(folder), str(later)
+    )
+    assert [(folder / "b.tif", later / "a.tif")] == pairs_of(str(folder / "b.tif"), str(later / "a.tif"))
+    (later / "a.tif").unlink()
+    (later / "c.tif").touch()
+    with pytest.raises(OptionsError, match=r"without a partner of the other date, got \['a', 'c'\]"):
+        pairs_of(str(folder), str(later))

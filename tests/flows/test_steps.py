@@ -36,7 +36,7 @@ def test_the_held_out_part_is_next_to_the_part_that_is_trained_on(tmp_path: Path
     imagery, labels = roofs(tmp_path)
     hold_out = HoldOut(side="east", share=0.25)
     recipe = Recipe(name="roofs", imagery=str(imagery), labels=str(labels), hold_out=hold_out)
-    training, held_out = steps.divide(recipe)
+    [training], [held_out] = steps.divide(recipe)
     west, east, south, north = 500_000.0, 500_384.0, 5_499_808.0, 5_500_000.0
     assert (west, south, east - 96, north) == training.options.extent
     assert (east - 96, south, east, north) == held_out.options.extent
@@ -46,7 +46,7 @@ def test_held_out_ground_is_seen_once_and_empty_ground_counts() -> None:
     scene = LabelledScene(imagery="other.tif", labels="other.gpkg")
     export = ExportOptions(tile_size=96, stride=32)
     recipe = Recipe(name="roofs", imagery=("a.tif", "b.tif"), labels="c.gpkg", evaluation=scene, export=export)
-    training, held_out = steps.divide(recipe)
+    [training], [held_out] = steps.divide(recipe)
     assert (32, False) == (training.options.stride, training.options.output_nofeature_tiles)
     assert (96, True) == (held_out.options.stride, held_out.options.output_nofeature_tiles)
     assert ("a.tif", "b.tif") == training.scene.imagery

@@ -1,5 +1,6 @@
 """Model folders whose answers can be computed by hand: their networks look for brightness."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from affine import Affine
 
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
+from registry.settings import settings
 from tasks import raster_functions
 from tasks.travelling import with_siblings
 
@@ -185,8 +187,9 @@ def definition(network: str, function: str, kind: str, **keys: Any) -> Emd:
 
 
 @pytest.fixture
-def make_model(tmp_path: Path) -> MakeModel:
-    """make_model(one of NETWORKS, name="town", level=100, **emd_keys) -> a finished model folder."""
+def make_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeModel:
+    """make_model(one of NETWORKS, name="town", level=100, **emd_keys) -> a finished model folder, which is trusted."""
+    monkeypatch.setenv("DLPK_TRUSTED", os.pathsep.join([str(tmp_path / "models"), str(settings().cache / "models")]))
 
     def make(network: str = "squares", name: str = "town", level: float = 100, **keys: Any) -> ModelFolder:
         folder = tmp_path / "models" / name

@@ -1,12 +1,10 @@
 """The engine of the export: any number of workers, kills, reruns and additions give the same bytes."""
 
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -26,20 +24,21 @@ from tasks.chips import DEFINITION, ChipFolder
 from tasks.export import ExportOptions, dry_run, export_training_data
 from tasks.progress import Progress
 
-SMALL = {"tile_size": 32, "stride": 16}  # of the small scene: 289 windows in nine units
+SMALL = {"tile_size": 32, "stride": 16}  # of the small scene: 121 windows in four units
 FORMATS = ("PASCAL_VOC_rectangles", "COCO_rectangles", "Classified_Tiles")
 Scene = tuple[Path, Path]
 
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
-    return town.write(tmp_path / "town", repeat=3, noise=5)
+    return town.write(tmp_path / "town", repeat=2, noise=5)
 
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers are started however small the scene is."""
-    monkeypatch.setattr(verb, "PIXELS_PER_WORKER", 1)
+    monkeypatch.setattr(verb, "PIXELS_PER_INTERPRETER", 1)
+    monkeypatch.setattr(verb, "PIXELS_PER_FORK", 1)
 
 
 def export(scene: Scene, out: Path, workers: int = 1, **options: Any) -> ChipFolder:
@@ -56,6 +55,7 @@ def chips_of(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in content(folder).items() if name != "export_report.html"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("metadata_format", FORMATS)
 def test_the_number_of_workers_changes_no_byte(scene: Scene, tmp_path: Path, metadata_format: str) -> None:
@@ -64,44 +64,47 @@ def test_the_number_of_workers_changes_no_byte(scene: Scene, tmp_path: Path, met
     assert one.digest == three.digest
 
 
-def command(scene: Scene, out: Path, workers: int) -> list[str]:
-    code = (
-        "from pathlib import Path; from tasks import export as verb; verb.PIXELS_PER_WORKER = 1;"
-        f"verb.export_training_data(Path({str(scene[0])!r}), Path({str(scene[1])!r}), Path({str(out)!r}),"
-        f" verb.ExportOptions(**{SMALL!r}), workers={workers})"
-    )
-    return [sys.executable, "-c", code]
+KILLED = """
+import sys, time
+from pathlib import Path
+from tasks import export as verb
+
+def tell(progress):
+    if (progress.step, progress.done >= 64) == ("export", True):
+        print("begun", flush=True)
+        time.sleep(60)
+
+verb.PIXELS_PER_FORK = 1
+imagery, labels, out, workers = sys.argv[1:]
+options = verb.ExportOptions(tile_size=32, stride=16)
+verb.export_training_data(Path(imagery), Path(labels), Path(out), options, workers=int(workers), on_progress=tell)
+"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_killed_export_goes_on_where_it_was(scene: Scene, tmp_path: Path, workers: int) -> None:
     out = tmp_path / "killed/chips"
-    child = subprocess.Popen(command(scene, out, workers))
-    while not list((out / ".parts").glob("00*.json")):
-        assert child.poll() is None
-        time.sleep(0.005)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    command = [sys.executable, "-c", KILLED, *map(str, scene), str(out), str(workers)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout
+        assert b"begun\n" == child.stdout.readline()
+        child.kill()
     with pytest.raises(LabelError, match="no finished export"):
         ChipFolder.open(out)
-    time.sleep(0.2)  # workers end with the one that started them
-    written = {part: part.stat().st_mtime_ns for part in (out / ".parts").glob("00*.json")}
-    first = next(iter(written))
-    seen = (out / f"images/{min(json.loads(first.read_text())['notes'])}.tif").stat().st_mtime_ns
-    subprocess.run(command(scene, out, workers), check=True)
-    assert seen == (out / f"images/{min_name(out, seen)}.tif").stat().st_mtime_ns  # it was not written again
+    first = json.loads(min((out / ".parts").glob("00*.json")).read_text())["notes"]
+    pictures = [out / f"images/{name}.tif" for name in first]
+    before = [picture.stat().st_mtime_ns for picture in pictures]
+    export(scene, out, workers)
+    assert before == [picture.stat().st_mtime_ns for picture in pictures]
     assert content(export(scene, tmp_path / "fresh/chips").path) == content(out)
-
-
-def min_name(out: Path, modified_ns: int) -> str:
-    return next(p.stem for p in sorted((out / "images").glob("*.tif")) if p.stat().st_mtime_ns == modified_ns)
 
 
 def test_a_unit_whose_files_were_lost_is_written_again(scene: Scene, tmp_path: Path) -> None:
     whole = content(export(scene, tmp_path / "whole/chips").path)
     out = tmp_path / "torn/chips"
     with pytest.raises(KeyboardInterrupt):
-        export_training_data(*scene, out, ExportOptions(**SMALL), workers=1, on_progress=stopped_after(100))
+        export_training_data(*scene, out, ExportOptions(**SMALL), workers=1, on_progress=stopped_after(64))
     (out / "images/000000000.tif").write_bytes(b"")  # as a power cut leaves it
     assert whole == content(export(scene, out).path)
 
@@ -114,12 +117,13 @@ def stopped_after(chips: int) -> Any:
     return tell
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_a_dead_worker_is_named_and_a_rerun_goes_on(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(crews, "_Worker", Mortal)
+        patch.setattr(crews, "_Interpreter", Mortal)
         with pytest.raises(
             DlpkError, match=r"worker 2 \(process \d+\) was ended by SIGKILL; run the same command again"
         ):
@@ -127,16 +131,16 @@ def test_a_dead_worker_is_named_and_a_rerun_goes_on(
     assert content(export(scene, tmp_path / "whole/chips").path) == content(export(scene, tmp_path / "dead/chips").path)
 
 
-class Mortal(crews._Worker):
+class Mortal(crews._Interpreter):
     def call(self, do: Any, unit: Any) -> tuple[bool, Any]:
         if do.func.__name__ == "write_unit":
-            self.process.kill()
+            self.kill()
         return super().call(do, unit)
 
 
-@pytest.mark.parametrize("size", [1, 2])
-def test_a_crew_gives_every_result_and_the_error_of_any_worker(size: int) -> None:
-    with crews.crew(size) as run:
+@pytest.mark.parametrize(("size", "fork"), [(1, False), (2, False), (3, True)])
+def test_a_crew_gives_every_result_and_the_error_of_any_worker(size: int, fork: bool) -> None:
+    with crews.crew(size, fork=fork) as run:
         assert [i**2 for i in range(40)] == sorted(run(partial(pow_of, 2), range(40)))
         with pytest.raises(LabelError, match="seven"):
             list(run(refuse_seven, range(20)))
@@ -152,6 +156,7 @@ def refuse_seven(number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metadata_format", FORMATS)
 def test_two_sides_added_up_are_the_whole(scene: Scene, tmp_path: Path, metadata_format: str) -> None:
     west, east = verb.split_extent(scene[0], "east", 1 / 3)
@@ -170,19 +175,20 @@ def test_two_sides_added_up_are_the_whole(scene: Scene, tmp_path: Path, metadata
     assert not (both.path / ".adding").exists()
 
 
+@pytest.mark.slow
 def test_adding_again_adds_nothing(scene: Scene, tmp_path: Path) -> None:
-    export(scene, tmp_path / "chips")
-    export(scene, tmp_path / "chips", start_index=5000)
+    export(scene, tmp_path / "chips", stride=32)
+    export(scene, tmp_path / "chips", start_index=5000, stride=32)
     before = content(tmp_path / "chips")
-    export(scene, tmp_path / "chips", start_index=5000)
-    export(scene, tmp_path / "chips")
+    export(scene, tmp_path / "chips", start_index=5000, stride=32)
+    export(scene, tmp_path / "chips", stride=32)
     assert before == content(tmp_path / "chips")
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"start_index": 3}, "numbers that are taken.*start_index from 289 on"),
+        ({"start_index": 3}, "numbers that are taken.*start_index from 121 on"),
         ({"start_index": 5000, "metadata_format": "Classified_Tiles"}, "have MetaDataMode 'PASCAL_VOC_rectangles'"),
         ({"start_index": 5000, "tile_size": 64}, "have ImageHeight 32, got 64"),
     ],
@@ -195,23 +201,24 @@ def test_what_does_not_fit_is_not_added(scene: Scene, tmp_path: Path, options: d
     assert before == content(tmp_path / "chips")
 
 
+@pytest.mark.slow
 def test_an_addition_killed_while_it_joins_is_ended_by_a_rerun(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks import export_append
 
     for name in ("killed", "whole"):
-        export(scene, tmp_path / name / "chips")
+        export(scene, tmp_path / name / "chips", stride=32)
     with monkeypatch.context() as patch:
         patch.setattr(export_append, "write_pages", dies)
         with pytest.raises(KeyboardInterrupt):
-            export(scene, tmp_path / "killed/chips", start_index=1000)
+            export(scene, tmp_path / "killed/chips", start_index=1000, stride=32)
     with pytest.raises(LabelError, match="no finished export"):
         ChipFolder.open(tmp_path / "killed/chips")
     with pytest.raises(Conflict, match="being added to by another export"):
-        export(scene, tmp_path / "killed/chips", start_index=2000)
-    joined = export(scene, tmp_path / "killed/chips", start_index=1000)
-    assert content(export(scene, tmp_path / "whole/chips", start_index=1000).path) == content(joined.path)
+        export(scene, tmp_path / "killed/chips", start_index=2000, stride=32)
+    joined = export(scene, tmp_path / "killed/chips", start_index=1000, stride=32)
+    assert content(export(scene, tmp_path / "whole/chips", start_index=1000, stride=32).path) == content(joined.path)
 
 
 def dies(*_: Any) -> None:

@@ -1,6 +1,8 @@
 """The host, with small functions written after the contract that other people's functions follow."""
 
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ import pytest
 
 from registry.dlpk import ModelFolder
 from registry.emd import ClassLabel, Emd
-from registry.errors import OptionsError, RasterFunctionError
+from registry.errors import ImageryError, OptionsError, RasterFunctionError
+from tasks.arguments import Parameter, fitting
 from tasks.feature_sets import Detection, read_detections
-from tasks.host import RasterFunction
+from tasks.host import Place, RasterFunction
+from tasks.imagery import open_imagery
+from tasks.inference import band_indexes, blocks
 
 CLASSES = (ClassLabel(1, "Roof"), ClassLabel(2, "Pond"))
 FEATURE = '{"features": [{"attributes": %s, "geometry": {"rings": [[[0, 0], [4, 0], [4, 4], [0, 0]]]}}]}'
@@ -190,3 +195,218 @@ def test_attributes_are_understood_in_every_spelling(attributes: str, expected: 
 def test_an_answer_that_is_no_feature_set_is_refused() -> None:
     with pytest.raises(ValueError, match="expected an Esri feature set"):
         read_detections('{"rings": []}', CLASSES)
+
+
+TEMPLATE = """
+import json
+import numpy as np
+
+class Finder:
+    def initialize(self, **kwargs):
+        if "model" not in kwargs:
+            return
+        with open(kwargs["model"]) as file:
+            self.emd = json.load(file)
+    def getParameterInfo(self):
+        return [{"name": "raster", "dataType": "raster", "required": True},
+                {"name": "model", "dataType": "string", "required": True},
+                {"name": "device", "dataType": "numeric", "required": False},
+                {"name": "padding", "dataType": "numeric", "value": 0, "required": False},
+                {"name": "score_threshold", "dataType": "numeric", "value": 0.6, "required": False},
+                {"name": "batch_size", "dataType": "numeric", "value": 1, "required": False}]
+    def getConfiguration(self, **scalars):
+        self.padding, self.side = int(scalars["padding"]), int(int(scalars["batch_size"]) ** 0.5)
+        step = (self.emd["ImageHeight"] - 2 * self.padding) * self.side
+        return {"extractBands": tuple(self.emd["ExtractBands"]), "padding": self.padding, "tx": step, "ty": step,
+                "fixedTileSize": %d, "inheritProperties": 2 | 4 | 8, "inputMask": True}
+    def tiles(self, pixels):
+        size = self.emd["ImageHeight"]
+        step = size - 2 * self.padding
+        return [(r, c, pixels[:, r : r + size, c : c + size]) for r in range(0, step * self.side, step)
+                for c in range(0, step * self.side, step)]
+%s
+"""
+DETECTOR = """
+    def getFields(self):
+        rows = [("OID", "OID"), ("Class", "String"), ("Confidence", "Double"), ("Floors", "Integer"),
+                ("Roof", "String"), ("floors", "Integer"), ("Shape", "Geometry")]
+        return json.dumps({"fields": [{"name": n, "type": "esriFieldType" + t} for n, t in rows]})
+    def getGeometryType(self):
+        return 4
+    def vectorize(self, **pixelBlocks):
+        pixels = pixelBlocks["raster_pixels"]
+        assert pixels.shape == pixelBlocks["raster_mask"].shape == (3, 112, 112)
+        y0, x0, y1, x1 = 20, 10, 30, 25
+        features = []
+        for r, c, tile in self.tiles(pixels):
+            assert tile.shape == (3, 64, 64)
+            dy, dx = r - self.padding, c - self.padding
+            ring = [[x0 + dx, y0 + dy], [x1 + dx, y0 + dy], [x1 + dx, y1 + dy], [x0 + dx, y1 + dy]]
+            told = {"OID": 1, "Class": "Roof", "Confidence": 0.9, "Floors": 3, "Roof": "flat"}
+            features.append({"attributes": told, "geometry": {"rings": [ring]}})
+        return {"output_vectors": json.dumps({"features": features})}
+"""
+CLASSIFIER = """
+    def updateRasterInfo(self, **kwargs):
+        self.raster_info = kwargs["raster_info"]
+        kwargs["output_info"].update(bandCount=1, pixelType="i4")
+        return kwargs
+    def updateKeyMetadata(self, names, bandIndex, **keyMetadata):
+        return {"WavelengthMin": 400} if bandIndex == -1 else keyMetadata
+    def selectRasters(self, tlc, shape, props):
+        return ("raster",) if tlc[0] < 900 else ()
+    def updatePixels(self, tlc, shape, props, **pixelBlocks):
+        self.props = props
+        if not pixelBlocks:
+            return {"output_pixels": np.zeros(shape, props["pixelType"])}
+        p = self.padding
+        inner = pixelBlocks["raster_pixels"][:1, p : p + shape[1], p : p + shape[2]]
+        pixelBlocks["output_pixels"] = (inner > 100).astype(props["pixelType"])
+        return pixelBlocks
+"""
+
+
+@pytest.fixture
+def template(stranger: Any) -> Any:
+    """A function after the templates that people start from (ArcGIS formats E.10): tiles of 64 pixels, three bands."""
+
+    def make(methods: str, fixed: int = 0) -> ModelFolder:
+        model: ModelFolder = stranger()
+        (model.path / "Finder.py").write_text(TEMPLATE % (fixed, methods))
+        model.emd.replace(ImageHeight=64, ImageWidth=64, ExtractBands=[0, 1, 2]).write(model.emd_path)
+        return model
+
+    return make
+
+
+ARGUMENTS = {"padding": "8", "batch_size": "4"}
+
+
+def test_a_template_detector_is_fed_super_tiles_and_answers_in_the_unpadded_block(template: Any) -> None:
+    function = RasterFunction.load(template(DETECTOR), arguments={**ARGUMENTS, "score_threshold": "0.6"})
+    asked = {"extractBands": (0, 1, 2), "padding": 8, "tx": 96, "ty": 96, "fixedTileSize": 0}
+    assert asked | {"inheritProperties": 14, "inputMask": True} == function.configuration.answer
+    found = function.vectorize(np.zeros((3, 112, 112), np.uint8), np.ones((112, 112), bool))
+    rings = [
+        ((2, 12), (17, 12), (17, 22), (2, 22)),
+        ((50, 12), (65, 12), (65, 22), (50, 22)),
+        ((2, 60), (17, 60), (17, 70), (2, 70)),
+        ((50, 60), (65, 60), (65, 70), (50, 70)),
+    ]
+    assert rings == [d.rings[0] for d in found]
+    assert [("Floors", int), ("Roof", str)] == [(f.name, f.kind) for f in function.fields]
+    assert {"Floors": 3, "Roof": "flat"} == found[0].extra
+
+
+def test_a_template_classifier_answers_the_block_without_its_padding(template: Any) -> None:
+    function = RasterFunction.load(template(CLASSIFIER, fixed=1), arguments=ARGUMENTS)
+    place = Place((0.5, 0, 500000, 0, -0.5, 4600000), (960, 960), 32633, 0)
+    info = function.update_raster_info("u1", 3, place)
+    assert (1, "i4", {"WavelengthMin": 400}) == (info.bands, info.pixel_type, info.key_metadata)
+    assert (500000, 4599520, 500480, 4600000) == function._function.raster_info["extent"]
+    pixels = np.random.default_rng(2).integers(0, 255, (3, 112, 112), np.uint8)
+    answer = function.update_pixels(pixels, np.ones((112, 112), bool), at=(96, 0))
+    assert ((1, 96, 96), np.dtype(np.int32)) == (answer.shape, answer.dtype)
+    assert np.array_equal(pixels[0, 8:-8, 8:-8] > 100, answer[0] == 1)
+    props = function._function.props
+    assert ((500048, 4599952, 500096, 4600000), (0.5, 0.5), 32633) == tuple(
+        props[key] for key in ("extent", "cellSize", "spatialReference")
+    )
+    assert 0 == function.update_pixels(pixels, np.ones((112, 112), bool), at=(960, 0)).max()  # selectRasters: none
+
+
+def test_blocks_at_the_edge_are_cut_where_the_tiles_are_of_no_fixed_size(
+    template: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    with open_imagery(make_raster(np.zeros((3, 100, 130), np.uint8))) as image:
+        for fixed, expected in ((1, [(112, 112)] * 4), (0, [(112, 112), (112, 50), (20, 112), (20, 50)])):
+            model = template(DETECTOR, fixed)
+            configuration = RasterFunction.load(model, arguments=ARGUMENTS).configuration
+            shapes = [block.pixels.shape[1:] for _, _, block in blocks(image, configuration, None)]
+            assert expected == shapes
+            shutil.rmtree(model.path)
+
+
+def test_a_function_that_wants_no_mask_gets_none(stranger: Any) -> None:
+    model = stranger(configuration='{"inputMask": False}')
+    text = (model.path / "Finder.py").read_text()
+    bare = text.replace(", raster_mask):", "):").replace("raster_pixels, raster_mask\n", "raster_pixels\n")
+    (model.path / "Finder.py").write_text(bare)
+    assert 1 == len(RasterFunction.load(model).vectorize(PIXELS, VALID))
+
+
+def test_bands_are_found_by_name(template: Any, make_raster: Any) -> None:
+    path = make_raster(np.zeros((3, 64, 64), np.uint8), photometric="RGB")
+    configuration = RasterFunction.load(template(DETECTOR)).configuration
+    with open_imagery(path) as image:
+        assert (2, 0) == band_indexes(image, replace(configuration, extract_bands=("blue", "Red")))
+        with pytest.raises(ImageryError, match="no NearInfrared"):
+            band_indexes(image, replace(configuration, extract_bands=("NearInfrared",)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "domain", "value", "expected"),
+    [
+        ("numeric", (), "64", 64),
+        ("numeric", (1, 2, 4), "2", 2),
+        ("GPLong", (), "7", 7),
+        ("GPDouble", (0, 1), "1", 1.0),
+        ("string", (), " 0.9,1 ", "0.9,1"),
+        ("GPString", ("a", "b"), "b", "b"),
+        ("GPStringKeyword", ("a", "b"), "a", "a"),
+        ("boolean", (), "y", "True"),
+        ("GPBoolean", (), "0", "False"),
+    ],
+)
+def test_an_argument_of_every_type_is_handed_over_as_arcgis_does(
+    kind: str, domain: tuple[Any, ...], value: str, expected: Any
+) -> None:
+    handed = fitting(Parameter("x", kind, None, False, domain), value)
+    assert (expected, type(expected)) == (handed, type(handed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "domain", "value", "message"),
+    [
+        ("GPLong", (), "1.5", "a whole number"),
+        ("numeric", (1, 2, 4), "3", "one of 1, 2, 4"),
+        ("GPDouble", (0, 1), "2", "0 to 1"),
+    ],
+)
+def test_an_argument_outside_of_its_domain_is_refused(
+    kind: str, domain: tuple[Any, ...], value: str, message: str
+) -> None:
+    with pytest.raises(OptionsError, match=f"x: expected {message}"):
+        fitting(Parameter("x", kind, None, False, domain), value)
+
+
+def test_a_default_that_is_a_boolean_is_handed_over_as_text(stranger: Any) -> None:
+    function = RasterFunction.load(stranger(more='{"name": "thin", "dataType": "boolean", "value": False}'))
+    assert "False" == function.scalars["thin"]
+
+
+def test_a_long_complaint_is_cut_and_weights_of_another_network_are_named(stranger: Any) -> None:
+    pages = "raise RuntimeError('Error(s) in loading state_dict for Net:' + 9000 * ' Missing key')"
+    with pytest.raises(RasterFunctionError, match="more characters; the weights are those of another network") as told:
+        RasterFunction.load(stranger(body=pages)).vectorize(PIXELS, VALID)
+    assert len(str(told.value)) < 700
+
+
+@pytest.mark.parametrize("module", ["cv2_", "onnx_runtime_"])
+def test_a_library_that_a_function_hides_behind_another_error_is_named(stranger: Any, module: str) -> None:
+    body = f"""try:
+            import {module}
+        except ImportError:
+            raise Exception("cannot run")"""
+    with pytest.raises(RasterFunctionError, match=f"pip install {module}"):
+        RasterFunction.load(stranger(body=body)).vectorize(PIXELS, VALID)
+
+
+def test_a_function_that_ends_the_program_only_fails(stranger: Any) -> None:
+    with pytest.raises(RasterFunctionError, match="SystemExit: 3"):
+        RasterFunction.load(stranger(body="import sys; sys.exit(3)")).vectorize(PIXELS, VALID)
+
+
+def test_features_that_are_no_polygons_are_refused(template: Any) -> None:
+    with pytest.raises(RasterFunctionError, match="getGeometryType: expected 4, polygons, got 1"):
+        RasterFunction.load(template(DETECTOR.replace("return 4", "return 1")))

@@ -413,7 +413,6 @@ def test_features_that_no_chip_shows_are_counted_by_reason(scene: Town, tmp_path
     expected = {
         "less of it in the chip than min_polygon_overlap_ratio": 1,
         "outside the imagery or the extent": 1,
-        "smaller than a pixel": 1,
     }
     assert expected == lost(scene[0], labels, min_polygon_overlap_ratio=0.9)
 

