@@ -5,8 +5,8 @@ page and the parameters in prefect.yaml.
     imagery: town.tif
     labels: roofs.gpkg
     hold_out: {side: east, share: 0.25}
-    export: {metadata_format: PASCAL_VOC_rectangles, chip_size: 256}
-    train: {network: faster_rcnn, epochs: 20}
+    export: {metadata_format: PASCAL_VOC_rectangles, tile_size: 256}
+    train: {network: fcos, max_epochs: 20}
 """
 
 import hashlib

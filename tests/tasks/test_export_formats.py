@@ -42,7 +42,7 @@ def export(imagery: Path, labels: Path | None, out: Path, **options: Any) -> Chi
     return export_training_data(imagery, labels, out, ExportOptions(**(CHIP | options)), workers=1)
 
 
-def class_raster(path: Path, values: dict[tuple[int, ...], int]) -> Path:
+def class_raster(path: Path, values: Mapping[tuple[int, int, int, int], int]) -> Path:
     """(192, 192) uint8 of 0, and boxes (xmin ymin xmax ymax, pixels) of a Value."""
     pixels = np.zeros((1, 192, 192), np.uint8)
     for (xmin, ymin, xmax, ymax), value in values.items():
