@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tasks.train_options import TrainOptions
 
 SLOW_BACKBONE = 0.3  # share of the learning rate for a pretrained backbone: it knows more than the rest
+SHORTEST = 10  # steps of a schedule: torch's one-cycle divides by zero where there are five
 
 
 class Fitting(pl.LightningModule):
@@ -107,7 +108,9 @@ class Fitting(pl.LightningModule):
         groups = [{"params": p, "lr": lr} for p, lr in zip(parts, rates, strict=True)]
         optimizer = torch.optim.AdamW(groups, weight_decay=self.options.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(steps, 2), pct_start=0.2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, rates, total_steps=max(steps, SHORTEST), pct_start=0.2
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _seed(self, number: int) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ import pytest
 import rasterio
 import torch
 
+from registry import plugins
 from registry.dlpk import ModelFolder, open_model
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
-from tasks import town
+from tasks import networks, town
 from tasks.chips import Chip, ChipFolder
 from tasks.evaluate import evaluate_model
 from tasks.export import ExportOptions, export_training_data
+from tasks.fitting import Fitting
+from tasks.goals import GOALS
 from tasks.loading import Shuffled, divide, split
 from tasks.networks._segmentation import Segmenter
 from tasks.package import package_model
@@ -375,3 +379,24 @@ def test_too_few_chips_are_told(tmp_path: Path) -> None:
     data = export_training_data(*scene, tmp_path / "chips", ExportOptions(tile_size=96, stride=96))
     with pytest.raises(LabelError, match="1 chips are too few"):
         train_model(data, tmp_path / "model", TrainOptions(**TINY))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 6, 30])
+def test_the_shortest_training_has_a_schedule(steps: int) -> None:
+    fit = Fitting(
+        plugins.load(networks, "unet").build(1, 1, backbone="mobilenet_v3_small"),
+        [],
+        GOALS["mask"],
+        TrainOptions(),
+        rate=0.01,
+        pretrained=False,
+    )
+    fit._trainer = SimpleNamespace(estimated_stepping_batches=steps)  # type: ignore[assignment]
+    made = fit.configure_optimizers()
+    rates = []
+    for _ in range(steps):
+        rates.append(made["optimizer"].param_groups[1]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step() if len(rates) < steps else None
+    assert 0 < min(rates) <= max(rates) <= 0.01
+    assert steps < 30 or rates[-1] < rates[0] < max(rates)
