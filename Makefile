@@ -11,7 +11,7 @@ LISTS := pyproject.toml constraints.txt
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F': *' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.demo  ## train, publish and run a detector on real imagery (about 6 minutes on 2 cores)
+demo: $(VENV)/.demo  ## train, publish and run a detector on real imagery (about 3 minutes on 2 cores)
 	$(BIN)/dlpk demo
 
 test: $(VENV)/.dev  ## run every test
