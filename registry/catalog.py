@@ -125,6 +125,15 @@ def find(*, text: str = "", model_type: str = "", alias: str = "") -> list[Versi
     ]
 
 
+def of_package(sha256: str) -> list[Version]:
+    """The whole versions, of any model, that are the package of this digest; without their aliases."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        return []
+    client = connect()
+    with told():
+        return [version_of(v) for v in search(client, f"tags.sha256 = '{sha256}'") if _is_whole(v)]
+
+
 def find_version(ref: ModelRef | str) -> Version:
     """The version behind a reference. Raises NotFound with what there is."""
     ref = ModelRef.parse(ref) if isinstance(ref, str) else ref

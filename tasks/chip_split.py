@@ -7,7 +7,6 @@ chips of one are left out of all. Blocks are given out rarest class first, so ea
     splits.json   {"train": ["000000000", ...], "validation": [...], "test": [...]}
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -55,9 +54,9 @@ def assign(
     return tuple(PARTS[i] if i >= 0 else "" for i in part_of.tolist())
 
 
-def split_text(names: Sequence[str], parts: Sequence[str]) -> str:
-    """splits.json of chip names and what `assign` said of them."""
-    return json.dumps({part: [n for n, p in zip(names, parts, strict=True) if p == part] for part in PARTS}, indent=1)
+def by_part(names: Sequence[str], parts: Sequence[str]) -> dict[str, list[str]]:
+    """What splits.json holds, of chip names and what `assign` said of them."""
+    return {part: [n for n, p in zip(names, parts, strict=True) if p == part] for part in PARTS}
 
 
 def extra_windows(

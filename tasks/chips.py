@@ -64,6 +64,11 @@ class Chip:
     image2: NDArray[np.generic] | None = None  # (bands, rows, cols) the second raster: the later date, the translation
     grid: Grid | None = None
 
+    @property
+    def dates(self) -> NDArray[np.generic]:
+        """(bands, rows, cols) of the picture, and behind them those of the second one where there is one."""
+        return self.image if self.image2 is None else np.concatenate([self.image, self.image2])
+
     def __post_init__(self) -> None:
         for what, image in (("image", self.image), ("image2", self.image2)):
             if image is not None and image.ndim != 3:
@@ -171,6 +176,11 @@ class ChipFolder:
     def unlabelled(self) -> tuple[str, ...]:
         """Chips left out because they have no label file."""
         return tuple(name for name in self.pictures if name not in self.files)
+
+    @property
+    def paired(self) -> bool:
+        """Whether the chips are pairs of pictures, as the first one is."""
+        return bool(self.names) and self.names[0] in self._seconds
 
     @property
     def tile_size(self) -> int:

@@ -6,7 +6,7 @@ line, {"progress": {...}} or {"epoch": {...}}, and last {"result": {...}} or {"e
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,15 +46,8 @@ EXPORT_GROUPS = {
         *("stride", "stride_x", "stride_y", "rotation_angle", "output_nofeature_tiles", "start_index"),
     ),
     "Labels": (
-        *(
-            "definition_query",
-            "class_value_field",
-            "buffer_radius",
-            "min_polygon_overlap_ratio",
-            "crop_mode",
-            "blacken_around_feature",
-        ),
-        *("in_instance_data", "instance_class_value_field"),
+        *("definition_query", "class_value_field", "buffer_radius", "min_polygon_overlap_ratio"),
+        *("crop_mode", "blacken_around_feature", "in_instance_data", "instance_class_value_field"),
     ),
     "Imagery": (
         *("in_raster2", "processing_mode", "reference_system", "warp", "cell_size", "extent", "in_mask_polygons"),
@@ -211,11 +204,10 @@ def detect_objects(
     from tasks.counts import count_features
     from tasks.detect_objects import detect_objects as verb
 
-    path, known = fetched(model)
-    made_by = source or known
-    with console.watching(program) as listen:
-        result = verb(open_model(path), imagery, out, options, source=made_by, on_progress=listen)
-    console.end(program, {"result": str(result), "counts": count_features(result)})
+    def run(known: ModelFolder, made_by: "ModelSource", listen: Any) -> Path:
+        return verb(known, imagery, out, options, source=made_by, on_progress=listen)
+
+    _infer(program, model, source, run, lambda result, _: count_features(result))
 
 
 @click.command("classify-pixels", cls=Verb, options="tasks.inference_options:ClassifyOptions")
@@ -237,11 +229,10 @@ def classify_pixels(
     from tasks.classify_pixels import classify_pixels as verb
     from tasks.counts import count_pixels
 
-    path, known = fetched(model)
-    made_by = source or known
-    with console.watching(program) as listen:
-        result = verb(open_model(path), imagery, out, options, source=made_by, on_progress=listen)
-    console.end(program, {"result": str(result), "counts": count_pixels(result, open_model(path).emd.classes)})
+    def run(known: ModelFolder, made_by: "ModelSource", listen: Any) -> Path:
+        return verb(known, imagery, out, options, source=made_by, on_progress=listen)
+
+    _infer(program, model, source, run, lambda result, known: count_pixels(result, known.emd.classes))
 
 
 @click.command("classify-objects", cls=Verb, options="tasks.inference_options:ClassifyObjectsOptions")
@@ -263,11 +254,10 @@ def classify_objects(
     from tasks.classify_objects import classify_objects as verb
     from tasks.counts import count_features
 
-    path, known = fetched(model)
-    made_by = source or known
-    with console.watching(program) as listen:
-        result = verb(open_model(path), imagery, out, options, source=made_by, on_progress=listen)
-    console.end(program, {"result": str(result), "counts": count_features(result, options.class_label_field)})
+    def run(known: ModelFolder, made_by: "ModelSource", listen: Any) -> Path:
+        return verb(known, imagery, out, options, source=made_by, on_progress=listen)
+
+    _infer(program, model, source, run, lambda result, _: count_features(result, options.class_label_field))
 
 
 @click.command("detect-change", cls=Verb, options="tasks.inference_options:ChangeOptions")
@@ -291,11 +281,25 @@ def detect_change(
     from tasks.counts import count_pixels
     from tasks.detect_change import detect_change as verb
 
+    def run(known: ModelFolder, made_by: "ModelSource", listen: Any) -> Path:
+        return verb(known, from_raster, to_raster, out, options, source=made_by, on_progress=listen)
+
+    _infer(program, model, source, run, lambda result, known: count_pixels(result, known.emd.classes))
+
+
+def _infer(
+    program: console.JsonLines | None,
+    model: str,
+    source: "ModelSource | None",
+    run: Callable[[ModelFolder, "ModelSource", Any], Path],
+    count: Callable[[Path, ModelFolder], dict[str, int]],
+) -> None:
+    """What the inference commands share: a model fetched and opened, a result by `run`, its sums by `count`."""
     path, known = fetched(model)
-    made_by = source or known
+    folder = open_model(path)
     with console.watching(program) as listen:
-        result = verb(open_model(path), from_raster, to_raster, out, options, source=made_by, on_progress=listen)
-    console.end(program, {"result": str(result), "counts": count_pixels(result, open_model(path).emd.classes)})
+        result = run(folder, source or known, listen)
+    console.end(program, {"result": str(result), "counts": count(result, folder)})
 
 
 ALIASES = {"export-training-data": "export"}  # the name in ArcGIS

@@ -131,14 +131,12 @@ def _masks(found: Sequence[Detection], shape: tuple[int, ...]) -> NDArray[np.boo
 def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], device: int) -> Exam:
     function = RasterFunction.load(model, device=device, arguments={"padding": 0, "batch_size": 1})
     background = bool(model.emd.document.get("PredictBackground", True))
-    pairs = chips.read(names[0]).image2 is not None
-    kind = ChangeScores if pairs else PixelScores
+    kind = ChangeScores if chips.paired else PixelScores
     tally = kind(chips.classes, background=background)
     values = np.array([0, *(label.value for label in chips.classes)])  # sorted; a position is a class index
 
     def ask(chip: Chip) -> Answer:
-        image = chip.image if chip.image2 is None else np.concatenate([chip.image, chip.image2])
-        found = function.update_pixels(image, chip.valid)[0]
+        found = function.update_pixels(chip.dates, chip.valid)[0]
         mask = np.searchsorted(values, found).clip(max=len(values) - 1).astype(np.uint8)
         mask[values[mask] != found] = 0  # a class that these chips do not have
         return Answer(replace(chip, mask=mask))
@@ -190,8 +188,7 @@ def _check(model: ModelFolder, chips: ChipFolder) -> None:
     if not ours <= theirs:
         what, do = "chips hold classes that the model does not know", f"the model knows {', '.join(sorted(theirs))}"
         raise OptionsError(what, where=chips.path, got=sorted(ours - theirs), do=do)
-    first = chips.read(chips.names[0])
-    bands = len(first.image) + (0 if first.image2 is None else len(first.image2))
+    bands = len(chips.read(chips.names[0]).dates)
     if bands <= max(int(b) for b in emd.extract_bands):
         what = f"expected chips with the model's {len(emd.extract_bands)} bands"
         raise OptionsError(what, where=chips.path, got=bands)

@@ -15,7 +15,7 @@ from registry import plugins
 from registry.errors import LabelError, OptionsError
 from registry.files import write_text
 from tasks import receipt
-from tasks.chip_split import PARTS
+from tasks.chip_split import by_part
 from tasks.chip_writer import Part, finished_part
 from tasks.chips import ACCUMULATED, CONTENT, GATHERED, SPLITS
 from tasks.crew import Run
@@ -192,4 +192,5 @@ def _splits(plan: Plan, part: Part) -> dict[str, list[str]]:
         return {}
     number_of = sorted(index for unit in plan.units for index in unit.indexes)
     named = [(f"{index:09d}", where) for index, where in zip(number_of, plan.parts, strict=True)]
-    return {where: [name for name, its in named if its == where and name in part.notes] for where in PARTS}
+    written = [(name, where) for name, where in named if name in part.notes]
+    return by_part([name for name, _ in written], [where for _, where in written])

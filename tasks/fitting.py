@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from tasks.train_options import TrainOptions
 
 SLOW_BACKBONE = 0.3  # share of the learning rate for a pretrained backbone: it knows more than the rest
+SILENT: dict[str, Any] = {  # of every trainer: what is worth telling is told by `tasks.telling`
+    "accelerator": "auto",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 SHORTEST = 10  # steps of a schedule: torch's one-cycle divides by zero where there are five
 
 
@@ -140,15 +146,7 @@ def run(
 
 def score(out: Path, fit: Fitting, validate: "DataLoader[Any]") -> Scores:
     """Of the validation chips, with the weights as they are now; in this process alone."""
-    alone = pl.Trainer(
-        devices=1,
-        accelerator="auto",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=out,
-    )
+    alone = pl.Trainer(devices=1, enable_checkpointing=False, default_root_dir=out, **SILENT)
     with _quiet():
         alone.validate(fit, validate, verbose=False)
     return fit.result()
@@ -198,7 +196,6 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
     several = options.devices * options.num_nodes > 1
     return pl.Trainer(
         max_epochs=options.max_epochs,
-        accelerator="auto",
         devices=options.devices,
         num_nodes=options.num_nodes,
         strategy="ddp_find_unused_parameters_true" if several else "auto",
@@ -208,11 +205,9 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
         plugins=[checkpoints.AtomicCheckpoints()],
         accumulate_grad_batches=options.accumulate_batches * max(1, options.batch_size // batch_size),
         gradient_clip_val=options.gradient_clip or None,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=out,
+        **SILENT,
     )
 
 

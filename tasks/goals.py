@@ -90,7 +90,7 @@ def carried(chips: ChipFolder) -> str:
     if not chips.names:
         raise LabelError("has no chip to learn from", where=chips.path, do="export again with labels over the imagery")
     carries = str(chips.format.CARRIES)
-    if carries == "mask" and chips.read(chips.names[0]).image2 is not None:
+    if carries == "mask" and chips.paired:
         return "change"
     if carries not in GOALS:
         do = "export as rectangles, RCNN_Masks, Classified_Tiles, Labeled_Tiles, MultiLabeled_Tiles or Imagenet"

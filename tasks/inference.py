@@ -6,7 +6,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
@@ -18,6 +17,7 @@ from tasks.host import Configuration, Place, RasterFunction
 from tasks.imagery import SAME_CELL, Block, Imagery, gdal_settings, open_imagery, starts
 from tasks.inference_options import InferenceOptions, tool_of
 from tasks.mosaic import alike, mosaic
+from tasks.results import Grid
 from tasks.sources import Imageries, find_rasters
 from tasks.trust import is_trusted, refuse_stranger
 
@@ -25,17 +25,9 @@ AnyFunction = RasterFunction | GuardedFunction
 AHEAD = 2  # blocks that are read while the function is at work
 
 
-class Readable(Protocol):
+class Readable(Grid, Protocol):
     """What blocks are cut from: a raster, or two dates as one."""
 
-    @property
-    def width(self) -> int: ...
-    @property
-    def height(self) -> int: ...
-    @property
-    def crs(self) -> CRS | None: ...
-    @property
-    def transform(self) -> Affine: ...
     @property
     def nodata(self) -> float | None: ...
     def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block: ...

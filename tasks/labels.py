@@ -24,7 +24,6 @@ from tasks.imagery import Imagery
 from tasks.pixel_features import PixelFeatures
 
 VECTOR_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml"}
-AREAS = {"Polygon", "MultiPolygon"}
 ALWAYS_PLACED = {".geojson", ".json", ".kml"}  # these have a coordinate system by definition, also for pixels
 SPACES_OF_PIXELS = ("PIXEL_SPACE", "IMAGE_SPACE")
 

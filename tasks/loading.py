@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from registry.errors import LabelError
 from tasks.chips import Chip, ChipFolder
+from tasks.raster_functions._tiles import centred
 from tasks.targets import Target, batch, ignoring, learned, normalised, statistics
 
 KEPT = 2**30  # bytes of chips in memory, shared by the processes that load: opening a chip costs more than the rest
@@ -98,7 +99,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
         chip = self._read(i)
         image = normalised(chip, self.statistics)
         if self.loading.carries in WHOLE:
-            image = fitted(image, self.chips.tile_shape)
+            image = centred(image, self.chips.tile_shape)
         if chip.mask is not None:
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
         if self.loading.augment is not None:
@@ -181,23 +182,6 @@ def check_classes(chips: ChipFolder, counted: NDArray[np.int64], ignored: Sequen
     if empty := [c.name for i, c in enumerate(chips.classes, start=1) if i not in ignored and not found[i]]:
         do = "export more chips with it, take it out of the classes, or name its value in ignore_classes"
         raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=empty, do=do)
-
-
-def fitted(image: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The picture of an object in the middle of the tile, a larger one scaled down: as ClassifyObjects sees it."""
-    if image.shape[1:] == shape:
-        return image
-    share = min(1.0, *(wanted / side for wanted, side in zip(shape, image.shape[1:], strict=True)))
-    if share < 1:
-        size = tuple(max(1, round(side * share)) for side in image.shape[1:])
-        scaled = torch.nn.functional.interpolate(
-            torch.from_numpy(image)[None], size, mode="bilinear", antialias=True, align_corners=False
-        )
-        image = scaled[0].numpy()
-    top, left = ((wanted - side) // 2 for wanted, side in zip(shape, image.shape[1:], strict=True))
-    tile = np.zeros((len(image), *shape), np.float32)
-    tile[:, top : top + image.shape[1], left : left + image.shape[2]] = image
-    return tile
 
 
 def _changed(augment: Any, image: NDArray[np.float32], chip: Chip, *, objects: bool) -> tuple[Any, Chip]:

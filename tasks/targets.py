@@ -47,17 +47,16 @@ def ignoring(chip: Chip, ignored: Collection[int]) -> NDArray[np.int16]:
 def statistics(chips: ChipFolder) -> tuple[BandStatistics, ...]:
     """By which the bands of a chip are normalised; of two dates those of the second come after."""
     first = chips.band_statistics
-    if chips.read(chips.names[0]).image2 is None:
+    if not chips.paired:
         return first
     return first + (chips.definition.second_band_statistics or first)
 
 
 def normalised(chip: Chip, statistics: Sequence[BandStatistics]) -> NDArray[np.float32]:
     """(bands, rows, cols) in standard deviations from the mean of the training chips; 0 where not valid."""
-    image = chip.image if chip.image2 is None else np.concatenate([chip.image, chip.image2])
     mean = np.array([s.mean for s in statistics], np.float32)[:, None, None]
     std = np.array([s.std or 1.0 for s in statistics], np.float32)[:, None, None]
-    scaled = (image.astype(np.float32) - mean) / std
+    scaled = (chip.dates.astype(np.float32) - mean) / std
     scaled[:, ~chip.valid] = 0
     return np.asarray(scaled, np.float32)
 

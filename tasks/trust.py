@@ -39,7 +39,7 @@ def is_published(folder: Path) -> bool:
         return False
     from registry import catalog
 
-    return any(version.sha256 == folder.name and not version.imported for version in catalog.find())
+    return any(not version.imported for version in catalog.of_package(folder.name))
 
 
 def refuse_stranger(model: ModelFolder) -> None:

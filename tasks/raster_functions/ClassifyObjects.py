@@ -82,15 +82,8 @@ class ClassifyObjects:
         return {"output_vectors": json.dumps(self._feature_set(features))}
 
     def _tile(self, pixels: _tiles.Array, mask: _tiles.Array) -> _tiles.Array:
-        """Normalised, in the middle of the model's tile; what is larger than that is scaled down."""
-        images, size = self.model.normalise(pixels, mask), self.model.size
-        if max(images.shape[1:]) > size:
-            images = _shrunk(images, size)
-        rows, cols = images.shape[1:]
-        top, left = (size - rows) // 2, (size - cols) // 2
-        tile = np.zeros((len(images), size, size), np.float32)
-        tile[:, top : top + rows, left : left + cols] = images
-        return tile
+        """Normalised, in the middle of the model's tile."""
+        return _tiles.centred(self.model.normalise(pixels, mask), (self.model.size, self.model.size))
 
     def _shares(self, logits: Any) -> Any:
         """(n, classes) -> probabilities."""
@@ -117,14 +110,3 @@ class ClassifyObjects:
             "fields": [{"name": n, "type": t, "alias": n} for n, t in rows],
             "features": features,
         }
-
-
-def _shrunk(images: _tiles.Array, size: int) -> _tiles.Array:
-    """(bands, rows, cols) with `size` as its longer side."""
-    import torch
-
-    rows, cols = (max(1, round(side * size / max(images.shape[1:]))) for side in images.shape[1:])
-    tile = torch.from_numpy(images)[None]
-    small = torch.nn.functional.interpolate(tile, (rows, cols), mode="bilinear", antialias=True)
-    shrunk: _tiles.Array = small[0].numpy()
-    return shrunk

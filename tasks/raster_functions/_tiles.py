@@ -134,6 +134,22 @@ class Model:
         self._network = network.eval().to(self._place)
 
 
+def centred(images: Array, shape: tuple[int, int]) -> Array:
+    """(bands, rows, cols) in the middle of a tile of that shape, 0 around it; what is larger is scaled down."""
+    sides = images.shape[1:]
+    if max(side / wanted for side, wanted in zip(sides, shape)) > 1:
+        import torch
+
+        tight, wanted = max(zip(sides, shape), key=lambda pair: pair[0] / pair[1])
+        sides = tuple(max(1, round(side * wanted / tight)) for side in sides)
+        small = torch.nn.functional.interpolate(torch.from_numpy(images)[None], sides, mode="bilinear", antialias=True)
+        images = small[0].numpy()
+    top, left = ((wanted - side) // 2 for side, wanted in zip(sides, shape))
+    tile = np.zeros((len(images), *shape), np.float32)
+    tile[:, top : top + sides[0], left : left + sides[1]] = images
+    return tile
+
+
 def turned(tiles: Array, turns: int, mirrored: bool) -> Array:
     """A view of tiles (n, bands, S, S): mirrored left to right, then by quarter turns against the clock."""
     return np.ascontiguousarray(np.rot90(tiles[..., ::-1] if mirrored else tiles, turns, (2, 3)))

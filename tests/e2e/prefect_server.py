@@ -1,6 +1,7 @@
 """A real Prefect server and a process worker for it, each in a process group of its own."""
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from tests.servers import Server, answers, free_ports
 
 T = TypeVar("T")
 START_SECONDS = 180  # 10-40 s on a quiet machine
+CHECKOUT = Path(__file__).parents[2]
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -90,3 +92,12 @@ def until(ask: Callable[[], T], seconds: float, pause: float = 1.0) -> T:
         assert time.monotonic() < deadline, f"not within {seconds:.0f} s"
         time.sleep(pause)
     return answer
+
+
+def dlpk(prefect: Prefect, *arguments: str) -> str:
+    """What the command prints, told to that server."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    environment = {**os.environ, **prefect.environment}
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr + done.stdout
+    return done.stdout

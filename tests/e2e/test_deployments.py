@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.prefect_server import Prefect, prefect_server, until, worker
+from tests.e2e.prefect_server import CHECKOUT, Prefect, dlpk, prefect_server, until, worker
 from tests.scenes import roofs
 from tests.servers import postgres
 
 pytestmark = pytest.mark.slow
-CHECKOUT = Path(__file__).parents[2]
 TINY = {  # the smallest networks that the chain can carry
     "detector": ("PASCAL_VOC_rectangles", "ObjectDetection", {"backbone_model": "mobilenet_v3_small"}),
     "segmenter": ("Classified_Tiles", "ImageClassification", {"backbone_model": "resnet18"}),
@@ -50,14 +49,6 @@ def prefect(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         dlpk(server, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
         stack.enter_context(worker(server, folder))
         yield server
-
-
-def dlpk(prefect: Prefect, *arguments: str) -> str:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    environment = {**os.environ, **prefect.environment}
-    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert 0 == done.returncode, done.stderr + done.stdout
-    return done.stdout
 
 
 def test_both_deployments_run_when_triggered_over_http(

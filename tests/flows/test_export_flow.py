@@ -1,9 +1,6 @@
 """The flow `export`: the tool as a form, with a page that tells what came out."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +15,9 @@ from flows.steps import Cut
 from registry.errors import LabelError
 from tasks.chips import ChipFolder
 from tasks.export_options import ExportOptions
-from tests.e2e.prefect_server import Prefect, prefect_server, worker
+from tests.e2e.prefect_server import CHECKOUT, Prefect, dlpk, prefect_server, worker
 from tests.scenes import roofs
 
-CHECKOUT = Path(__file__).parents[2]
 OPTIONS = ExportOptions(tile_size=48, stride=48)
 RECORD: dict[str, Any] = {
     "chips": 1200,
@@ -81,14 +77,6 @@ def prefect(tmp_path: Path) -> Iterator[Prefect]:
         dlpk(server, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
         with worker(server, tmp_path, "cpu"):
             yield server
-
-
-def dlpk(prefect: Prefect, *arguments: str) -> str:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    environment = {**os.environ, **prefect.environment}
-    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert 0 == done.returncode, done.stderr + done.stdout
-    return done.stdout
 
 
 @pytest.mark.slow

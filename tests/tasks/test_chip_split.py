@@ -1,6 +1,5 @@
 """Parts of a split share no pixel, hold what they should, and are the same in every run."""
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from registry.emd import ClassLabel
 from registry.errors import OptionsError
-from tasks.chip_split import FEW_CHIPS, MOST_OF_ONE, PARTS, Window, assign, extra_windows, split_text, too_few
+from tasks.chip_split import FEW_CHIPS, MOST_OF_ONE, PARTS, Window, assign, by_part, extra_windows, too_few
 from tasks.export_options import ExportOptions
 
 CELL, WEST, SOUTH = 0.5, 500_000.0, 4_600_000.0
@@ -122,8 +121,8 @@ def test_too_few_blocks_for_the_parts_are_refused(how: dict[str, Any]) -> None:
 
 
 def test_the_split_is_kept_by_name() -> None:
-    text = split_text(["a", "b", "c", "d"], ["train", "", "test", "train"])
-    assert {"train": ["a", "d"], "validation": [], "test": ["c"]} == json.loads(text)
+    found = by_part(["a", "b", "c", "d"], ["train", "", "test", "train"])
+    assert {"train": ["a", "d"], "validation": [], "test": ["c"]} == found
 
 
 # -- rare classes ----------------------------------------------------------------------------------------------------

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import rasterio
 
+from registry.catalog import fetch
 from registry.dlpk import ModelFolder, open_model, pack
 from registry.emd import Emd
 from registry.errors import OptionsError, RasterFunctionError
+from registry.importing import import_model
 from registry.publishing import publish
 from tasks.classify_pixels import classify_pixels
 from tasks.confinement import confine_writing
@@ -119,6 +121,14 @@ def test_what_the_registry_published_is_trusted(stranger: ModelFolder, tmp_path:
     publish(package, scores={}, data_digest="", git_commit="")
     assert is_trusted(model)
     assert not is_trusted(stranger)
+
+
+@pytest.mark.slow
+def test_what_was_imported_stays_a_stranger(stranger: ModelFolder, tmp_path: Path) -> None:
+    package = pack(stranger, tmp_path / "stranger.dlpk")
+    version, _ = import_model(package)
+    assert version.imported
+    assert not is_trusted(open_model(fetch(version.ref)))
 
 
 @pytest.mark.slow
