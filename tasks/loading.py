@@ -150,19 +150,20 @@ class Shuffled(Sampler[tuple[int, int]]):
         return ((self.epoch, int(i)) for i in order[self.part :: self.parts])
 
 
-def counts(chips: ChipFolder, names: Sequence[str]) -> NDArray[np.int64]:
-    """(chips, classes + 1) objects, labels, or pixels of each class index in each chip."""
+def look(chips: ChipFolder, names: Sequence[str]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+    """(chips, classes + 1) objects, labels, or pixels of each class index in each chip; and the boxes of each."""
     size = len(chips.classes) + 1
-    found = []
+    found, boxes = [], []
     for name in names:
         chip = chips.read(name)
         indexes = chip.labels if chip.mask is None else chip.mask[chip.valid]
         found.append(np.bincount(indexes, minlength=size)[:size])
-    return np.array(found).reshape(-1, size)
+        boxes.append(chip.boxes)
+    return np.array(found).reshape(-1, size), boxes
 
 
 def rarity(counted: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(n,) of `counts`: a chip weighs what its rarest class does, the square root of how seldom chips hold that."""
+    """(n,) of `look`: a chip weighs what its rarest class does, the square root of how seldom chips hold that."""
     held = counted[:, 1:] > 0
     rare = np.sqrt(len(held) / held.sum(axis=0).clip(min=1))
     weights = np.where(held, rare, 1.0).max(axis=1)
@@ -170,7 +171,7 @@ def rarity(counted: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def balance(counted: NDArray[np.int64]) -> list[float]:
-    """Weights of the classes, background first, of `counts`: as ArcGIS weighs pixels, total / pixels (D.5), mean 1."""
+    """Weights of the classes, background first, of `look`: as ArcGIS weighs pixels, total / pixels (D.5), mean 1."""
     pixels = counted.sum(axis=0).clip(min=1)
     weights = (pixels.sum() / pixels) ** 0.5  # the root: a class of one pixel in a thousand would drown the others
     return [round(float(w), 4) for w in weights / weights.mean()]

@@ -97,7 +97,8 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
         log.warning("%d of %d chips have no label file and are left out", len(chips.unlabelled), len(chips.pictures))
     training, validation = loading.divide(chips, options.validation_percentage / 100)
     ignored = _ignored(chips, options)
-    counted = loading.counts(chips, [*training, *validation])[: len(training)]  # reads all: a broken chip is told now
+    counted, boxes = loading.look(chips, [*training, *validation])  # reads all: a broken chip is told now
+    counted, boxes = counted[: len(training)], boxes[: len(training)]
     loading.check_classes(chips, counted, ignored)
     map_space = chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE"
     square = len(set(chips.tile_shape)) == 1
@@ -119,7 +120,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     if pretrained:
         arguments = dict(pretrained.emd.document.get("NetworkOptions") or {})
     else:
-        arguments = _suggested(chips, training, module, options) | options.network_options
+        arguments = _suggested(chips, boxes, module, options) | options.network_options
     arguments |= _asked(carries, options, loading.balance(counted))
     return _Plan(options, carries, name, arguments, _monitor(carries, options), load, training, validation, pretrained)
 
@@ -160,13 +161,12 @@ def _network(
     return "boxes" if carries == "instances" and not draws else carries, name, module
 
 
-def _suggested(chips: ChipFolder, names: Sequence[str], module: Any, options: TrainOptions) -> dict[str, Any]:
+def _suggested(chips: ChipFolder, boxes: Sequence[Any], module: Any, options: TrainOptions) -> dict[str, Any]:
     """Arguments of build(): the backbone, and what the network makes of the sizes of the objects."""
     sides: list[float] = []
     if hasattr(module, "suggest"):
         scale = (options.resize_to or chips.tile_size) / chips.tile_size
-        boxes = [box for name in names for box in chips.read(name).boxes.tolist()]
-        sides = [scale * ((x1 - x0) * (y1 - y0)) ** 0.5 for x0, y0, x1, y1 in boxes]
+        sides = [scale * ((x1 - x0) * (y1 - y0)) ** 0.5 for own in boxes for x0, y0, x1, y1 in own.tolist()]
     return {"backbone": options.backbone_model, **(module.suggest(sides) if sides else {})}
 
 

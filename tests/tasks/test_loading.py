@@ -60,7 +60,7 @@ def test_without_validation_in_the_split_it_is_taken_from_the_training_chips(chi
 
 
 def test_chips_of_a_rare_class_are_drawn_more_often(chips: ChipFolder) -> None:
-    rarity = loading.rarity(loading.counts(chips, chips.names))
+    rarity = loading.rarity(loading.look(chips, chips.names)[0])
     assert [1] * 8 + [3] == rarity.tolist()  # one of nine holds it: the root of nine
     drawn = [i for epoch in range(200) for i in indexes(Shuffled(9, 42, rarity), epoch)]
     assert 3 / 11 == pytest.approx(drawn.count(8) / len(drawn), rel=0.15)
@@ -149,7 +149,7 @@ def count(target: Any) -> dict[int, int]:
 
 def test_a_class_without_a_chip_is_named(tmp_path: Path) -> None:
     data = written(tmp_path, [mask(100)] * 2)
-    counted = loading.counts(data, data.names)
+    counted, _ = loading.look(data, data.names)
     with pytest.raises(LabelError, match=r"no chip to train on holds a class.*got \['Pond'\]; export more"):
         loading.check_classes(data, counted, [])
     loading.check_classes(data, counted, [POND])
@@ -159,7 +159,7 @@ def test_a_chip_that_cannot_be_read_is_named(chips: ChipFolder) -> None:
     broken = chips.files[chips.names[4]]
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DlpkError, match=r"000000004.tif: cannot be read.*export the chips again"):
-        loading.counts(chips, chips.names)
+        loading.look(chips, chips.names)
 
 
 @pytest.mark.parametrize("shape", [(1, 16, SIDE), (2, SIDE, SIDE)])
