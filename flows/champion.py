@@ -6,8 +6,9 @@ The rule, and why it is not "the higher score": docs/decisions/0004-champion.md.
 from collections.abc import Callable
 from typing import Any
 
-from registry.catalog import Decision, Version, decide
+from registry.catalog import Version
 from registry.errors import DlpkError, StoreError
+from registry.promotion import Decision, better, decide
 
 Scores = dict[str, Any]  # the record of `dlpk evaluate`: {"primary": "ap50", "ap50": 0.6, ..., "per_class": {...}}
 Comparison = dict[str, Any]  # the record of `dlpk compare CHALLENGER CHAMPION`: {"primary", "a", "b", "interval", ...}
@@ -31,18 +32,9 @@ def judge(
     return _told(version, decision, f" ({champion.ref})")
 
 
-def better(comparison: Comparison) -> Decision:
-    """Yes when 95 % of the draws of the chips, the whole interval of the difference, are on the challenger's side."""
-    metric, mine, theirs = (comparison[key] for key in ("primary", "a", "b"))
-    low, high = comparison["interval"]
-    word = "better than" if low > 0 else "not better than" if mine <= theirs else "not surely better than"
-    doubt = f"difference {mine - theirs:+.4f}, 95 % between {low:+.4f} and {high:+.4f} on {comparison['chips']} chips"
-    return Decision(low > 0, f"{metric} {mine:.4f} is {word} the champion's {theirs:.4f}, {doubt}")
-
-
 def _told(version: Version, decision: Decision, rival: str = "") -> Decision:
     outcome = "is champion" if decision.promote else "stays challenger"
-    return Decision(decision.promote, f"{version.ref} {outcome}: {decision.why}{rival}")
+    return Decision(decision.promote, f"{version.ref} {outcome}: {decision.why}{rival}", decision.gate)
 
 
 def numbers(scores: Scores) -> dict[str, float]:

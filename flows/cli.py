@@ -26,6 +26,8 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "show": ("registry.cli:registry_commands", "Show all about a version or a file."),
     "fetch": ("registry.cli:registry_commands", "Get the package of a version."),
     "promote": ("registry.cli:registry_commands", "Give a version an alias, such as champion."),
+    "rollback": ("registry.cli:registry_commands", "Give an alias back to the version before."),
+    "history": ("registry.cli:registry_commands", "Tell which version was champion when, and why."),
     "verify": ("registry.cli:registry_commands", "Check a package."),
     "unpack": ("registry.cli:registry_commands", "Unpack a package into a model folder."),
     "edit": ("registry.cli:registry_commands", "Change what a package says of its model."),

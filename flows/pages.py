@@ -5,7 +5,8 @@ from typing import Any
 
 from flows.champion import numbers
 from flows.work import Work
-from registry.catalog import Decision, Version
+from registry.catalog import Version
+from registry.promotion import Decision
 
 Row = Mapping[str, Any]
 

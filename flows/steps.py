@@ -24,11 +24,12 @@ from flows.listening import in_flow_run, listening, publish_report, say
 from flows.pages import chips_page, inference_page, retrain_page
 from flows.recipe import ClassEntry, Imagery, LabelledScene, Recipe, rasters
 from flows.work import Record, Work
-from registry import catalog, publishing
-from registry.catalog import Decision, Version
+from registry import catalog, promotion, publishing
+from registry.catalog import Version
 from registry.dlpk import inspect
 from registry.errors import OptionsError, StoreError
 from registry.files import write_text
+from registry.promotion import Decision
 from tasks.chips import DEFINITION, ChipFolder
 from tasks.cli import NO_LABELS, exported, fetched
 from tasks.console import Listener
@@ -164,7 +165,10 @@ def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder)
 
     verdict = judge(version, scores, catalog.champion(version.name), compare)
     if verdict.promote:
-        catalog.promote(version.name, version.number, reason=verdict.why, scores=numbers(scores))
+        figures = numbers(scores)
+        promotion.promote(version.name, version.number, reason=verdict.why, scores=figures, gate=verdict.gate)
+    elif verdict.gate:
+        promotion.keep(version.name, version.number, reason=verdict.why, gate=verdict.gate)
     work.run.set_tags({"dlpk.version": version.ref, "dlpk.verdict": verdict.why})
     say(verdict.why)
     return verdict

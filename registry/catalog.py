@@ -1,11 +1,11 @@
 """Model versions: which packages there are, how good each is, and which one is in use.
 
-Where they lie and how they come there: registry.publishing. The alias `challenger` is the newest, `champion` the one in
-use. MLflow knows names, numbers, aliases and what one searches for; the manifest in the store knows the rest.
+How they come there: registry.publishing; how one comes into use: registry.promotion. The alias `challenger` is the
+newest, `champion` the one in use. MLflow knows names, numbers, aliases and what one searches for; the manifest in the
+store knows the rest.
 """
 
 import json
-import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -86,14 +86,6 @@ class Version:
 
     def document(self) -> dict[str, Any]:
         return {"ref": self.ref, **asdict(self), "created": self.created.isoformat(timespec="seconds")}
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether the challenger becomes the champion, and why in a sentence."""
-
-    promote: bool
-    why: str
 
 
 # -- find --------------------------------------------------------------------------------------------------------------
@@ -265,47 +257,6 @@ def _copy(source: Path, target: Path, digest: str) -> Path:
     with atomic(target) as part:
         shutil.copyfile(source, part)
     return target
-
-
-# -- promote -----------------------------------------------------------------------------------------------------------
-def promote(
-    name: str, number: int, alias: str = CHAMPION, *, reason: str = "", scores: Mapping[str, float] | None = None
-) -> Version:
-    """Give an alias to a version, and write to the old holder and the new one when and why.
-
-    MLflow lets the last of two simultaneous promotions win, so hold a lock around it where that can happen.
-    """
-    check_alias(alias)
-    new = find_version(ModelRef(name, number))
-    old = next((version for version in versions(name) if alias in version.aliases), None)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    client = connect()
-    with told():
-        if old and old.number != number:
-            for key, text in {"until": now, "replaced_by": str(number)}.items():
-                client.set_model_version_tag(name, str(old.number), f"{alias}.{key}", text)
-        notes = {"since": now, "reason": reason, "replaced": str(old.number) if old else ""}
-        known = {key: value for key, value in (scores or {}).items() if math.isfinite(value)}
-        notes["scores"] = json.dumps(known) if known else ""
-        for key, text in notes.items():
-            if text:
-                client.set_model_version_tag(name, str(number), f"{alias}.{key}", text)
-        client.set_registered_model_alias(name, alias, str(number))
-    return find_version(ModelRef(new.name, number))
-
-
-def decide(challenger: Mapping[str, float], champion: Mapping[str, float] | None, metric: str) -> Decision:
-    """Whether the challenger is better: both were scored on the same chips, and more of `metric` is better."""
-    mine = challenger.get(metric, math.nan)
-    if not math.isfinite(mine):
-        return Decision(False, f"the challenger has no {metric}")
-    if champion is None:
-        return Decision(True, f"there is no champion yet; the challenger has {metric} {mine:.4f}")
-    theirs = champion.get(metric, math.nan)
-    if not math.isfinite(theirs):
-        return Decision(True, f"the champion has no {metric} here; the challenger has {mine:.4f}")
-    word = "better than" if mine > theirs else "not better than"
-    return Decision(mine > theirs, f"{metric} {mine:.4f} is {word} the champion's {theirs:.4f}")
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

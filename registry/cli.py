@@ -6,7 +6,7 @@ A table for people; JSON when the output is no terminal, or with --json.
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -67,16 +67,49 @@ def fetch(ref: str, into: Path | None, as_json: bool) -> None:
 @click.command()
 @click.argument("ref", metavar="NAME@N")
 @click.option("--alias", default="champion", show_default=True, help="The alias that the version gets.")
-@click.option("--reason", default="", help="Why; it is kept with the version.")
+@click.option("--reason", default="", help="The note of who approves it; it is kept in the history.")
+@click.option("--gate", type=click.File(), help="What `dlpk compare REF CHAMPION CHIPS` printed: it must be better.")
 @as_json
-def promote(ref: str, alias: str, reason: str, as_json: bool) -> None:
-    """Give a version an alias: the champion is the one in use."""
-    from registry import catalog
+def promote(ref: str, alias: str, reason: str, gate: IO[str] | None, as_json: bool) -> None:
+    """Give a version an alias: the champion is the one in use.
+
+    With --gate only a version that is surely better on the same held-out chips gets it.
+    """
+    from registry import catalog, promotion
 
     if "@" not in ref:
         raise OptionsError("expected the version to promote", got=ref, do="write NAME@3 or NAME@challenger")
     chosen = catalog.find_version(ref)
-    print_record(catalog.promote(chosen.name, chosen.number, alias, reason=reason).document(), as_json)
+    if gate is None:
+        version = promotion.promote(chosen.name, chosen.number, alias, reason=reason)
+    else:
+        version = promotion.promote_through(chosen, _record(gate), alias, reason=reason)
+    print_record(version.document(), as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--alias", default="champion", show_default=True, help="The alias that goes back.")
+@click.option("--reason", default="", help="Why; it is kept in the history.")
+@as_json
+def rollback(name: str, alias: str, reason: str, as_json: bool) -> None:
+    """Give the alias back to the version that held it before; again, and it goes back one more."""
+    from registry import promotion
+
+    print_record(promotion.rollback(name, alias, reason=reason).document(), as_json)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--alias", default="champion", show_default=True, help='Of this alias; "" is all.')
+@as_json
+def history(name: str, alias: str, as_json: bool) -> None:
+    """Tell which version was champion when, why, by whose word and on which figures; the newest first."""
+    from registry import history
+
+    events = [event.document() for event in history.history(name, alias)]
+    columns = ("at", "alias", "action", "version", "replaced", "until", "by", "reason", "gate")
+    print_rows(events, columns, as_json, nothing="No alias was ever given.")
 
 
 @click.command()
@@ -242,7 +275,7 @@ def share(portal_url: str, model: str, *, token: str, title: str, item: str, fol
 
 
 registry_commands: list[click.Command] = [
-    *(models, show, fetch, promote, verify, unpack),
+    *(models, show, fetch, promote, rollback, history, verify, unpack),
     *(edit, add_file, remove_file, diff, import_, prune, share),
 ]
 
@@ -254,6 +287,16 @@ def _is_file(model: str) -> bool:
     if model.endswith((".dlpk", ".emd")) or "/" in model:
         raise OptionsError("no such file", where=model, do="give a .dlpk file or a reference such as roofs@champion")
     return False
+
+
+def _record(file: IO[str]) -> dict[str, Any]:
+    try:
+        found = json.load(file)
+    except ValueError as error:
+        raise OptionsError(f"is no JSON ({error})", where=file.name, do="write it with `dlpk compare`") from error
+    if not isinstance(found, dict):
+        raise OptionsError("expected a JSON object", where=file.name, got=type(found).__name__)
+    return found
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.catalog import Version, find, search, version_of
+from registry import history
+from registry.catalog import CHAMPION, Version, find, search, version_of
 from registry.errors import OptionsError
 from registry.stores import locate
 from registry.tracking import connect, told
@@ -57,10 +58,18 @@ def _divided(known: list[Version], keep: int) -> Pruning:
     """`known` are the versions of one model, newest first."""
     stay = {version.number for version in known[:keep]}
     why = {v.number: f"is {', '.join(v.aliases)}" for v in known if v.aliases}
-    why = {**dict(_referenced(v for v in known if v.number in stay | why.keys())), **why}
+    why = {**dict(_before(known)), **dict(_referenced(v for v in known if v.number in stay | why.keys())), **why}
     numbers = {version.number: version.ref for version in known}
     kept = {numbers[n]: text for n, text in sorted(why.items()) if n in numbers and n not in stay}
     return Pruning(tuple(v for v in known if v.number not in stay | why.keys()), kept)
+
+
+def _before(known: list[Version]) -> Iterator[tuple[int, str]]:
+    """The version that a rollback would take."""
+    numbers = {version.number for version in known}
+    for holder in (version for version in known if CHAMPION in version.aliases):
+        before = history.predecessors(history.history(holder.name), holder.number)
+        yield from [(n, f"was champion before {holder.ref}") for n in before if n in numbers][:1]
 
 
 def _referenced(versions: Iterable[Version]) -> Iterator[tuple[int, str]]:

@@ -6,9 +6,12 @@ MLFLOW_TRACKING_URI       sqlite:///<home>/mlflow.db    runs and model versions
 DLPK_S3_ENDPOINT_URL      AWS_ENDPOINT_URL, else AWS    an S3 server of one's own
 DLPK_S3_CHECKSUMS         when_supported                when_required for older servers that refuse the CRC32 headers
 DLPK_TRUSTED              none                          folders, joined by :, whose models are one's own code
+DLPK_USER                 name@host of this process     who publishes and promotes
 """
 
+import getpass
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -28,6 +31,7 @@ class Settings:
     s3_endpoint: str | None
     s3_checksums: Checksums
     trusted: tuple[Path, ...] = ()
+    user: str = ""
 
     @property
     def cache(self) -> Path:
@@ -44,6 +48,7 @@ def settings() -> Settings:
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         s3_endpoint=os.environ.get("DLPK_S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
         trusted=tuple(Path(one).absolute() for one in os.environ.get("DLPK_TRUSTED", "").split(os.pathsep) if one),
+        user=os.environ.get("DLPK_USER") or _user(),
         s3_checksums=_checksums(os.environ.get("DLPK_S3_CHECKSUMS") or "when_supported"),
     )
 
@@ -52,3 +57,10 @@ def _checksums(value: str) -> Checksums:
     if value not in ("when_supported", "when_required"):
         raise OptionsError("expected when_supported or when_required", where="DLPK_S3_CHECKSUMS", got=value)
     return cast("Checksums", value)
+
+
+def _user() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a container's user without a name
+        return f"{os.getuid()}@{socket.gethostname()}"

@@ -163,9 +163,11 @@ def compare(program: console.JsonLines | None, *, model_a: str, model_b: str, ch
     from tasks.compare import compare_models
 
     with console.watching(program) as listen:
-        models = (opened(model_a), opened(model_b))
-        comparison = compare_models(*models, ChipFolder.open(chips), device=device, on_progress=listen)
-    console.end(program, comparison.document())
+        found, judge = (fetched(model_a), fetched(model_b)), ChipFolder.open(chips)
+        a, b = (open_model(path) for path, _ in found)
+        comparison = compare_models(a, b, judge, device=device, on_progress=listen)
+    rivals = {side: {"name": m.name, "sha256": m.sha256} for side, (_, m) in zip("ab", found, strict=True)}
+    console.end(program, {**comparison.document(), "models": rivals, "chips_digest": judge.digest})
 
 
 @click.command()

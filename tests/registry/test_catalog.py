@@ -12,10 +12,11 @@ from click.testing import CliRunner, Result
 
 from flows.cli import LAZY
 from registry import catalog
-from registry.catalog import Decision, ModelRef, Version, champion, decide, fetch, find, find_version, promote
+from registry.catalog import ModelRef, Version, champion, fetch, find, find_version
 from registry.cli import registry_commands
 from registry.errors import Conflict, DlpkError, NotFound, OptionsError, PackageError, StoreError
 from registry.files import sha256
+from registry.promotion import promote
 from registry.publishing import publish
 from registry.settings import settings
 from registry.stores import open_store
@@ -214,44 +215,6 @@ def test_a_file_of_the_same_name_is_not_overwritten(published: Publish, tmp_path
     with pytest.raises(Conflict, match="another file of this name"):
         fetch("roofs", tmp_path)
     assert "mine" == (tmp_path / "roofs.dlpk").read_text()
-
-
-# -- promoting ---------------------------------------------------------------------------------------------------------
-def test_a_promotion_is_told_at_both_versions(published: Publish) -> None:
-    published(b"one")
-    published(b"two")
-    first = promote("roofs", 1, reason="the first")
-    second = promote("roofs", 2, reason="AP50 is better", scores={"AP50": 0.7})
-    first_now = find_version("roofs@1")
-    assert (("champion",), "the first") == (first.aliases, first.notes["champion.reason"])
-    assert (("challenger", "champion"), "1") == (second.aliases, second.notes["champion.replaced"])
-    assert ((), "2") == (first_now.aliases, first_now.notes["champion.replaced_by"])
-    assert first_now.notes["champion.until"] == second.notes["champion.since"]
-    assert '{"AP50": 0.7}' == second.notes["champion.scores"]
-    assert second == champion("roofs")
-
-
-@pytest.mark.parametrize("alias", ["latest", "v3", "3", "", "a b"])
-def test_an_alias_that_mlflow_keeps_is_refused(alias: str) -> None:
-    with pytest.raises(OptionsError, match="use a word such as champion"):
-        promote("roofs", 1, alias)
-
-
-@pytest.mark.parametrize(
-    ("challenger", "holder", "decision"),
-    [
-        ({"AP50": 0.7}, None, Decision(True, "there is no champion yet; the challenger has AP50 0.7000")),
-        ({"AP50": 0.7}, {"AP50": 0.6}, Decision(True, "AP50 0.7000 is better than the champion's 0.6000")),
-        ({"AP50": 0.6}, {"AP50": 0.6}, Decision(False, "AP50 0.6000 is not better than the champion's 0.6000")),
-        ({"AP50": float("nan")}, {"AP50": 0.6}, Decision(False, "the challenger has no AP50")),
-        ({}, None, Decision(False, "the challenger has no AP50")),
-        ({"AP50": 0.1}, {"mIoU": 0.6}, Decision(True, "the champion has no AP50 here; the challenger has 0.1000")),
-    ],
-)
-def test_the_better_one_wins_and_a_draw_changes_nothing(
-    challenger: dict[str, float], holder: dict[str, float] | None, decision: Decision
-) -> None:
-    assert decision == decide(challenger, holder, "AP50")
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from registry import catalog
-from registry.catalog import Version, fetch, promote
+from registry.catalog import Version, fetch
 from registry.cli import registry_commands
 from registry.errors import OptionsError
+from registry.promotion import promote
 from registry.pruning import prune
 from registry.settings import settings
 from registry.stores import open_store

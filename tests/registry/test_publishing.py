@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from registry import catalog
-from registry.catalog import Version, manifest_of, promote
+from registry.catalog import Version, manifest_of
 from registry.dlpk import inspect
+from registry.promotion import promote
 from registry.publishing import publish
 from registry.settings import settings
 from registry.stac import item
