@@ -9,7 +9,7 @@ from prefect import flow
 from flows import steps
 from flows.recipe import ClassEntry, Imagery
 from flows.steps import Cut
-from tasks.export_options import ExportOptions
+from tasks.exporting.options import ExportOptions
 
 
 @flow(name="export")

@@ -16,10 +16,10 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from registry.emd import ClassLabel
 from tasks.chips import ChipFolder
-from tasks.crew import Result, Unit
 from tasks.export import export_with
-from tasks.export_options import ExportOptions
-from tasks.export_plan import Job
+from tasks.exporting.crew import Result, Unit
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.plan import Job
 from tasks.progress import OnProgress, ignore
 from tasks.sources import Imageries, find_rasters
 
@@ -54,7 +54,7 @@ def _export(job: Job, on_progress: OnProgress) -> None:
 
 @dataclass
 class _Cluster:
-    """A crew (tasks/crew.py) of machines."""
+    """A crew (tasks/exporting/crew.py) of machines."""
 
     size: int = 1  # unknown: workers come and go
 

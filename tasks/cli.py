@@ -66,7 +66,7 @@ def _source(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 SOURCE = click.option("--source", hidden=True, callback=_source, help="JSON: what results say of the model")
 
 
-@click.command(cls=Verb, options="tasks.export_options:ExportOptions", groups=EXPORT_GROUPS)
+@click.command(cls=Verb, options="tasks.exporting.options:ExportOptions", groups=EXPORT_GROUPS)
 @click.argument("imagery", nargs=-1, required=True)
 @click.argument("labels")
 @click.argument("out", type=SOME)
@@ -110,7 +110,7 @@ def export(
 
 def exported(chips: "ChipFolder") -> dict[str, Any]:
     """What an export wrote, and where to look at it."""
-    from tasks.export_report import PAGE, summary
+    from tasks.exporting.report import PAGE, summary
     from tasks.preview import PREVIEW
 
     pages = {"preview": chips.home / PREVIEW, "report": chips.home / PAGE}

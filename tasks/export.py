@@ -4,7 +4,7 @@
 
 Chips are cut row by row from the upper left corner, in whole pixels. A chip that reaches over the edge is filled with
 nodata; one with more nodata than `max_nodata_share` is left out. The same input gives the same bytes, whoever does
-the work: it is planned, surveyed and written in units (tasks/export_plan.py); a killed export goes on with the rest.
+the work: it is planned, surveyed and written in units (tasks/exporting/plan.py); a killed export goes on with the rest.
 """
 
 import os
@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 from registry.emd import ClassLabel
 from registry.errors import OptionsError
 from tasks.chips import DEFINITION, ChipFolder
-from tasks.crew import crew
-from tasks.export_options import ExportOptions as ExportOptions  # noqa: PLC0414  # where it is looked for
-from tasks.export_options import Extent
-from tasks.export_plan import Job
+from tasks.exporting.crew import crew
+from tasks.exporting.options import ExportOptions as ExportOptions  # noqa: PLC0414  # where it is looked for
+from tasks.exporting.options import Extent
+from tasks.exporting.plan import Job
 from tasks.progress import OnProgress, ignore
 
 if TYPE_CHECKING:  # what knows rasters is imported when an export begins
     from contextlib import AbstractContextManager
 
-    from tasks.crew import Run
-    from tasks.export_forecast import Forecast
-    from tasks.export_run import Hire
+    from tasks.exporting.crew import Run
+    from tasks.exporting.forecast import Forecast
+    from tasks.exporting.run import Hire
     from tasks.sources import Imageries
 
 # A worker more takes as long to start as so many pixels to cut
@@ -60,15 +60,16 @@ def export_with(hire: "Hire", job: Job, tell: OnProgress = ignore) -> ChipFolder
     """The same with whoever is hired: `hire(pixels)` gives a crew for so many pixels of chips."""
     import tasks.formats
     from registry import plugins
-    from tasks import export_append, receipt
-    from tasks.export_run import VERB, run_export
+    from tasks import receipt
+    from tasks.exporting import append
+    from tasks.exporting.run import VERB, run_export
 
     if receipt.holds(job.out, VERB, job.facts) and _is_whole(job.out):
         return ChipFolder.open(job.out)
     if sides := getattr(plugins.load(tasks.formats, job.options.metadata_format), "SIDES", ()):
         _export_sides(hire, job, sides, tell)
-    elif export_append.is_wanted(job):
-        export_append.append(hire, job, tell)
+    elif append.is_wanted(job):
+        append.append(hire, job, tell)
     else:
         run_export(hire, job, tell)
     return ChipFolder.open(job.out)
@@ -87,7 +88,7 @@ def dry_run(
 
     Raises what the export would raise before its first chip.
     """
-    from tasks.export_forecast import forecast
+    from tasks.exporting.forecast import forecast
     from tasks.sources import find_rasters
 
     job = Job(find_rasters(imagery), labels, Path(os.devnull), options, tuple(classes))
@@ -101,7 +102,7 @@ def hired(workers: int | None, job: Job) -> "Hire":
     available = workers or len(os.sched_getaffinity(0))
 
     def hire(pixels: int) -> "AbstractContextManager[Run]":
-        from tasks.export_units import forkable
+        from tasks.exporting.units import forkable
 
         fork = available > 1 and forkable(job)
         return crew(min(available, 1 + pixels // (PIXELS_PER_FORK if fork else PIXELS_PER_INTERPRETER)), fork=fork)
@@ -130,8 +131,9 @@ def split_extent(imagery: Path, side: str, share: float) -> tuple[Extent, Extent
 
 def _export_sides(hire: "Hire", job: Job, sides: Sequence[str], tell: OnProgress) -> None:
     """An export for each raster; the one whose definition says that all are there comes last."""
-    from tasks import export_append, receipt
-    from tasks.export_run import VERB, run_export
+    from tasks import receipt
+    from tasks.exporting import append
+    from tasks.exporting.run import VERB, run_export
     from tasks.sources import find_rasters
 
     if not job.options.in_raster2:
@@ -146,8 +148,8 @@ def _export_sides(hire: "Hire", job: Job, sides: Sequence[str], tell: OnProgress
         part = replace(job, imagery=sources[side], out=job.out / side, options=alone)
         if receipt.holds(part.out, VERB, part.facts) and _is_whole(part.out):
             continue
-        if export_append.is_wanted(part):
-            export_append.append(hire, part, tell)
+        if append.is_wanted(part):
+            append.append(hire, part, tell)
         else:
             run_export(hire, part, tell)
     if adds and not receipt.holds(job.out, VERB, job.facts):

@@ -80,6 +80,12 @@ def test_no_verb_imports_another_verb(verb: str) -> None:
     assert [(line, name) for line, name in found if name in others or name.rpartition(".")[0] in others] == []
 
 
+def test_only_export_knows_its_engine() -> None:
+    known = [p for p in MODULES if any(name.startswith("tasks.exporting") for _, name in imports(p))]
+    outside = {name_of(p) for p in known if p.parent.name not in ("exporting", "flows")}
+    assert {"tasks.export", "tasks.cli"} == outside
+
+
 @each(TRAVELLERS)
 def test_what_ships_stands_alone(path: Path) -> None:
     at_import = {name.partition(".")[0] for _, name in imports(path, everywhere=False)}

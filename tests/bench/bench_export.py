@@ -77,8 +77,8 @@ def measured(kind: str, imagery: Path, labels: Path, out: Path) -> Figures:
 
         do: Callable[[], int] = lambda: loop(imagery, labels, out)
     else:
-        import tasks.export_finish
-        import tasks.export_units  # noqa: F401
+        import tasks.exporting.finish
+        import tasks.exporting.units  # noqa: F401
 
         workers, compress = kind.split("-")
         do = lambda: ours(imagery, labels, out, int(workers), compress)

@@ -14,7 +14,7 @@ from flows.recipe import ClassEntry
 from flows.steps import Cut
 from registry.errors import LabelError
 from tasks.chips import ChipFolder
-from tasks.export_options import ExportOptions
+from tasks.exporting.options import ExportOptions
 from tests.e2e.prefect_server import CHECKOUT, Prefect, dlpk, prefect_server, worker
 from tests.scenes import roofs
 

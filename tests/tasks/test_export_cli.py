@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from tasks import town
 from tasks.chips import ChipFolder
 from tasks.cli import EXPORT_GROUPS, main
-from tasks.export_options import ExportOptions
+from tasks.exporting.options import ExportOptions
 
 SIZE = ("--tile-size", "32", "--stride", "32")
 

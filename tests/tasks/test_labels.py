@@ -16,9 +16,9 @@ from registry.emd import ClassLabel
 from registry.errors import LabelError, OptionsError
 from tasks import town
 from tasks.chips import Chip
-from tasks.export_options import ExportOptions
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.scene import open_scenes
 from tasks.labels import read_features
-from tasks.scene import open_scenes
 
 Town = tuple[Path, Path]
 

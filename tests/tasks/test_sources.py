@@ -11,8 +11,8 @@ import pytest
 
 from registry.errors import ImageryError
 from tasks import town
-from tasks.export_options import ExportOptions
-from tasks.scene import open_scenes
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.scene import open_scenes
 from tasks.sources import find_rasters, gdal_name, remote_settings
 from tests import ranges
 from tests.servers import seaweed

@@ -12,12 +12,12 @@ import tasks.formats
 from registry import plugins
 from registry.emd import ClassLabel
 from registry.errors import LabelError, OptionsError
-from tasks.class_rasters import ClassRasters
-from tasks.export_options import ExportOptions
+from tasks.exporting.class_rasters import ClassRasters
+from tasks.exporting.label_tables import ImageLabels, image_labels, is_table, points_of, read_table
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.scene_labels import Classified, NoLabels, Objects, Panoptic, SceneLabels, WholeImage
 from tasks.imagery import Imagery
-from tasks.label_tables import ImageLabels, image_labels, is_table, points_of, read_table
 from tasks.labels import Features, features_of, is_vector, read_features
-from tasks.scene_labels import Classified, NoLabels, Objects, Panoptic, SceneLabels, WholeImage
 
 Source = Features | ClassRasters | ImageLabels | None
 MOST_CLASSES = 255  # class indexes of a mask are bytes; 0 is background

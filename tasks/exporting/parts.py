@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.chip_split import PARTS, assign, extra_windows
-from tasks.export_plan import Found, Job, Unit, units_of
-from tasks.export_units import desk
-from tasks.scene import Scenes
-from tasks.scene_labels import Objects
+from tasks.exporting.chip_split import PARTS, assign, extra_windows
+from tasks.exporting.plan import Found, Job, Unit, units_of
+from tasks.exporting.scene import Scenes
+from tasks.exporting.scene_labels import Objects
+from tasks.exporting.units import desk
 
 # Bounds in pixels (n, 4), class indexes (n,) and scenes (n,) of what a rare class is found in
 Things = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]

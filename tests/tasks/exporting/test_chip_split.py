@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from registry.emd import ClassLabel
 from registry.errors import OptionsError
-from tasks.chip_split import FEW_CHIPS, MOST_OF_ONE, PARTS, Window, assign, by_part, extra_windows, too_few
-from tasks.export_options import ExportOptions
+from tasks.exporting.chip_split import FEW_CHIPS, MOST_OF_ONE, PARTS, Window, assign, by_part, extra_windows, too_few
+from tasks.exporting.options import ExportOptions
 
 CELL, WEST, SOUTH = 0.5, 500_000.0, 4_600_000.0
 ROOF, POND = ClassLabel(1, "roof"), ClassLabel(2, "pond")

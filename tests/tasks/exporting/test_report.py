@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tasks import preview
-from tasks.chip_split import FEW_CHIPS
 from tasks.chips import ChipFolder
-from tasks.export_report import NO_PART, ExportFacts, summary, write_export_report
+from tasks.exporting.chip_split import FEW_CHIPS
+from tasks.exporting.report import NO_PART, ExportFacts, summary, write_export_report
 from tests.exports import chip, written
 
 NAMES = [f"{i:09d}" for i in range(10)]
@@ -121,7 +121,7 @@ def test_without_a_page_there_is_no_summary(tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_chips_are_a_page_that_opens(tmp_path: Path) -> None:
-    from tasks.export_report import _path
+    from tasks.exporting.report import _path
 
     corners = np.random.default_rng(1).uniform(0, 500, (100_000, 2))
     assert 2_000_000 > len(_path(np.hstack([corners, np.full((100_000, 2), 4.0)])))

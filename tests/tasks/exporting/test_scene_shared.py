@@ -13,8 +13,8 @@ import shapely
 from affine import Affine
 
 from registry.errors import DlpkError
-from tasks.export_options import ExportOptions
-from tasks.scene import open_scenes
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.scene import open_scenes
 
 pytestmark = [pytest.mark.shared, pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")]
 

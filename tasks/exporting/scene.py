@@ -28,7 +28,10 @@ from registry import plugins
 from registry.emd import ClassLabel
 from registry.errors import ImageryError, LabelError, OptionsError
 from tasks.chips import Chip, Grid
-from tasks.export_options import ExportOptions
+from tasks.exporting.label_sources import Labels
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.scene_labels import Held, SceneLabels, inside
+from tasks.exporting.turning import turn_block
 from tasks.imagery import (
     Block,
     Imagery,
@@ -42,12 +45,9 @@ from tasks.imagery import (
     scattered,
     short_name,
 )
-from tasks.label_sources import Labels
 from tasks.labels import Features
 from tasks.mosaic import alike, honest, laid_on, mosaic
-from tasks.scene_labels import Held, SceneLabels, inside
 from tasks.sources import Imageries, find_rasters
-from tasks.turning import turn_block
 from tasks.windows import Bounds, Place, Window, angles, grid
 
 OUTSIDE_MASK, NO_FEATURE, NODATA = "outside the mask polygons", "no feature", "nodata"  # why a window is left out

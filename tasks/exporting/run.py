@@ -15,15 +15,15 @@ from registry import plugins
 from registry.errors import LabelError, OptionsError
 from registry.files import write_text
 from tasks import receipt
-from tasks.chip_split import by_part
-from tasks.chip_writer import Part, finished_part
 from tasks.chips import ACCUMULATED, CONTENT, GATHERED, SPLITS
-from tasks.crew import Run
-from tasks.export_plan import Found, Job, Plan, Unit, chosen, numbered, units_of
-from tasks.export_units import Surveyed, desk, survey_unit, write_unit
+from tasks.exporting.chip_split import by_part
+from tasks.exporting.chip_writer import Part, finished_part
+from tasks.exporting.crew import Run
+from tasks.exporting.plan import Found, Job, Plan, Unit, chosen, numbered, units_of
+from tasks.exporting.scene import OUTSIDE_MASK, Survey
+from tasks.exporting.units import Surveyed, desk, survey_unit, write_unit
 from tasks.imagery import ImageryFacts
 from tasks.progress import OnProgress, Progress
-from tasks.scene import OUTSIDE_MASK, Survey
 
 VERB = "export"
 ADDING = ".adding"  # the folder of chips that will join those above it
@@ -67,7 +67,7 @@ def pixels_of(units: Iterable[Unit]) -> int:
 
 def surveyed(job: Job, units: Sequence[Unit], run: Run, tell: OnProgress) -> Plan:
     """Raises LabelError with the reasons when no chip is left, OptionsError when there are too few to split."""
-    from tasks.export_split import parts_of, rare_units
+    from tasks.exporting.parts import parts_of, rare_units
 
     found, surveys = _looked_at(job, units, run, tell)
     parts = parts_of(job, units, found)
@@ -163,8 +163,8 @@ def _merged(job: Job, plan: Plan) -> Part:
 
 
 def _finish(job: Job, plan: Plan, part: Part, run: Run) -> None:
-    from tasks.export_finish import Export, finish
-    from tasks.export_report import ExportFacts
+    from tasks.exporting.finish import Export, finish
+    from tasks.exporting.report import ExportFacts
 
     scenes = desk.open(job)
     facts = ExportFacts(

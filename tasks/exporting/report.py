@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from registry.emd import Emd
 from registry.files import write_text
-from tasks.chip_split import PARTS, too_few
 from tasks.chip_statistics import amounts
 from tasks.chips import ChipFolder
+from tasks.exporting.chip_split import PARTS, too_few
 from tasks.preview import PREVIEW, class_colour, seen, spread, unfinished
 from tasks.rasters import read_raster
 from tasks.report import FACTS, embedded, template

@@ -17,11 +17,11 @@ import pytest
 import rasterio
 
 from registry.errors import Conflict, DlpkError, ImageryError, LabelError, StoreError
-from tasks import crew as crews
 from tasks import export as verb
 from tasks import town
 from tasks.chips import DEFINITION, ChipFolder
 from tasks.export import ExportOptions, dry_run, export_training_data
+from tasks.exporting import crew as crews
 from tasks.progress import Progress
 
 SMALL = {"tile_size": 32, "stride": 16}  # of the small scene: 121 windows in four units
@@ -205,12 +205,12 @@ def test_what_does_not_fit_is_not_added(scene: Scene, tmp_path: Path, options: d
 def test_an_addition_killed_while_it_joins_is_ended_by_a_rerun(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks import export_append
+    from tasks.exporting import append
 
     for name in ("killed", "whole"):
         export(scene, tmp_path / name / "chips", stride=32)
     with monkeypatch.context() as patch:
-        patch.setattr(export_append, "write_pages", dies)
+        patch.setattr(append, "write_pages", dies)
         with pytest.raises(KeyboardInterrupt):
             export(scene, tmp_path / "killed/chips", start_index=1000, stride=32)
     with pytest.raises(LabelError, match="no finished export"):

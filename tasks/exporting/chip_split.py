@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from registry.emd import ClassLabel
 from registry.errors import OptionsError
-from tasks.export_options import ExportOptions
+from tasks.exporting.options import ExportOptions
 
 Window = tuple[int, int, int, int]  # xmin ymin xmax ymax in pixels, half open
 Bounds = tuple[float, float, float, float]  # xmin ymin xmax ymax in map units

@@ -13,11 +13,11 @@ from registry import plugins
 from registry.emd import ClassLabel, Emd
 from registry.files import write_text
 from tasks.chip_statistics import ChipStatistics
-from tasks.chip_writer import Part
 from tasks.chips import ACCUMULATED, DEFINITION, SPLITS
-from tasks.crew import Run
-from tasks.export_options import ExportOptions
-from tasks.export_report import ExportFacts, write_export_report
+from tasks.exporting.chip_writer import Part
+from tasks.exporting.crew import Run
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.report import ExportFacts, write_export_report
 from tasks.imagery import ImageryFacts
 from tasks.preview import unfinished, write_preview
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from registry.errors import DlpkError, ImageryError, LabelError, OptionsError
 from tasks import town
 from tasks.chips import Chip
-from tasks.export_options import ExportOptions
-from tasks.scene import Scene, Scenes, Survey, open_scenes
+from tasks.exporting.options import ExportOptions
+from tasks.exporting.scene import Scene, Scenes, Survey, open_scenes
 
 Town = tuple[Path, Path]
 TILES: dict[str, Any] = {"metadata_format": "Classified_Tiles"}
@@ -450,9 +450,9 @@ def test_blocks_are_kept_while_their_neighbours_are_cut() -> None:
 
 
 def test_scenes_open_rasters_only_while_they_are_used(scene: Town, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tasks.scene
+    import tasks.exporting.scene
 
-    monkeypatch.setattr(tasks.scene, "MOST_OPEN", 2)
+    monkeypatch.setattr(tasks.exporting.scene, "MOST_OPEN", 2)
     with open_scenes([scene[0]] * 5, scene[1], whole()) as scenes:
         assert isinstance(scenes, Scenes)
         assert [4] * 5 == [len(s.cut((0, 0, 96, 96)).boxes) for s in scenes]

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tasks.export_plan import Job, Plan, Unit
-from tasks.export_run import Hire, pixels_of, planned, surveyed
-from tasks.export_units import desk, write_unit
+from tasks.exporting.plan import Job, Plan, Unit
+from tasks.exporting.run import Hire, pixels_of, planned, surveyed
+from tasks.exporting.units import desk, write_unit
 from tasks.progress import OnProgress
 
 SAMPLE = 16  # chips that are written to be timed, evenly over the plan

@@ -24,7 +24,7 @@ from tasks.chips import FILE_TYPES, Chip
 from tasks.rasters import write_raster
 
 if TYPE_CHECKING:
-    from tasks.export_options import ExportOptions
+    from tasks.exporting.options import ExportOptions
 
 PARTS = ".parts"
 

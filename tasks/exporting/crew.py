@@ -160,7 +160,7 @@ class _Worker:
 
 class _Interpreter(_Worker):
     def __init__(self, number: int) -> None:
-        command = [sys.executable, "-m", "tasks.crew", str(os.getpid())]
+        command = [sys.executable, "-m", "tasks.exporting.crew", str(os.getpid())]
         self.child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.child.stdin
         assert self.child.stdout

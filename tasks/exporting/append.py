@@ -23,12 +23,12 @@ from registry.emd import Emd
 from registry.errors import Conflict
 from registry.files import write_text
 from tasks import receipt
-from tasks.chip_split import shrunk
 from tasks.chip_statistics import ChipStatistics
 from tasks.chips import ACCUMULATED, CONTENT, DEFINITION, SPLITS, ChipFolder
-from tasks.export_finish import write_pages
-from tasks.export_plan import Job
-from tasks.export_run import ADDING, VERB, Hire, run_export
+from tasks.exporting.chip_split import shrunk
+from tasks.exporting.finish import write_pages
+from tasks.exporting.plan import Job
+from tasks.exporting.run import ADDING, VERB, Hire, run_export
 from tasks.progress import OnProgress
 
 JOINED = "joined"

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.chips import Chip, no_labels
-from tasks.class_rasters import RasterLabels
+from tasks.exporting.class_rasters import RasterLabels
+from tasks.exporting.turning import turn_classes
 from tasks.pixel_features import TOO_LITTLE, TOO_SMALL, Found, PixelFeatures, burn, burn_each
-from tasks.turning import turn_classes
 from tasks.windows import Bounds, Place, Window, around, boxed
 
 IN_NODATA = "only nodata where it lies"

@@ -17,7 +17,7 @@ from typing import Any
 
 from registry.emd import ClassLabel
 from tasks import receipt
-from tasks.export_options import ExportOptions
+from tasks.exporting.options import ExportOptions
 from tasks.windows import Window
 
 UNIT_SIDE = 8  # windows along the side of a unit: 64 chips are seconds of work and megabytes of decoded blocks

@@ -15,15 +15,15 @@ import numpy as np
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError
-from tasks.chip_writer import ChipWriter
-from tasks.crew import alone
-from tasks.export_plan import Found, Job, Unit
-from tasks.scene import Scenes, Survey, open_scenes
-from tasks.scene_labels import Held
+from tasks.exporting.chip_writer import ChipWriter
+from tasks.exporting.crew import alone
+from tasks.exporting.plan import Found, Job, Unit
+from tasks.exporting.scene import Scenes, Survey, open_scenes
+from tasks.exporting.scene_labels import Held
 
 if TYPE_CHECKING:
     from tasks.chips import Chip
-    from tasks.scene import Scene
+    from tasks.exporting.scene import Scene
     from tasks.windows import Window
 
 UNREADABLE = "unreadable"
