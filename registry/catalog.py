@@ -8,23 +8,23 @@ store knows the rest.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from registry.errors import Conflict, NotFound, OptionsError, StoreError
 from registry.files import atomic, sha256
+from registry.rows import WHOLE, WORKSPACE, Rows, reading
 from registry.settings import settings
 from registry.stores import locate
-from registry.tracking import connect, told
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,198}")
+SCORE = "score."  # before the name of a score, in the key of a tag
+FEW = 10  # names in an error
 _FORM = "write NAME, NAME@3 or NAME@champion"
 
 
@@ -68,6 +68,7 @@ class Version:
     classes: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
     cell_size: float | None = None  # smallest of the training imagery, in units of its spatial reference
+    extent: tuple[float, ...] | None = None  # of the training ground: west, south, east, north in degrees
     tile_size: int = 0  # pixels
     framework: str = ""
     model_configuration: str = ""
@@ -90,57 +91,41 @@ class Version:
 
 # -- find --------------------------------------------------------------------------------------------------------------
 def versions(name: str) -> list[Version]:
-    """The whole versions of a model, newest first. Raises NotFound with the list of models."""
-    check_name(name)
-    client = connect()
-    with told():
-        found = [version_of(version) for version in search(client, f"name = '{name}'") if _is_whole(version)]
-        aliases = aliases_of(client, name) if found else {}
+    """The whole versions of a model, newest first. Raises NotFound with the models of like names."""
+    with reading(check_name(name)) as rows:
+        found = loaded(rows, [(name, number) for number in _numbers(rows, name)])
     if not found:
-        raise NotFound(f"no model {name!r}; there {_list(_names(client), 'model')}")
-    return _with_aliases(found, {name: aliases})
-
-
-def find(*, text: str = "", model_type: str = "", alias: str = "") -> list[Version]:
-    """The whole versions of all models, by name and newest first; `text` is looked for in names and class names."""
-    client = connect()
-    with told():
-        found = [version_of(version) for version in search(client, "") if _is_whole(version)]
-        aliases = {name: aliases_of(client, name) for name in {version.name for version in found}}
-    words = text.casefold()
-    return [
-        version
-        for version in _with_aliases(found, aliases)
-        if model_type in ("", version.model_type)
-        and (not alias or alias in version.aliases)
-        and words in " ".join((version.name, *version.classes)).casefold()
-    ]
+        raise _no_model(name)
+    return found
 
 
 def of_package(sha256: str) -> list[Version]:
-    """The whole versions, of any model, that are the package of this digest; without their aliases."""
+    """The whole versions, of any model, that are the package of this digest."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):
         return []
-    client = connect()
-    with told():
-        return [version_of(v) for v in search(client, f"tags.sha256 = '{sha256}'") if _is_whole(v)]
+    sql = f"""SELECT v.name, v.version FROM model_version_tags s CROSS JOIN model_versions v
+        WHERE s.{WORKSPACE} AND s.key = 'sha256' AND s.value = ?
+        AND v.name = s.name AND v.version = s.version AND {WHOLE.format("v")}"""
+    with reading(sha256=sha256) as rows:
+        return loaded(rows, [(name, number) for name, number in rows.ask(sql, (sha256,))])
 
 
 def find_version(ref: ModelRef | str) -> Version:
     """The version behind a reference. Raises NotFound with what there is."""
     ref = ModelRef.parse(ref) if isinstance(ref, str) else ref
-    known = versions(ref.name)
-    if ref.number is not None:
-        found = [version for version in known if version.number == ref.number]
-    elif ref.alias:
-        found = [version for version in known if ref.alias in version.aliases]
-    else:
-        found = [version for version in known if CHAMPION in version.aliases] or known[:1]
-    if not found:
-        there = _list([str(version.number) for version in reversed(known)], "version")
-        aliases = _list(sorted(alias for version in known for alias in version.aliases), "alias")
-        raise NotFound(f"no {ref}; there {there}, and there {aliases}")
-    return found[0]
+    with reading(check_name(ref.name)) as rows:
+        numbers = _numbers(rows, ref.name)
+        aliases = rows.aliases([ref.name]).get(ref.name, {})
+        wanted = ref.number or aliases.get(ref.alias or CHAMPION)
+        if not (ref.number or ref.alias) and wanted not in numbers:
+            wanted = numbers[0] if numbers else None
+        if wanted in numbers and (found := loaded(rows, [(ref.name, int(wanted))])):
+            return found[0]
+    if not numbers:
+        raise _no_model(ref.name)
+    there = _list([str(number) for number in reversed(numbers)], "version")
+    known = _list(sorted(alias for alias, number in aliases.items() if number in numbers), "alias")
+    raise NotFound(f"no {ref}; there {there}, and there {known}")
 
 
 def manifest_of(version: Version) -> dict[str, Any]:
@@ -168,66 +153,75 @@ def champion(name: str) -> Version | None:
         return None
 
 
-def search(client: "MlflowClient", text: str) -> list[Any]:
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_model_versions(text, max_results=1000, page_token=token)
-        found += page
-        if not (token := page.token):
-            return found
+def loaded(rows: Rows, keys: Sequence[tuple[str, int]]) -> list[Version]:
+    """The versions of these names and numbers, in this order; what is not ours is left out."""
+    known: dict[tuple[str, int], Version] = {}
+    for i in range(0, len(keys), AT_ONCE):
+        some = keys[i : i + AT_ONCE]
+        aliases = rows.aliases(sorted({name for name, _ in some}))
+        head = f"WITH k(name, version) AS (VALUES {', '.join(['(?, ?)'] * len(some))}) SELECT"
+        join = "v.workspace = 'default' AND v.name = k.name AND v.version = k.version"
+        values = [value for key in some for value in key]
+        tags: dict[tuple[str, int], dict[str, str]] = {}
+        sql = f"{head} v.name, v.version, v.key, v.value FROM k JOIN model_version_tags v ON {join}"
+        for name, number, key, value in rows.ask(sql, values):
+            tags.setdefault((name, number), {})[key] = value
+        sql = f"{head} v.name, v.version, v.creation_time, v.run_id FROM k JOIN model_versions v ON {join}"
+        for name, number, created, run_id in rows.ask(sql, values):
+            own = sorted(alias for alias, held in aliases.get(name, {}).items() if held == number)
+            if {"uri", "sha256", "size"} <= tags.get((name, number), {}).keys():
+                facts = tags[name, number]
+                known[name, number] = version_of(
+                    name, number, created, facts, aliases=tuple(own), run_id=run_id or None
+                )
+    return [known[key] for key in keys if key in known]
 
 
-def aliases_of(client: "MlflowClient", name: str) -> dict[str, int]:
-    return {alias: int(number) for alias, number in client.get_registered_model(name).aliases.items()}
-
-
-def _with_aliases(found: list[Version], aliases: Mapping[str, Mapping[str, int]]) -> list[Version]:
-    def named(version: Version) -> Version:
-        own = sorted(alias for alias, number in aliases[version.name].items() if number == version.number)
-        return Version(**{**vars(version), "aliases": tuple(own)})
-
-    return sorted(map(named, found), key=lambda version: (version.name, -version.number))
-
-
-def _is_whole(version: Any) -> bool:
-    return bool(
-        version.status == "READY" and {"uri", "sha256", "size"} <= version.tags.keys() and "pruned" not in version.tags
-    )
-
-
-def version_of(version: Any) -> Version:
-    tags = version.tags
+def version_of(name: str, number: int, created: int, tags: Mapping[str, str], **more: Any) -> Version:
+    """A version out of its tags; `created` in milliseconds."""
     return Version(
-        name=version.name,
-        number=int(version.version),
+        name=name,
+        number=int(number),
         uri=tags["uri"],
         sha256=tags["sha256"],
         size=int(tags["size"]),
-        created=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),
+        created=datetime.fromtimestamp(created / 1000, UTC),
         scores=json.loads(tags.get("scores", "{}")),
         classes=tuple(json.loads(tags.get("classes", "[]"))),
         bands=tuple(json.loads(tags.get("bands", "[]"))),
         tags=tuple(json.loads(tags.get("tags", "[]"))),
         cell_size=json.loads(tags.get("cell_size", "null")),
+        extent=tuple(json.loads(tags["extent"])) if "extent" in tags else None,
         tile_size=int(tags.get("tile_size", 0)),
         imported="imported" in tags,
-        run_id=version.run_id or None,
         notes={key: value for key, value in sorted(tags.items()) if key.endswith(_NOTES)},
-        **{key: tags.get(key, "") for key in _TEXTS},
+        **{key: tags.get(key, "") for key in _TEXTS},  # type: ignore[arg-type]  # each of them is a text
+        **more,
     )
 
 
+AT_ONCE = 400  # versions in one question
 _TEXTS = ("model_type", "framework", "model_configuration", "data_digest", "git_commit", "sensor", "parent")
 _NOTES = (".since", ".until", ".reason", ".replaced", ".replaced_by", ".scores")
 
 
-def _names(client: "MlflowClient") -> list[str]:
-    with told():
-        return sorted({version.name for version in search(client, "") if _is_whole(version)})
+def _numbers(rows: Rows, name: str) -> list[int]:
+    sql = f"SELECT v.version FROM model_versions v WHERE v.name = ? AND {WHOLE.format('v')} ORDER BY v.version DESC"
+    return [number for (number,) in rows.ask(sql, (name,))]
+
+
+def _no_model(name: str) -> NotFound:
+    """With the models of like names, or all where they are few."""
+    with reading() as rows:
+        sql = f"SELECT DISTINCT v.name FROM model_versions v WHERE {WHOLE.format('v')} ORDER BY v.name"
+        names = [known for (known,) in rows.ask(sql)]
+    like = names if len(names) <= FEW else get_close_matches(name, names, FEW, 0.5)
+    return NotFound(f"no model {name!r}; there {_list(like, 'model' if len(names) <= FEW else 'model of a like name')}")
 
 
 def _list(things: list[str], kind: str) -> str:
+    if len(things) > 3 * FEW:
+        things = [*things[:FEW], "...", *things[-FEW:]]
     return f"is no {kind}" if not things else f"{'is' if len(things) == 1 else 'are'} {', '.join(things)}"
 
 

@@ -28,18 +28,27 @@ out = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), hel
 @click.option("--sensor", default="", help="Only of this sensor, or a part of its name.")
 @click.option("--band", "bands", multiple=True, help="Only with this band; may be given again.")
 @click.option("--score", "least", default="", metavar="NAME=LEAST", help="Only from this score on, e.g. ap50=0.6.")
+@click.option("--cell-size", default="", metavar="FROM:TO", help="Only of this cell size, e.g. 0.3:1, 0.3: or :1.")
+@click.option("--extent", default="", metavar="W,S,E,N", help="Only trained on ground that meets this, in degrees.")
 @click.option("--since", default="", metavar="DATE", help="Only published on this day or later, e.g. 2026-05-01.")
 @click.option("--before", default="", metavar="DATE", help="Only published before this day.")
 @click.option("--newest", is_flag=True, help="Only the newest of each model.")
 @click.option("--sort", default="name", show_default=True, help="name, created, size, or a score: the best first.")
+@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Begin with this one.")
+@click.option("--count", type=click.IntRange(0), default=100, show_default=True, help="How many; 0: all.")
 @as_json
-def models(*, sort: str, newest: bool, as_json: bool, **conditions: Any) -> None:
+def models(*, sort: str, newest: bool, extent: str, first: int, count: int, as_json: bool, **conditions: Any) -> None:
     """List the published models, or those whose name or classes contain TEXT."""
-    from registry.searching import Wanted, search
+    from registry.searching import Wanted, page, read_extent
 
-    found = search(Wanted(**conditions), sort=sort, newest=newest)
+    wanted = Wanted(extent=read_extent(extent), **conditions)
+    found = page(wanted, sort=sort, newest=newest, first=first, count=count)
     columns = ("ref", "aliases", "model_type", "classes", "scores", "size", "created")
-    print_rows([version.document() for version in found], columns, as_json, nothing="No models are published yet.")
+    rows = [version.document() for version in found.versions]
+    print_rows(rows, columns, as_json, nothing="No models are published yet.")
+    if len(rows) < found.total:
+        told = f"{first + 1} to {first + len(rows)} of {found.total:,}" if rows else f"none of {found.total:,}"
+        click.echo(f"{told}; --first and --count show others, --count 0 all", err=True)
 
 
 @click.command()

@@ -13,6 +13,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from registry.catalog import CHAMPION, check_name
+from registry.errors import NotFound
+from registry.rows import WORKSPACE, Rows, reading
 from registry.settings import settings
 from registry.tracking import connect, told
 
@@ -45,11 +47,12 @@ class Event:
 
 def history(name: str, alias: str = CHAMPION) -> list[Event]:
     """Every decision about an alias of a model, newest first; `alias` "" asks for all. Raises NotFound."""
-    check_name(name)
-    with told():
-        model = connect().get_registered_model(name)
-    events = sorted(_events(model.tags), key=lambda event: event.at)
-    holders = {held: int(number) for held, number in model.aliases.items()}
+    with reading(check_name(name)) as rows:
+        tags = _tags(rows, name)
+        holders = rows.aliases([name]).get(name, {})
+        if not tags and not rows.ask(f"SELECT 1 FROM registered_models WHERE {WORKSPACE} AND name = ?", (name,)):
+            raise NotFound(f"no model {name!r}")
+    events = sorted(_events(tags), key=lambda event: event.at)
     kinds = sorted({event.alias for event in events if alias in ("", event.alias)})
     found = [event for kind in kinds for event in _linked([e for e in events if e.alias == kind], holders.get(kind))]
     return sorted(found, key=lambda event: event.at, reverse=True)
@@ -57,12 +60,12 @@ def history(name: str, alias: str = CHAMPION) -> list[Event]:
 
 def record(name: str, event: Event) -> Event:
     """Add an event; its moment is moved behind the last one's, should the clocks of two machines differ."""
-    client = connect()
+    with reading(name) as rows:
+        last = max((known.at for known in _events(_tags(rows, name))), default=event.at)
     with told():
-        last = max((known.at for known in _events(client.get_registered_model(name).tags)), default=event.at)
         at = event.at if event.at > last else last + timedelta(microseconds=1)
         key = f"history.{event.alias}.{at.strftime(MOMENT)}.{secrets.token_hex(4)}"
-        client.set_registered_model_tag(name, key, json.dumps(_written(event)))
+        connect().set_registered_model_tag(name, key, json.dumps(_written(event)))
     return replace(event, at=at)
 
 
@@ -102,6 +105,11 @@ def _linked(events: list[Event], holder: int | None) -> list[Event]:
         held = event.action in MOVES and found == event.version
         done.append(replace(event, until=after.at if after else None, held=held))
     return done
+
+
+def _tags(rows: Rows, name: str) -> dict[str, str]:
+    sql = f"SELECT key, value FROM registered_model_tags WHERE {WORKSPACE} AND name = ?"
+    return dict(rows.ask(sql, (name,)))
 
 
 def _events(tags: Mapping[str, str]) -> list[Event]:

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from registry import history
-from registry.catalog import CHAMPION, Version, find, search, version_of
+from registry.catalog import CHAMPION, Version, loaded, versions
 from registry.errors import OptionsError
+from registry.rows import DELETED, PRUNED, reading
+from registry.searching import Wanted, search
 from registry.stores import locate
 from registry.tracking import connect, told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PRUNED = "pruned"  # the tag; `registry.catalog` leaves out versions that have it
 FILES = ("item.json", "manifest.json")  # beside the package
 REFERENCES = ("replaced", "replaced_by")  # notes of a promotion
 
@@ -40,16 +41,16 @@ def prune(keep: int, *, name: str = "", dry_run: bool = False) -> Pruning:
     if keep < 1:
         raise OptionsError("expected to keep at least 1 version", where="--keep", got=keep)
     models: dict[str, list[Version]] = {}
-    for version in find():
+    for version in versions(name) if name else search(Wanted()):
         models.setdefault(version.name, []).append(version)
-    chosen = [_divided(known, keep) for model, known in models.items() if name in ("", model)]
+    chosen = [_divided(known, keep) for known in models.values()]
     remove = tuple(version for part in chosen for version in part.remove)
     plan = Pruning(remove, {ref: why for part in chosen for ref, why in part.keep.items()})
     if not dry_run:
         client = connect()
         for version in plan.remove:
             _remove(client, version)
-        for version in _marked(client, name):  # what a killed run left
+        for version in _marked(name):  # what a killed run left
             _remove(client, version)
     return plan
 
@@ -93,7 +94,9 @@ def _remove(client: "MlflowClient", version: Version) -> None:
         client.delete_model_version(version.name, str(version.number))
 
 
-def _marked(client: "MlflowClient", name: str) -> list[Version]:
-    text = f"tags.{PRUNED} = 'true'" + (f" and name = '{name}'" if name else "")
-    with told():
-        return [version_of(version) for version in search(client, text) if "uri" in version.tags]
+def _marked(name: str) -> list[Version]:
+    sql = f"""SELECT v.name, v.version FROM model_version_tags t JOIN model_versions v ON v.workspace = t.workspace
+        AND v.name = t.name AND v.version = t.version WHERE t.workspace = 'default' AND t.key = '{PRUNED}'
+        AND v.current_stage <> '{DELETED}'"""
+    with reading(name) as rows:
+        return loaded(rows, [(known, number) for known, number in rows.ask(sql) if name in ("", known)])

@@ -26,17 +26,17 @@ from registry import stac
 from registry.catalog import (
     CHALLENGER,
     CHAMPION,
+    SCORE,
     ModelRef,
     Version,
-    aliases_of,
     champion,
     check_name,
     find_version,
-    search,
 )
 from registry.dlpk import Package, digests, inspect
 from registry.errors import Conflict, PackageError
 from registry.properties import configuration, of_package
+from registry.rows import DELETED, TAG_OF, WHOLE, WORKSPACE, reading
 from registry.settings import settings
 from registry.stores import Store, open_store
 from registry.tracking import code, connect, told
@@ -149,16 +149,16 @@ def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None)
     name, digest = facts["name"], facts["sha256"]
     with told():
         _make_model(client, name)
-        number = _registered(client, name, digest)
+        number = _registered(name, digest)
         if number is None:
             # MLflow takes no file: address that lies outside a run; the tag has the true one
             source = facts["uri"] if facts["uri"].startswith("s3:") else f"dlpk://{name}/{digest}"
             create = client.create_model_version
             made = int(_patiently(lambda: create(name, source, run_id, tags=_tags(facts))).version)
-            number = _registered(client, name, digest) or made
+            number = _registered(name, digest) or made
             if number != made:  # another publisher of the same bytes was quicker by a moment
                 client.delete_model_version(name, str(made))
-        if number == _newest(client, name):
+        if number == _newest(name):
             _challenge(client, name)
     return number
 
@@ -166,14 +166,17 @@ def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None)
 def _challenge(client: "MlflowClient", name: str) -> None:
     """The newest becomes the challenger, also when a newer one comes meanwhile."""
     newest = 0
-    while newest != (newest := _newest(client, name)):
-        aliases = aliases_of(client, name)
+    while newest != (newest := _newest(name)):
+        with reading(name) as rows:
+            aliases = rows.aliases([name]).get(name, {})
         if newest not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
             _patiently(partial(client.set_registered_model_alias, name, CHALLENGER, str(newest)))
 
 
-def _newest(client: "MlflowClient", name: str) -> int:
-    return max(int(version.version) for version in search(client, f"name = '{name}'"))
+def _newest(name: str) -> int:
+    sql = f"SELECT max(version) FROM model_versions WHERE {WORKSPACE} AND name = ? AND current_stage <> '{DELETED}'"
+    with reading(name) as rows:
+        return int(rows.ask(sql, (name,))[0][0] or 0)
 
 
 def _patiently(call: Callable[[], T]) -> T:
@@ -198,16 +201,21 @@ def _make_model(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def _registered(client: "MlflowClient", name: str, digest: str) -> int | None:
-    found = search(client, f"name = '{name}' and tags.sha256 = '{digest}'")
-    return min((int(version.version) for version in found if "pruned" not in version.tags), default=None)
+def _registered(name: str, digest: str) -> int | None:
+    sql = f"""SELECT min(v.version) FROM model_versions v WHERE v.name = ? AND {WHOLE.format("v")} AND EXISTS
+        (SELECT 1 FROM model_version_tags t WHERE {TAG_OF.format("v")} = 'sha256' AND t.value = ?)"""
+    with reading(name) as rows:
+        found = rows.ask(sql, (name, digest))[0][0]
+    return None if found is None else int(found)
 
 
 def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
     """Everything one may look for; lists and numbers as JSON. What is too long for a tag only the manifest tells."""
     known = {key: value for key, value in facts.items() if key not in NO_TAGS}
-    tags = {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+    tags = {
+        key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in known.items()
+    }
     if facts.get("origin"):
         tags["imported"] = "true"
-    scores = {f"score.{re.sub(r'[^A-Za-z0-9_. /:-]', '_', key)}": str(value) for key, value in facts["scores"].items()}
+    scores = {f"{SCORE}{re.sub(r'[^A-Za-z0-9_. /:-]', '_', key)}": str(value) for key, value in facts["scores"].items()}
     return {key: value for key, value in {**tags, **scores}.items() if len(value) <= LONGEST_TAG}

@@ -6,6 +6,7 @@ MLFLOW_TRACKING_URI       sqlite:///<home>/mlflow.db    runs and model versions
 DLPK_S3_ENDPOINT_URL      AWS_ENDPOINT_URL, else AWS    an S3 server of one's own
 DLPK_S3_CHECKSUMS         when_supported                when_required for older servers that refuse the CRC32 headers
 DLPK_TRUSTED              none                          folders, joined by :, whose models are one's own code
+DLPK_CATALOG              none                          MLflow's database, for reading, beside an HTTP tracking URI
 DLPK_USER                 name@host of this process     who publishes and promotes
 """
 
@@ -32,6 +33,7 @@ class Settings:
     s3_checksums: Checksums
     trusted: tuple[Path, ...] = ()
     user: str = ""
+    catalog: str = ""
 
     @property
     def cache(self) -> Path:
@@ -48,6 +50,7 @@ def settings() -> Settings:
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         s3_endpoint=os.environ.get("DLPK_S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
         trusted=tuple(Path(one).absolute() for one in os.environ.get("DLPK_TRUSTED", "").split(os.pathsep) if one),
+        catalog=os.environ.get("DLPK_CATALOG", ""),
         user=os.environ.get("DLPK_USER") or _user(),
         s3_checksums=_checksums(os.environ.get("DLPK_S3_CHECKSUMS") or "when_supported"),
     )

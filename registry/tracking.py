@@ -207,7 +207,7 @@ def code(error: "MlflowException") -> str:
 
 
 def _named(error: Exception) -> StoreError | NotFound:
-    where, text = _bare(settings().tracking_uri), " ".join(str(error).split())[:500]
+    where, text = bare(settings().tracking_uri), " ".join(str(error).split())[:500]
     if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
         return NotFound(text, where=where)
     return StoreError(f"MLflow failed ({text})", where=where, do="check MLFLOW_TRACKING_URI and that the server runs")
@@ -222,10 +222,10 @@ def _knock(uri: str) -> None:
             socket.create_connection((parts.hostname, port), timeout=5).close()
     except (OSError, ValueError) as error:
         do = "check MLFLOW_TRACKING_URI and that the server runs"
-        raise StoreError(f"the MLflow server did not answer ({error})", where=_bare(uri), do=do) from error
+        raise StoreError(f"the MLflow server did not answer ({error})", where=bare(uri), do=do) from error
 
 
-def _bare(uri: str) -> str:
+def bare(uri: str) -> str:
     """Without the password: errors are shown."""
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1@", uri)
 

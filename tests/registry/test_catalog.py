@@ -12,12 +12,13 @@ from click.testing import CliRunner, Result
 
 from flows.cli import LAZY
 from registry import catalog
-from registry.catalog import ModelRef, Version, champion, fetch, find, find_version
+from registry.catalog import ModelRef, Version, champion, fetch, find_version
 from registry.cli import registry_commands
 from registry.errors import Conflict, DlpkError, NotFound, OptionsError, PackageError, StoreError
 from registry.files import sha256
 from registry.promotion import promote
 from registry.publishing import publish
+from registry.searching import Wanted, search
 from registry.settings import settings
 from registry.stores import open_store
 from registry.tracking import connect
@@ -148,7 +149,7 @@ def test_a_version_made_by_another_program_is_not_ours(published: Publish) -> No
     connect().create_model_version("roofs", "s3://elsewhere/model")
     connect().create_registered_model("foreign")
     assert [1] == [version.number for version in catalog.versions("roofs")]
-    assert ["roofs@1"] == [version.ref for version in find()]
+    assert ["roofs@1"] == [version.ref for version in search(Wanted())]
 
 
 # -- finding -----------------------------------------------------------------------------------------------------------
@@ -156,11 +157,11 @@ def test_models_are_found_by_words_type_and_alias(published: Publish) -> None:
     published(b"one")
     published(b"two")
     published(name="trees")
-    assert ["roofs@2", "roofs@1", "trees@1"] == [version.ref for version in find()]
-    assert ["trees@1"] == [version.ref for version in find(text="TREE")]
-    assert 3 == len(find(text="pond"))
-    assert ["roofs@2", "trees@1"] == [version.ref for version in find(alias="challenger")]
-    assert [] == find(model_type="ObjectDetection")
+    assert ["roofs@2", "roofs@1", "trees@1"] == [version.ref for version in search(Wanted())]
+    assert ["trees@1"] == [version.ref for version in search(Wanted(text="TREE"))]
+    assert 3 == len(search(Wanted(text="pond")))
+    assert ["roofs@2", "trees@1"] == [version.ref for version in search(Wanted(alias="challenger"))]
+    assert [] == search(Wanted(model_type="ObjectDetection"))
 
 
 def test_what_is_not_there_is_told_with_what_is(published: Publish) -> None:
@@ -267,6 +268,6 @@ def test_a_version_lives_on_real_servers(
     assert version == publish(dlpk, scores={"AP50": 0.5}, data_digest="d", git_commit="c")
     promote(name, version.number, reason="it is the first")
     assert sha256(dlpk) == sha256(fetch(f"{name}@champion"))
-    assert [name] == [found.name for found in find(text=name)]
+    assert [name] == [found.name for found in search(Wanted(text=name))]
     with pytest.raises(NotFound, match=rf"no {name}@9; there is 1"):
         fetch(f"{name}@9")

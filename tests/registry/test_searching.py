@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,18 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from registry.catalog import Version
+from registry.catalog import Version, find_version, of_package
 from registry.cli import registry_commands
 from registry.dlpk import ModelFolder, pack
+from registry.editing import Changes, edit
 from registry.emd import Emd
-from registry.errors import OptionsError
+from registry.errors import NotFound, OptionsError
+from registry.history import history
+from registry.promotion import promote
 from registry.publishing import publish
-from registry.searching import Wanted, search
-from tests.registry.conftest import make_model
+from registry.searching import Wanted, page, search
+from tests.registry.conftest import make_model, make_package
+from tests.servers import postgres
 
 TODAY = datetime.now(UTC)
 
@@ -38,7 +43,8 @@ def two(tmp_path: Path, mlflow_home: Path) -> None:
         model = make_model(tmp_path / name, name)
         Emd({**model.emd.document, **keys}).write(model.emd_path)
         dlpk = pack(ModelFolder(model.path), tmp_path / f"{name}.dlpk")
-        publish(dlpk, scores={"ap50": score}, data_digest="", git_commit="")
+        made = {"extent": [79.8, 6.8, 79.9, 6.9]} if name == "roofs" else {}
+        publish(dlpk, scores={"ap50": score}, data_digest="", git_commit="", made=made)
 
 
 def names(wanted: Wanted, **order: Any) -> list[str]:
@@ -62,11 +68,64 @@ def names(wanted: Wanted, **order: Any) -> list[str]:
         (Wanted(before=f"{TODAY - timedelta(days=1):%Y-%m-%d}"), []),
         (Wanted(since=f"{TODAY + timedelta(days=2):%Y-%m-%d}"), []),
         (Wanted(model_type="ObjectDetection"), []),
+        (Wanted(cell_size="0.3:1"), ["roofs", "trees"]),
+        (Wanted(cell_size=":0.3"), []),
+        (Wanted(extent=(79, 6, 80, 7)), ["roofs"]),
+        (Wanted(extent=(10, 50, 11, 51)), []),
+        (Wanted(class_name="%"), []),
+        (Wanted(text="o_fs"), []),
         (Wanted(text="tree", alias="challenger"), ["trees"]),
     ],
 )
 def test_every_condition_must_hold(wanted: Wanted, found: list[str]) -> None:
     assert found == names(wanted)
+
+
+@pytest.mark.usefixtures("two")
+def test_a_page_tells_how_many_there_are() -> None:
+    second = page(Wanted(), first=1, count=1)
+    assert (["trees"], 2) == ([version.name for version in second.versions], second.total)
+    assert ([], 2) == (page(Wanted(), first=9).versions, page(Wanted(), first=9).total)
+    assert (0, []) == (page(Wanted(text="gone")).total, page(Wanted(text="gone")).versions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["postgres", "http"])
+def test_every_database_gives_the_same_answers(
+    server: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        if server == "http":
+            uri = request.getfixturevalue("mlflow_http")
+        else:
+            uri = stack.enter_context(postgres("mlflow")).uri("mlflow", "postgresql+psycopg2")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        for name, made in {"ärmel": {"extent": [79.8, 6.8, 79.9, 6.9]}, "wand": {}}.items():
+            dlpk = make_package(tmp_path / name, f"find-{name[-2:]}", name.encode())
+            edit(dlpk, Changes(class_names={1: name.capitalize()}, tags=[f"a {name}", "100%"]))
+            publish(dlpk, scores={"ap50": len(name) / 10}, data_digest="", git_commit="", made=made)
+        promote("find-nd", 1)
+        both, one, other = ["find-el", "find-nd"], ["find-el"], ["find-nd"]
+        asked: list[tuple[dict[str, Any], list[str]]] = [
+            *(({"text": "find-"}, both), ({"class_name": "ÄRMEL"}, one), ({"tag": "A WAND"}, other)),
+            *(({"tag": "100%"}, both), ({"least": "ap50=0.45"}, one), ({"extent": (79, 6, 80, 7)}, one)),
+            *(({"alias": "champion"}, other), ({"cell_size": ":0.5"}, both), ({"bands": ("red", "BLUE")}, both)),
+            *(({"text": "wan"}, other), ({"since": "2020-01-01", "sensor": ""}, both), ({"before": "2020-01-01"}, [])),
+        ]
+        for conditions, found in asked:
+            for newest in (False, True):
+                wanted = Wanted(**{"text": "find-", **conditions})
+                if "text" in conditions:
+                    wanted = Wanted(**conditions)
+                assert found == names(wanted, newest=newest), conditions
+        assert (one, other) == (
+            names(Wanted(text="find-"), sort="ap50")[:1],
+            names(Wanted(text="find-"), sort="created")[:1],
+        )
+        assert ["find-nd@1"] == [version.ref for version in of_package(find_version("find-nd").sha256)]
+        assert [1] == [event.version for event in history("find-nd")]
+        with pytest.raises(NotFound, match="find-nd"):
+            find_version("find-n")
 
 
 @pytest.mark.usefixtures("two")
