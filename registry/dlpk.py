@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256 as new_sha256
@@ -30,6 +31,19 @@ from registry.settings import settings
 
 STAY = {"__pycache__", "checkpoints"}  # folders of a model folder that do not travel
 STAY_SUFFIXES = {".dlpk", ".ckpt", ".pyc"}
+DENSE = {
+    ".pth",
+    ".pt",
+    ".onnx",
+    ".pkl",
+    ".h5",
+    ".pb",
+    ".tflite",
+    ".png",
+    ".jpg",
+    ".tif",
+    ".zip",
+}  # deflate gains nothing
 
 
 @dataclass(frozen=True)
@@ -125,16 +139,22 @@ def unpack(dlpk: Path, into: Path) -> ModelFolder:
 
 def inspect(dlpk: Path) -> Package:
     """Its definition, its members and its sha256. Raises PackageError as `unpack` does."""
-    with opened(dlpk) as archive:
-        members = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
-        name = next(name for name in members if is_root_emd(name))
-        text = b"".join(read(archive, archive.getinfo(name))).decode("utf-8-sig")
-    emd = Emd.parse(text, where=f"{dlpk} {name}")
-    return Package(dlpk, emd, Path(name).stem, members, dlpk.stat().st_size, sha256(dlpk))
+    return _package(dlpk, sha256(dlpk))
+
+
+def survey(dlpk: Path) -> tuple[Package, dict[str, str]]:
+    """What `inspect` tells, and the sha256 of every member; reads all of the archive, so damage is found.
+
+    The file and its members are hashed at the same time.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        digest = thread.submit(sha256, dlpk)
+        members = digests(dlpk)
+        return _package(dlpk, digest.result()), members
 
 
 def digests(dlpk: Path) -> dict[str, str]:
-    """The sha256 of every member; reads all of the archive, so damage is found."""
+    """The sha256 of every member."""
     found = {}
     with opened(dlpk) as archive:
         for info in archive.infolist():
@@ -144,6 +164,15 @@ def digests(dlpk: Path) -> dict[str, str]:
                     digest.update(piece)
                 found[info.filename] = digest.hexdigest()
     return found
+
+
+def _package(dlpk: Path, digest: str) -> Package:
+    with opened(dlpk) as archive:
+        members = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
+        name = next(name for name in members if is_root_emd(name))
+        text = b"".join(read(archive, archive.getinfo(name))).decode("utf-8-sig")
+    emd = Emd.parse(text, where=f"{dlpk} {name}")
+    return Package(dlpk, emd, Path(name).stem, members, dlpk.stat().st_size, digest)
 
 
 def verify(dlpk: Path) -> Package:
@@ -208,7 +237,7 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     info.create_system = 3  # or the platform's own would be written
     info.external_attr = 0o100644 << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.compress_type = zipfile.ZIP_STORED if path.suffix.lower() in DENSE else zipfile.ZIP_DEFLATED
     info.file_size = path.stat().st_size  # decides on the large format
     with path.open("rb") as source, archive.open(info, "w") as target:
         shutil.copyfileobj(source, target, PIECE)

@@ -33,7 +33,7 @@ from registry.catalog import (
     check_name,
     find_version,
 )
-from registry.dlpk import Package, digests, inspect
+from registry.dlpk import Package, survey
 from registry.errors import Conflict, PackageError
 from registry.properties import configuration, of_package
 from registry.rows import DELETED, TAG_OF, WHOLE, WORKSPACE, reading
@@ -71,25 +71,27 @@ def publish(
 ) -> Version:
     """Keep a package for good and register it as the newest version and challenger.
 
-    `made` tells more of where it came from, as JSON values: recipe, evaluation (with intervals), environment, origin.
+    `made` tells more of where it came from, as JSON values: recipe, evaluation (with intervals), environment, origin,
+    and extent, where the chips lie: {"bbox": [west, south, east, north], "geometry": GeoJSON}, in degrees.
     The same bytes give the same version, whose first manifest stands. Raises PackageError for a package that is damaged
     or misnamed, Conflict when the store holds other bytes in its place, StoreError when store or server are out of
     reach.
     """
-    package = inspect(dlpk)
+    package, members = survey(dlpk)
     if package.name != dlpk.stem:
         do = "ArcGIS Pro opens the .emd by the package's name: name both alike"
         raise PackageError(f"expected the file name {package.name}.dlpk", where=dlpk, got=dlpk.name, do=do)
     check_name(package.name)
     client, store = connect(), open_store(settings().store)
     facts = {"data_digest": data_digest, "git_commit": git_commit, "scores": finite(scores), "run_id": run_id}
-    manifest = {**_facts(package), **facts, "members": digests(dlpk), "parent": _parent(package), **(made or {})}
+    manifest = {**_facts(package), **facts, "members": members, "parent": _parent(package), **(made or {})}
     place = f"{package.name}/{package.sha256}"
-    uri = store.put(f"{place}/{package.name}.dlpk", dlpk)
+    uri = store.put(f"{place}/{package.name}.dlpk", dlpk, package.sha256)
     manifest = _keep(store, f"{place}/manifest.json", manifest)
     _keep(store, f"{place}/item.json", stac.item(package.emd, manifest, uri))
     number = _register(client, {**manifest, "uri": uri}, run_id)
-    store.put(f"{place}/{package.name}.dlpk", dlpk)  # a prune of the same bytes may have run at this moment
+    if not store.exists(f"{place}/{package.name}.dlpk"):  # a prune of the same bytes may have run at this moment
+        store.put(f"{place}/{package.name}.dlpk", dlpk, package.sha256)
     return find_version(ModelRef(package.name, number))
 
 
@@ -212,6 +214,8 @@ def _registered(name: str, digest: str) -> int | None:
 def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
     """Everything one may look for; lists and numbers as JSON. What is too long for a tag only the manifest tells."""
     known = {key: value for key, value in facts.items() if key not in NO_TAGS}
+    if isinstance(known.get("extent"), Mapping):
+        known["extent"] = known["extent"]["bbox"]
     tags = {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in known.items()
     }

@@ -1,6 +1,6 @@
 """A published version as a STAC item with the Machine Learning Model extension, so that catalogues of imagery find it.
 
-The item has no geometry: an .emd tells no extent. Links and assets are those of the store.
+Its geometry is the ground of the training chips, where the publisher told it. Links and assets are those of the store.
 """
 
 import re
@@ -30,10 +30,11 @@ def item(emd: Emd, manifest: Mapping[str, Any], uri: str) -> dict[str, Any]:
     import pystac
     from pystac.extensions.mlm import MLMExtension, TaskType
 
+    ground = manifest.get("extent") or {}
     made = pystac.Item(
         id=f"{manifest['name']}-{manifest['sha256'][:12]}",
-        geometry=None,
-        bbox=None,
+        geometry=ground.get("geometry"),
+        bbox=ground.get("bbox"),
         datetime=datetime.fromisoformat(manifest["created"]),
         properties=_told(emd, manifest),
     )

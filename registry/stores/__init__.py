@@ -23,8 +23,8 @@ class Store(Protocol):
 
     uri: str
 
-    def put(self, key: str, path: Path) -> str:
-        """Keep a file under a key; its URI. Raises Conflict when other bytes are there."""
+    def put(self, key: str, path: Path, digest: str = "") -> str:
+        """Keep a file under a key; its URI. `digest` is its sha256, if known. Raises Conflict for other bytes."""
 
     def put_bytes(self, key: str, content: bytes) -> str:
         """The same for something small."""

@@ -34,11 +34,17 @@ class FileStore:
         self.folder = folder
         self.uri = folder.as_uri()
 
-    def put(self, key: str, path: Path) -> str:
-        return self._put(key, sha256(path), lambda part: shutil.copyfile(path, part))
+    def put(self, key: str, path: Path, digest: str = "") -> str:
+        return self._put(key, digest or sha256(path), lambda part: _copy(path, part))
 
     def put_bytes(self, key: str, content: bytes) -> str:
-        return self._put(key, hashlib.sha256(content).hexdigest(), lambda part: part.write_bytes(content))
+        digest = hashlib.sha256(content).hexdigest()
+
+        def write(part: Path) -> str:
+            part.write_bytes(content)
+            return digest
+
+        return self._put(key, digest, write)
 
     def get(self, key: str, into: Path) -> Path:
         source = self._file(key)
@@ -66,23 +72,26 @@ class FileStore:
             with suppress(OSError):  # others lie beside it
                 path.parent.rmdir()
 
-    def _put(self, key: str, digest: str, write: Callable[[Path], object]) -> str:
+    def _put(self, key: str, digest: str, write: Callable[[Path], str]) -> str:
         final = self._path(key)
         part = part_of(final)
         with _told(final):
             _make_folder(final.parent)
             sweep_parts(final)
+            there = ""
             try:
                 if not final.exists():  # only spares the copy: the link decides
-                    write(part)
+                    if (written := write(part)) != digest:
+                        raise StoreError("the file changed while it was read", where=final, do="publish it again")
                     sync(part)
                     os.link(part, final)
                     sync(final.parent)
+                    there = written
             except FileExistsError:
                 pass
             finally:
                 part.unlink(missing_ok=True)
-            if sha256(final) != digest:
+            if (there or sha256(final)) != digest:
                 raise Conflict(
                     "holds other bytes", where=final, do="publish under another name; a store never overwrites"
                 )
@@ -95,6 +104,16 @@ class FileStore:
         if not (path := self._path(key)).is_file():
             raise NotFound("no such object", where=path.as_uri())
         return path
+
+
+def _copy(source: Path, part: Path) -> str:
+    """The sha256 of what was written."""
+    digest = hashlib.sha256()
+    with source.open("rb") as file, part.open("wb") as target:
+        while piece := file.read(2**20):
+            digest.update(piece)
+            target.write(piece)
+    return digest.hexdigest()
 
 
 def _make_folder(folder: Path) -> None:

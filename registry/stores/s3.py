@@ -63,10 +63,10 @@ class S3Store:
         self.prefix = f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
 
-    def put(self, key: str, path: Path) -> str:
+    def put(self, key: str, path: Path, digest: str = "") -> str:
         if path.stat().st_size <= self.part_size:
             return self.put_bytes(key, path.read_bytes())
-        digest = sha256(path)
+        digest = digest or sha256(path)
         return self._put(key, digest, lambda: self._put_parts(key, path, digest))
 
     def put_bytes(self, key: str, content: bytes) -> str:

@@ -43,7 +43,7 @@ def two(tmp_path: Path, mlflow_home: Path) -> None:
         model = make_model(tmp_path / name, name)
         Emd({**model.emd.document, **keys}).write(model.emd_path)
         dlpk = pack(ModelFolder(model.path), tmp_path / f"{name}.dlpk")
-        made = {"extent": [79.8, 6.8, 79.9, 6.9]} if name == "roofs" else {}
+        made = {"extent": {"bbox": [79.8, 6.8, 79.9, 6.9], "geometry": None}} if name == "roofs" else {}
         publish(dlpk, scores={"ap50": score}, data_digest="", git_commit="", made=made)
 
 
@@ -100,7 +100,7 @@ def test_every_database_gives_the_same_answers(
         else:
             uri = stack.enter_context(postgres("mlflow")).uri("mlflow", "postgresql+psycopg2")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        for name, made in {"ärmel": {"extent": [79.8, 6.8, 79.9, 6.9]}, "wand": {}}.items():
+        for name, made in {"ärmel": {"extent": {"bbox": [79.8, 6.8, 79.9, 6.9]}}, "wand": {}}.items():
             dlpk = make_package(tmp_path / name, f"find-{name[-2:]}", name.encode())
             edit(dlpk, Changes(class_names={1: name.capitalize()}, tags=[f"a {name}", "100%"]))
             publish(dlpk, scores={"ap50": len(name) / 10}, data_digest="", git_commit="", made=made)
