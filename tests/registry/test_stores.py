@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    def full(_: Path) -> None:
+    def full(_: Path) -> str:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StoreError, match=r"No space left on device.*free space"):
