@@ -15,7 +15,8 @@ from registry.emd import ClassLabel
 from registry.errors import LabelError
 
 VALUE_FIELDS = ("classvalue", "class_value", "value")  # Classvalue is the field of ArcGIS training samples (F.1)
-NAME_FIELDS = ("classname", "class_name", "class", "name")
+CLASS_FIELDS = ("classname", "class_name", "class")  # where no field of values is: `name` may name anything
+NAME_FIELDS = (*CLASS_FIELDS, "name")
 PALETTE = ((230, 60, 40), (60, 120, 220), (70, 180, 80), (240, 190, 40), (150, 80, 190), (40, 190, 190), (200, 120, 60))
 LARGEST = 65_535  # what the 16 bits of a label raster hold
 
@@ -25,11 +26,14 @@ def class_values(
 ) -> tuple[NDArray[np.int64], tuple[ClassLabel, ...]]:
     """(n,) class Value of each row, and the classes sorted by Value.
 
-    The Value comes from `value_field`, else from a field Classvalue, class_value or Value, else every row is class 1.
+    The Value comes from `value_field`, else from a field Classvalue, class_value or Value, else from a filled field
+    Classname, class_name or class, else every row is class 1.
     A field of texts is matched with the names of `given`, or numbered in alphabetical order. Raises LabelError for
     values that are missing, below 1, above 65535, no whole numbers, or of no given class.
     """
     field = _value_field(path, table, value_field)
+    if field is None and len(given) != 1:
+        field = _class_field(table)
     if field is None:
         label = given[0] if len(given) == 1 else ClassLabel(1, "1", colour(0))
         return np.full(len(table), label.value, np.int64), (label,)
@@ -92,6 +96,12 @@ def _value_field(path: Path, table: pandas.DataFrame, wanted: str) -> str | None
     if wanted and wanted.lower() not in fields:
         raise LabelError(f"has no field {wanted!r}", where=path, do=f"choose one of {', '.join(fields.values())}")
     return fields[wanted.lower()] if wanted else next((fields[f] for f in VALUE_FIELDS if f in fields), None)
+
+
+def _class_field(table: pandas.DataFrame) -> str | None:
+    """ArcGIS would call all of it class 1; here what is said of every feature counts."""
+    fields = {str(name).lower(): str(name) for name in table.columns}
+    return next((fields[f] for f in CLASS_FIELDS if f in fields and not table[fields[f]].isna().any()), None)
 
 
 def _named(table: pandas.DataFrame, values: NDArray[np.int64], value_field: str) -> tuple[ClassLabel, ...]:

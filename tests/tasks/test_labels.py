@@ -75,6 +75,17 @@ def test_numbers_kept_as_text_are_values(tmp_path: Path) -> None:
     assert [12, 7] == list(read_features(path, "code").values)
 
 
+def test_a_file_with_a_text_field_of_classes_alone_has_these_classes(tmp_path: Path) -> None:
+    read = read_features(write_features(tmp_path / "c.gpkg", [ROOF, POND], **{"class": ["roof", "pond"]}))
+    assert [(1, "pond"), (2, "roof")] == [(c.value, c.name) for c in read.classes]
+    assert [2, 1] == list(read.values)
+
+
+def test_a_field_of_classes_that_is_not_filled_is_no_field_of_classes(tmp_path: Path) -> None:
+    read = read_features(write_features(tmp_path / "c.gpkg", [ROOF, POND], **{"class": ["roof", None]}))
+    assert [1, 1] == list(read.values)
+
+
 def test_names_and_colours_come_with_the_values(tmp_path: Path) -> None:
     rgb = {"Red": [250, 1], "Green": [20, 2], "Blue": [30, 3]}
     path = write_features(tmp_path / "c.gpkg", [ROOF, POND], Classname=["roof", "pond"], Classvalue=[9, 4], **rgb)
