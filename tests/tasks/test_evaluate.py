@@ -108,7 +108,8 @@ def test_the_command_compares_two_models(make_model: MakeModel, chips: ChipFolde
     done = CliRunner().invoke(main, ["compare", str(a.path), str(b.path), str(chips.path)])
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
-    assert {"primary", "a", "b", "interval", "surely", "chips", "difference", "better"} == set(record)
+    figures = {"primary", "a", "b", "interval", "surely", "chips", "difference", "better"}
+    assert figures | {"models", "chips_digest"} == set(record)
 
 
 def test_worst_chips_come_first(make_model: MakeModel, chips: ChipFolder) -> None:
