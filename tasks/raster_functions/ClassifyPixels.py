@@ -60,14 +60,11 @@ class ClassifyPixels:
         return self.raster.update(pixelBlocks, shape, props["pixelType"], *how)
 
     def _indexes(self, tiles: _tiles.Array) -> _tiles.Array:
-        """The likeliest index of each pixel of the cores."""
-        shares = self.model.look(tiles, self._shares, self.views, self.policy)
-        indexes: _tiles.Array = shares.max(1)[1].cpu().numpy()  # argmax costs ten times as much on a CPU
-        return indexes
+        """The likeliest index of each pixel."""
+        return _class_raster.likeliest(self.model.look(tiles, self._shares, self.views, self.policy))
 
     def _shares(self, logits: Any) -> Any:
-        """(n, classes + 1, S, S) -> probabilities in the cores."""
-        logits = self.raster.cores(logits, self.padding).float()
+        """(n, classes + 1, rows, cols) -> probabilities, or what has the same order where there is only one view."""
         if not self.background:
             logits[:, 0] = -float("inf")
-        return logits.softmax(1)
+        return logits if len(self.views) == 1 else logits.float().softmax(1)

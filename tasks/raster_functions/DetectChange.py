@@ -9,6 +9,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 HOME = Path(__file__).resolve().parent
 if TYPE_CHECKING:
     from . import _class_raster, _tiles
@@ -60,12 +62,12 @@ class DetectChange:
         return self.raster.update(pixelBlocks, shape, props["pixelType"], *how)
 
     def _indexes(self, tiles: _tiles.Array) -> _tiles.Array:
-        """0, or the likeliest change of each pixel of the cores where any change is as likely as the threshold."""
+        """0, or the likeliest change of each pixel where any change is as likely as the threshold."""
         shares = self.model.look(tiles, self._shares, self.views, self.policy)
-        changed = (1 - shares[:, 0]) >= self.threshold
-        indexes: _tiles.Array = ((shares[:, 1:].max(1)[1] + 1) * changed).cpu().numpy()
-        return indexes
+        changed = ((1 - shares[:, 0]) >= self.threshold).cpu().numpy()
+        kinds: _tiles.Array = (_class_raster.likeliest(shares[:, 1:]).astype(np.int64) + 1) * changed
+        return kinds
 
     def _shares(self, logits: Any) -> Any:
-        """(n, kinds of change + 1, S, S) -> probabilities in the cores."""
-        return self.raster.cores(logits, self.padding).float().softmax(1)
+        """(n, kinds of change + 1, rows, cols) -> probabilities."""
+        return logits.float().softmax(1)

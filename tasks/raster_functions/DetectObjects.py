@@ -97,8 +97,8 @@ class DetectObjects:
     def vectorize(self, **pixelBlocks: Any) -> dict[str, str]:
         pixels, mask = pixelBlocks["raster_pixels"], pixelBlocks["raster_mask"]
         parts = [_NOTHING]
-        for corners, tiles in self.model.batches(pixels, mask, self.padding, self.batch_size):
-            parts += (self._owned(row, col, tile) for (row, col), tile in zip(corners, self._look(tiles)))
+        for spots, tiles in self.model.batches(pixels, mask, self.padding, self.batch_size):
+            parts += (self._owned(spot.top, spot.left, tile) for spot, tile in zip(spots, self._look(tiles)))
         found = Found(*(np.concatenate(part) for part in zip(*parts)))
         best = _tiles.keep_best(found.boxes, found.scores, found.labels, self.nms_overlap)
         return {"output_vectors": json.dumps(self._features(found.where(best)))}

@@ -13,7 +13,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,30 @@ TRUE = {"true", "1", "t", "y", "yes"}
 INHERIT = 2 | 4 | 8  # NoData; dimensions, reference and cell size; resampling (ArcGIS formats E.5)
 AS_IT_IS = ((0, False),)  # one view of a tile: no quarter turn, not mirrored
 POLICIES = {"mean": "add", "max": "maximum", "min": "minimum"}  # merge_policy -> torch's function
+
+
+class Spot(NamedTuple):
+    """Where a mini tile lies in a padded block, and the part of the unpadded block that it answers for."""
+
+    top: int  # corner in the padded block
+    left: int
+    rows: int  # size
+    cols: int
+    down: tuple[int, int]  # rows of the padded block that it owns, half open
+    across: tuple[int, int]  # columns
+
+    def cut(self, block: Array) -> Array:
+        """What the tile covers of (..., rows, cols); less than its size at the end of the block."""
+        return block[..., self.top : self.top + self.rows, self.left : self.left + self.cols]
+
+    def own(self, tiles: Any) -> Any:
+        """What it owns of (..., rows of the tile, cols of the tile)."""
+        (top, bottom), (left, right) = self.down, self.across
+        return tiles[..., top - self.top : bottom - self.top, left - self.left : right - self.left]
+
+    def core(self, padding: int) -> tuple[slice, slice]:
+        """The same in the unpadded block."""
+        return slice(*(n - padding for n in self.down)), slice(*(n - padding for n in self.across))
 
 
 class Model:
@@ -42,50 +66,91 @@ class Model:
         self.classes = [c for c in self.document["Classes"] if dates == 1 or c["Value"]]
         self.statistics = list(self.document.get("AllTilesStats") or [])
         self.bands = tuple(self.document.get("ExtractBands") or range(len(self.statistics)))
+        self._known_scale: tuple[Array, Array] | None = None
         self._network: Any = None
         self._torch: Any = None
         self._place: Any = None
 
-    def normalise(self, pixels: Array, mask: Array) -> Array:
+    def normalise(self, pixels: Array, mask: Array | None) -> Array:
         """(bands, rows, cols) sensor values -> float32 (x - Mean) / StdDev, 0 where the mask is 0."""
-        if not self.statistics:
-            raise ValueError("AllTilesStats: is missing in the model definition, so pixels cannot be normalised")
-        names = [s.get("BandName") for s in self.statistics]
-        chosen = [self.statistics[names.index(b) if isinstance(b, str) else b] for b in self.bands]
-        if len(pixels) != len(chosen):
-            raise ValueError("raster_pixels: expected %d bands, got %d" % (len(chosen), len(pixels)))
-        mean = np.array([s["Mean"] for s in chosen], np.float32)[:, None, None]
-        deviation = np.array([s["StdDev"] or 1 for s in chosen], np.float32)[:, None, None]
-        images = (pixels.astype(np.float32) - mean) / deviation
-        images[mask == 0] = 0
-        return images
+        return self._normalised(pixels, mask, np.empty(pixels.shape, np.float32))
+
+    def _normalised(self, pixels: Array, mask: Array | None, out: Array) -> Array:
+        mean, deviation = self._scale
+        if len(pixels) != len(mean):
+            raise ValueError("raster_pixels: expected %d bands, got %d" % (len(mean), len(pixels)))
+        np.subtract(pixels, mean, out=out, casting="unsafe", dtype=np.float32)
+        np.divide(out, deviation, out=out)
+        if mask is not None:
+            out[mask == 0] = 0
+        return out
+
+    @property
+    def _scale(self) -> tuple[Array, Array]:
+        """Mean and deviation of the bands that are read, (bands, 1, 1) float32."""
+        if self._known_scale is None:
+            if not self.statistics:
+                raise ValueError("AllTilesStats: is missing in the model definition, so pixels cannot be normalised")
+            names = [s.get("BandName") for s in self.statistics]
+            chosen = [self.statistics[names.index(b) if isinstance(b, str) else b] for b in self.bands]
+            mean = np.array([s["Mean"] for s in chosen], np.float32)[:, None, None]
+            self._known_scale = mean, np.array([s["StdDev"] or 1 for s in chosen], np.float32)[:, None, None]
+        return self._known_scale
 
     def batches(
-        self, pixels: Array, mask: Array, padding: int, batch_size: int
-    ) -> Iterator[tuple[list[tuple[int, int]], Array]]:
-        """Cut a padded block into mini tiles: yields [(row, col), ...] and (n, bands, S, S) float32, n <= batch_size.
+        self, pixels: Array, mask: Array, padding: int, batch_size: int, tight: bool = False
+    ) -> Iterator[tuple[list[Spot], Array]]:
+        """Cut a padded block into mini tiles: yields their spots and (n, bands, S, S) float32, n <= batch_size.
 
-        (row, col) is where the core begins in the unpadded block. Mini tiles without one valid pixel are left out.
+        Mini tiles without one valid pixel are left out. `tight`: where a network looks no further than the definition's
+        ReceptiveField, tiles end with the valid pixels, in whole steps of its OutputStride: a raster's edge looks to
+        the network as it does in one pass over the whole raster, and nothing is computed for nobody.
         """
-        images = self.normalise(pixels, mask)
-        rows, cols = images.shape[1:]
-        step = self.size - 2 * padding
-        corners = [(r, c) for r in range(0, rows - 2 * padding, step) for c in range(0, cols - 2 * padding, step)]
-        corners = [(r, c) for r, c in corners if mask[:, r : r + self.size, c : c + self.size].any()]
-        for i in range(0, len(corners), batch_size):
-            chosen = corners[i : i + batch_size]
-            tiles = np.zeros((len(chosen), len(images), self.size, self.size), np.float32)
-            for tile, (r, c) in zip(tiles, chosen):
-                part = images[:, r : r + self.size, c : c + self.size]
-                tile[:, : part.shape[1], : part.shape[2]] = part
-            yield chosen, tiles
+        whole = bool(mask.min() > 0)
+        seen: Array = np.ones(pixels.shape[1:], bool) if whole else np.asarray(mask.any(axis=0))
+        local = tight and self.document.get("ReceptiveField") is not None
+        steps = int(self.document.get("OutputStride") or 0) if local else 0
+        spots = [spot for spot in self._spots(seen, padding, steps) if whole or spot.cut(seen).any()]
+        for some in _alike(spots, batch_size):
+            tiles = np.zeros((len(some), len(pixels), some[0].rows, some[0].cols), np.float32)
+            for tile, spot in zip(tiles, some):
+                part, shown = spot.cut(pixels), None if whole else spot.cut(mask)
+                self._normalised(part, shown, tile[:, : part.shape[1], : part.shape[2]])
+            yield some, tiles
+
+    def _spots(self, seen: Array, padding: int, steps: int) -> list[Spot]:
+        sides = []
+        for axis in (0, 1):
+            low, high = _reach(np.asarray(seen.any(axis=1 - axis)))
+            sides.append(cuts(seen.shape[axis], low, high, padding, self.size, steps))
+        return [Spot(r[0], c[0], r[1], c[1], r[2:], c[2:]) for r in sides[0] for c in sides[1]]
 
     def run(self, tiles: Array, finish: Callable[[Any], Any]) -> Any:
-        """finish(network(tiles)) without gradients; the first call loads torch, the network and its weights."""
+        """finish(network(tiles)) without gradients; the first call loads torch, the network and its weights.
+
+        What does not fit into a GPU's memory goes through it in halves.
+        """
         if self._network is None:
             self._load()
         with self._torch.inference_mode():
-            return finish(self._network(self._torch.from_numpy(tiles).to(self._place)))
+            try:
+                return finish(self._answer(tiles))
+            except self._torch.cuda.OutOfMemoryError:
+                if len(tiles) == 1:
+                    raise
+            self._torch.cuda.empty_cache()
+            middle = len(tiles) // 2
+            first, second = self.run(tiles[:middle], finish), self.run(tiles[middle:], finish)
+            return first + second if isinstance(first, list) else self._torch.cat([first, second])
+
+    def _answer(self, tiles: Array) -> Any:
+        """Of the network: on a GPU in half precision, fed out of pinned memory, maps with the channels last."""
+        images = self._torch.from_numpy(tiles)
+        if self._place.type == "cpu":
+            return self._network(images)
+        images = images.pin_memory().to(self._place, non_blocking=True)
+        with self._torch.autocast("cuda"):
+            return self._network(images.contiguous(memory_format=self._torch.channels_last))
 
     def look(
         self,
@@ -132,6 +197,44 @@ class Model:
         network.load_state_dict(torch.load(str(weights), map_location="cpu", weights_only=True))
         self._torch, self._place = torch, place(torch, self.device)
         self._network = network.eval().to(self._place)
+
+
+def cuts(length: int, low: int, high: int, padding: int, size: int, steps: int) -> list[tuple[int, int, int, int]]:
+    """Tiles along a side of a padded block: start, length, and the half-open part of the block that each owns.
+
+    `low`, `high`: where there are pixels. `steps`: 0 for tiles of `size` that follow each other every size - 2 *
+    padding pixels; else a tile may end where the pixels end, in whole steps, and owns what is there up to the end.
+    """
+    if not steps:
+        return [
+            (own - padding, size, own, min(own + size - 2 * padding, length - padding))
+            for own in range(padding, length - padding, size - 2 * padding)
+        ]
+    begin = 0 if low < padding else padding + (low - padding) // steps * steps  # in step with the tiles elsewhere
+    own, end, found = max(padding, begin), min(length - padding, high), []
+    while own < end:
+        start = max(own - padding, begin)
+        covered = min(size, -(-(high - start) // steps) * steps)
+        stop = end if start + covered >= high else min(end, start + covered - padding)
+        found.append((start, covered, own, stop))
+        own = stop
+    return found
+
+
+def _reach(line: Array) -> tuple[int, int]:
+    """The first True of a line, and behind the last."""
+    where = np.flatnonzero(line)
+    return (int(where[0]), int(where[-1]) + 1) if len(where) else (0, len(line))
+
+
+def _alike(spots: list[Spot], most: int) -> Iterator[list[Spot]]:
+    """In batches of one size."""
+    sizes: dict[tuple[int, int], list[Spot]] = {}
+    for spot in spots:
+        sizes.setdefault((spot.rows, spot.cols), []).append(spot)
+    for some in sizes.values():
+        for i in range(0, len(some), most):
+            yield some[i : i + most]
 
 
 def centred(images: Array, shape: tuple[int, int]) -> Array:
