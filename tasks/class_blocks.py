@@ -1,19 +1,58 @@
 """What the tools share that write a raster of class values: block by block through the function, into a GeoTIFF."""
 
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.windows import Window
 
 from registry.dlpk import ModelFolder
-from registry.errors import RasterFunctionError
+from registry.errors import OptionsError, RasterFunctionError
+from tasks.class_units import Tally, Unit, Units, packed
+from tasks.cog import Description, Layer
 from tasks.imagery import Imagery
-from tasks.inference import AnyFunction, blocks, count_blocks, place_of
+from tasks.inference import AnyFunction, blocks, place_of
 from tasks.inference_options import ModelSource
+from tasks.overviews import Floor
 from tasks.pairs import Pair
 from tasks.progress import OnProgress, Progress
-from tasks.results import class_raster, pixel_type
+from tasks.results import pixel_type, write_class_raster
+from tasks.run_folder import RunFolder, run_folder
+from tasks.tiling import Plan, Window, block_windows
+
+TIFFS = (".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Classifying:
+    """A class raster in the making: what a process needs to do a unit of it."""
+
+    function: AnyFunction
+    model: ModelFolder
+    image: Imagery | Pair
+    bands: tuple[int, ...] | None
+    plan: Plan
+    kind: tuple[str, float]  # numpy type and nodata value of the result
+    layers: int  # bands of the result
+
+    @classmethod
+    def of(
+        cls, function: AnyFunction, model: ModelFolder, image: Imagery | Pair, bands: tuple[int, ...] | None
+    ) -> "Classifying":
+        info = function.update_raster_info(np.dtype(image.dtype).str[1:], image.bands, place_of(image))
+        plan = Plan.of(image.width, image.height, function.configuration.tx, function.configuration.ty)
+        kind = pixel_type(info.pixel_type, model.emd.classes)
+        return cls(function, model, image, bands, plan, kind, info.bands)
+
+    def windows(self, number: int) -> Iterator[Window]:
+        """The blocks of a unit."""
+        c = self.function.configuration
+        whole = self.image.width, self.image.height
+        return block_windows(self.plan.window(number), whole, (c.tx, c.ty), c.fixed_tile_size)
 
 
 def write_classes(
@@ -24,31 +63,120 @@ def write_classes(
     out: Path,
     source: ModelSource,
     tell: tuple[OnProgress, str],
+    facts: dict[str, object],
 ) -> None:
-    """The class of every pixel of the image, as a cloud optimised GeoTIFF. `tell`: whom, and the name of the tool."""
-    info = function.update_raster_info(np.dtype(image.dtype).str[1:], image.bands, place_of(image))
-    classes, configuration = model.emd.classes, function.configuration
-    kind, total = pixel_type(info.pixel_type, classes), count_blocks(image, function.configuration)
+    """The class of every pixel of the image, as a cloud optimised GeoTIFF. `tell`: whom, and the name of the tool.
+
+    `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units.
+    """
+    if out.suffix.lower() not in TIFFS:
+        raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
+    work = Classifying.of(function, model, image, bands)
+    with run_folder(out, {**facts, "plan": vars(work.plan), "kind": work.kind, "bands": bands}) as run:
+        _do_units(work, run, tell)
+        _finish(work, run, out, source)
+
+
+def _do_units(work: Classifying, run: RunFolder, tell: tuple[OnProgress, str]) -> None:
+    """A thread encodes and writes a unit while the next one is on its way."""
     on_progress, tool = tell
-    tags = {**{str(key): str(value) for key, value in info.key_metadata.items()}, **source.tags()}
-    with class_raster(out, image, bands=info.bands, kind=kind, classes=classes, tags=tags) as raster:
-        for done, (col, row, block) in enumerate(blocks(image, configuration, bands), 1):
-            if block.valid.any():
-                pixels, valid = function.update_block(block.pixels, block.valid, at=(col, row))
-                rows, cols = min(pixels.shape[1], image.height - row), min(pixels.shape[2], image.width - col)
-                cut = _stored(pixels[:, :rows, :cols], valid[:rows, :cols], kind, model.name)
-                raster.write(cut, window=Window(col, row, cols, rows))
-            on_progress(Progress(tool, done, total, "tiles"))
+    todo = [number for number in range(len(work.plan)) if not run.has(name_of(number))]
+    c, p = work.function.configuration, work.plan
+    total = -(-p.width // c.tx) * -(-p.height // c.ty)
+    done = total - sum(1 for number in todo for _ in work.windows(number))
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        on_progress(Progress(tool, done, total, "tiles"))
+
+    with ThreadPoolExecutor(1, "writer") as writer, closing(_classified(work, todo, tick)) as classified:
+        before: Future[None] | None = None
+        try:
+            for number, pixels in classified:
+                if before:
+                    before.result()  # no more than one waits, so memory stays flat
+                before = writer.submit(_keep, run, number, pixels, work)
+            if before:
+                before.result()
+        finally:
+            writer.shutdown(cancel_futures=True)
 
 
-def _stored(
-    pixels: NDArray[np.generic], valid: NDArray[np.bool_], kind: tuple[str, float], name: str
-) -> NDArray[np.generic]:
-    """In the type of the file, nodata where not valid. Raises RasterFunctionError when that cannot hold the values."""
-    dtype, nodata = kind
-    if dtype != "float32" and not np.can_cast(pixels.dtype, dtype):
+def name_of(number: int) -> str:
+    return f"{number:06d}.unit"
+
+
+def _keep(run: RunFolder, number: int, pixels: NDArray[np.generic], work: Classifying) -> None:
+    run.write(name_of(number), *packed(pixels, work.plan.tile, work.kind[1]))
+
+
+def _classified(
+    work: Classifying, units: list[int], tick: Callable[[], None]
+) -> Generator[tuple[int, NDArray[np.generic]], None, None]:
+    """Units, one after the other, whole: (bands, rows, cols) in the type of the result."""
+    windows = (window for number in units for window in work.windows(number))
+    with closing(blocks(work.image, work.function.configuration, work.bands, windows)) as ahead:
+        for number in units:
+            within = work.plan.window(number)
+            pixels = np.full((work.layers, within.height, within.width), work.kind[1], work.kind[0])
+            for _ in work.windows(number):
+                col, row, block = next(ahead)
+                if block.valid.any():
+                    found, valid = work.function.update_block(block.pixels, block.valid, at=(col, row))
+                    _store(pixels[:, row - within.row :, col - within.col :], found, valid, work)
+                tick()
+            yield number, pixels
+
+
+def _store(room: NDArray[np.generic], found: NDArray[np.generic], valid: NDArray[np.bool_], work: Classifying) -> None:
+    """What has room, and is valid. Raises RasterFunctionError when the file's type cannot hold the values."""
+    place = room[:, : found.shape[1], : found.shape[2]]
+    found, valid = found[:, : place.shape[1], : place.shape[2]], valid[: place.shape[1], : place.shape[2]]
+    dtype, _ = work.kind
+    if dtype != "float32" and not np.can_cast(found.dtype, dtype):
         limits = np.iinfo(dtype)
-        if pixels.min() < limits.min or pixels.max() > limits.max:
-            raise RasterFunctionError(f"gave values that no class has and {dtype} cannot hold", where=name)
-    stored = pixels.astype(dtype, copy=False)
-    return stored if valid.all() else np.where(valid, stored, np.array(nodata, dtype))
+        if found.min() < limits.min or found.max() > limits.max:
+            raise RasterFunctionError(f"gave values that no class has and {dtype} cannot hold", where=work.model.name)
+    if valid.all():
+        place[...] = found
+    else:
+        np.copyto(place, found.astype(dtype, copy=False), where=valid)
+
+
+def _finish(work: Classifying, run: RunFolder, out: Path, source: ModelSource) -> None:
+    """Tiles as they are, overviews out of the units' halves, statistics: nothing is computed twice."""
+    units = [Unit.open(run.file(name_of(number))) for number in range(len(work.plan))]
+    counts, tally = Counter[int](), Tally()
+    for unit in units:
+        counts.update(unit.counts)
+        tally.add(unit.tally)
+    whole = Units(work.plan, units)
+    layers = [Layer(work.plan.width, work.plan.height, whole.sizes, whole.tiles())]
+    floors = _overviews(work, units, run)
+    layers += [floor.layer for floor in floors]
+    info = work.function.raster_info
+    told = {str(key): str(value) for key, value in (info.key_metadata if info else {}).items()}
+    profile = {"crs": work.image.crs, "transform": work.image.transform, "count": work.layers}
+    profile |= {"dtype": work.kind[0], "nodata": work.kind[1]}
+    tags = {**told, **source.tags()}
+    description = Description(profile, tags, tally.tags, work.model.emd.classes, work.plan.tile)
+    write_class_raster(out, layers, description, counts)
+    for floor in floors:
+        with suppress(FileNotFoundError):
+            floor.file.unlink()
+
+
+def _overviews(work: Classifying, units: list[Unit], run: RunFolder) -> list[Floor]:
+    plan = work.plan
+    if max(plan.width, plan.height) <= max(plan.tile):
+        return []
+    size = -(-plan.width // 2), -(-plan.height // 2)
+    ground = Floor(size, plan.tile, work.layers, work.kind, run.file(".floor"))
+    for top in range(plan.rows):
+        row = units[top * plan.columns : (top + 1) * plan.columns]
+        if all(unit.is_empty for unit in row):
+            ground.add_empty(row[0].told["shape"][1])
+            continue
+        ground.add(np.concatenate([unit.half(*work.kind) for unit in row], axis=2))
+    return ground.floors

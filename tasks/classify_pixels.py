@@ -4,7 +4,7 @@ from pathlib import Path
 
 from registry.dlpk import ModelFolder
 from tasks.class_blocks import write_classes
-from tasks.inference import band_indexes, check_tool, load_function, open_working_grid
+from tasks.inference import band_indexes, check_tool, load_function, open_working_grid, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
 from tasks.progress import OnProgress, ignore
 from tasks.sources import Imageries
@@ -30,5 +30,7 @@ def classify_pixels(
     function = load_function(model, options)
     with open_working_grid(imagery, model.emd, options.cell_size) as image:
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
-        write_classes(function, model, image, bands, out, source or ModelSource.of(model), tell)
+        source = source or ModelSource.of(model)
+        facts = run_facts("classify-pixels", model, source, [image], options)
+        write_classes(function, model, image, bands, out, source, tell, facts)
     return out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from registry.dlpk import ModelFolder
 from tasks.class_blocks import write_classes
-from tasks.inference import check_tool, load_function
+from tasks.inference import check_tool, load_function, run_facts
 from tasks.inference_options import ChangeOptions, ModelSource
 from tasks.pairs import open_pair, pair_indexes
 from tasks.progress import OnProgress, ignore
@@ -31,5 +31,7 @@ def detect_change(
     function = load_function(model, options)
     with open_pair(from_raster, to_raster, model.emd, options.cell_size) as pair:
         bands, tell = pair_indexes(pair, function.configuration), (on_progress, "detect change")
-        write_classes(function, model, pair, bands, out, source or ModelSource.of(model), tell)
+        source = source or ModelSource.of(model)
+        facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
+        write_classes(function, model, pair, bands, out, source, tell, facts)
     return out

@@ -5,6 +5,7 @@ found are merged, and the layer is written with the name, version and digest of 
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tasks.overlap import keep_best
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.results import driver_of, write_features
 from tasks.sources import Imageries
+from tasks.tiling import Window, block_windows
 
 
 def detect_objects(
@@ -73,13 +75,16 @@ def _find(
     found: list[Detection] = []
     polygons: list[shapely.Polygon] = []
     total = count_blocks(image, function.configuration)
-    bands = band_indexes(image, function.configuration)
-    for done, (col, row, block) in enumerate(blocks(image, function.configuration, bands), 1):
-        if block.valid.any():
-            here = function.vectorize(block.pixels, block.valid, at=(col, row))
-            found += here
-            polygons += (_on_map(detection, col, row, image) for detection in here)
-        on_progress(Progress("detect objects", done, total, "tiles", f"{len(found)} found"))
+    bands, c = band_indexes(image, function.configuration), function.configuration
+    whole = Window(0, 0, image.width, image.height)
+    windows = block_windows(whole, (image.width, image.height), (c.tx, c.ty), c.fixed_tile_size)
+    with closing(blocks(image, function.configuration, bands, windows)) as ahead:
+        for done, (col, row, block) in enumerate(ahead, 1):
+            if block.valid.any():
+                here = function.vectorize(block.pixels, block.valid, at=(col, row))
+                found += here
+                polygons += (_on_map(detection, col, row, image) for detection in here)
+            on_progress(Progress("detect objects", done, total, "tiles", f"{len(found)} found"))
     return found, np.array(polygons, dtype=object)
 
 

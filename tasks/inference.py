@@ -1,7 +1,7 @@
 """What the inference tools share: the working grid, bands, the walk over blocks (ArcGIS formats E.12)."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,13 +15,16 @@ from registry.errors import ImageryError, OptionsError
 from tasks.guarded import GuardedFunction
 from tasks.host import Configuration, Place, RasterFunction
 from tasks.imagery import SAME_CELL, Block, Imagery, gdal_settings, open_imagery, starts
-from tasks.inference_options import InferenceOptions, tool_of
+from tasks.inference_options import InferenceOptions, ModelSource, tool_of
 from tasks.mosaic import alike, mosaic
 from tasks.results import Grid
+from tasks.run_folder import facts_of_files, facts_of_model
 from tasks.sources import Imageries, find_rasters
+from tasks.tiling import Window
 from tasks.trust import is_trusted, refuse_stranger
 
 AnyFunction = RasterFunction | GuardedFunction
+NO_MATTER = ("memory_limit", "tile_seconds", "trust")  # options that change no result
 AHEAD = 2  # blocks that are read while the function is at work
 
 
@@ -120,6 +123,16 @@ def band_indexes(image: Imagery, configuration: Configuration) -> tuple[int, ...
     return tuple(found)
 
 
+def run_facts(
+    tool: str, model: ModelFolder, source: ModelSource, images: Iterable[Imagery], options: InferenceOptions
+) -> dict[str, object]:
+    """What makes a run the same run, when it is started again: its tool, model, imagery, grid and options."""
+    grids = [(i.dataset.name, i.width, i.height, tuple(i.transform), facts_of_files(i.dataset.files)) for i in images]
+    told = options.model_dump(mode="json", exclude=set(NO_MATTER))
+    model_facts = facts_of_model(model, source.sha256)
+    return {"tool": tool, "model": model_facts, "source": source.tags(), "imagery": grids, "options": told}
+
+
 def place_of(image: Readable) -> Place:
     """Where it lies, as functions are told."""
     epsg = image.crs.to_epsg() if image.crs else None
@@ -131,34 +144,26 @@ def count_blocks(image: Readable, configuration: Configuration) -> int:
 
 
 def blocks(
-    image: Readable, configuration: Configuration, bands: tuple[int, ...] | None
-) -> Iterator[tuple[int, int, Block]]:
-    """Every block with its padding, row by row: column and row of its unpadded corner, and its pixels.
+    image: Readable, configuration: Configuration, bands: tuple[int, ...] | None, windows: Iterable[Window]
+) -> Generator[tuple[int, int, Block], None, None]:
+    """Every block with its padding: column and row of its unpadded corner, and its pixels.
 
-    Blocks are whole even at the right and lower edge, unless the function says that its tiles are of no fixed size;
-    outside the raster nothing is valid. A thread of its own reads the next ones meanwhile.
+    Outside the raster nothing is valid. A thread of its own reads the next ones meanwhile: close the generator before
+    the raster, or that thread reads what is no more.
     """
     waiting: deque[tuple[int, int, Future[Block]]] = deque()
+    padding = configuration.padding
     with ThreadPoolExecutor(1, "reader") as reader:
         try:
-            for col, row, wide, high in _windows(image, configuration):
-                padding = configuration.padding
-                window = (col - padding, row - padding, wide + 2 * padding, high + 2 * padding)
-                waiting.append((col, row, reader.submit(_read, image, window, bands)))
+            for w in windows:
+                padded = (w.col - padding, w.row - padding, w.width + 2 * padding, w.height + 2 * padding)
+                waiting.append((w.col, w.row, reader.submit(_read, image, padded, bands)))
                 if len(waiting) > AHEAD:
                     yield _next(waiting)
             while waiting:
                 yield _next(waiting)
         finally:
             reader.shutdown(cancel_futures=True)
-
-
-def _windows(image: Readable, configuration: Configuration) -> Iterator[tuple[int, int, int, int]]:
-    """Column, row, width and height without padding."""
-    tx, ty, fixed = configuration.tx, configuration.ty, configuration.fixed_tile_size
-    for row in starts(image.height, ty):
-        for col in starts(image.width, tx):
-            yield col, row, tx if fixed else min(tx, image.width - col), ty if fixed else min(ty, image.height - row)
 
 
 def _read(image: Readable, window: tuple[int, int, int, int], bands: tuple[int, ...] | None) -> Block:

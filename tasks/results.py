@@ -11,8 +11,6 @@ import geopandas
 import numpy as np
 import pandas
 import pyogrio
-import rasterio
-import rasterio.shutil
 from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError, FeatureError
@@ -23,6 +21,7 @@ from rasterio.errors import RasterioError
 from registry.emd import ClassLabel
 from registry.errors import DlpkError, OptionsError, StoreError
 from registry.files import atomic, part_of, sweep_parts, write_text
+from tasks.cog import Description, Layer, write_cog
 
 DRIVERS = {
     ".gpkg": "GPKG",
@@ -33,7 +32,6 @@ DRIVERS = {
 }
 SHORT = {"ModelVersion": "ModelVer", "ModelSHA256": "ModelSHA"}  # a Shapefile's names have ten letters
 PIXEL_TYPES = ("uint8", "uint16", "int16", "int32")
-TILE = 512  # pixels, side of a tile inside the GeoTIFF
 
 
 class Grid(Protocol):
@@ -121,42 +119,20 @@ def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, 
     raise OptionsError("expected class values within 32 bits", where="Classes", got=max(used), do="recode the classes")
 
 
-@contextmanager
-def class_raster(
-    out: Path,
-    image: Grid,
-    *,
-    bands: int,
-    kind: tuple[str, float],
-    classes: Sequence[ClassLabel],
-    tags: Mapping[str, str],
-) -> Iterator[rasterio.io.DatasetWriter]:
-    """A raster on the grid of `image` to write windows into; it becomes a cloud optimised GeoTIFF when the block ends.
-
-    Unwritten windows are nodata. Colours, names and attribute table (`<out>.aux.xml`) are those of the classes.
-    """
-    if out.suffix.lower() not in {".tif", ".tiff"}:
-        raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
-    dtype, nodata = kind
-    profile = {"driver": "GTiff", "width": image.width, "height": image.height, "count": bands, "dtype": dtype}
-    profile |= {"crs": image.crs, "transform": image.transform, "nodata": nodata, "tiled": True, "compress": "deflate"}
-    profile |= {"blockxsize": TILE, "blockysize": TILE, "zlevel": 1, "sparse_ok": True, "bigtiff": "if_safer"}
+def write_class_raster(out: Path, layers: Sequence[Layer], description: Description, counts: Mapping[int, int]) -> Path:
+    """A cloud optimised GeoTIFF, and beside it names, colours and counts of the classes (`<out>.aux.xml`)."""
     with workshop(out) as folder:
-        draft = folder / "draft.tif"
-        with rasterio.open(draft, "w", **profile) as raster:
-            raster.update_tags(**tags)
-            if dtype in {"uint8", "uint16"} and bands == 1:
-                raster.write_colormap(1, {c.value: c.color for c in classes if min(c.color) >= 0})
-            yield raster
-        settings = {"compress": "deflate", "blocksize": TILE, "overview_resampling": "mode", "bigtiff": "if_safer"}
-        rasterio.shutil.copy(draft, folder / out.name, driver="COG", num_threads=2, **settings)
-        draft.unlink()
-        if bands == 1 and np.dtype(dtype).kind != "f":
-            write_text(folder / f"{out.name}.aux.xml", attribute_table(classes))
+        write_cog(folder / out.name, layers, description)
+        if description.profile["count"] == 1 and np.dtype(description.profile["dtype"]).kind != "f":
+            write_text(folder / f"{out.name}.aux.xml", attribute_table(description.classes, counts))
+    return out
 
 
-def attribute_table(classes: Sequence[ClassLabel]) -> str:
-    """GDAL's .aux.xml: category names, and the attribute table Value, Class, Red, Green, Blue (ArcGIS formats F.4)."""
+def attribute_table(classes: Sequence[ClassLabel], counts: Mapping[int, int]) -> str:
+    """GDAL's .aux.xml: category names, and the attribute table (ArcGIS formats F.4).
+
+    Its columns are Value, Class, Red, Green, Blue and Count, the number of pixels of a value.
+    """
     root = ET.Element("PAMDataset")
     band = ET.SubElement(root, "PAMRasterBand", band="1")
     if all(0 <= c.value <= 255 for c in classes):
@@ -165,15 +141,15 @@ def attribute_table(classes: Sequence[ClassLabel]) -> str:
         for value in range(max(names, default=0) + 1):
             ET.SubElement(categories, "Category").text = names.get(value, "")
     table = ET.SubElement(band, "GDALRasterAttributeTable", tableType="thematic")
-    # GDAL's codes: type 0 whole number, 2 text; usage 5 value, 2 name, 6 red, 7 green, 8 blue
-    columns = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8)]
+    # GDAL's codes: type 0 whole number, 1 real, 2 text; usage 5 value, 2 name, 6 red, 7 green, 8 blue, 1 count
+    columns = [("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8), ("Count", 1, 1)]
     for i, (name, kind, usage) in enumerate(columns):
         column = ET.SubElement(table, "FieldDefn", index=str(i))
         for tag, text in (("Name", name), ("Type", kind), ("Usage", usage)):
             ET.SubElement(column, tag).text = str(text)
     for i, label in enumerate(classes):
         row = ET.SubElement(table, "Row", index=str(i))
-        for cell in (label.value, label.name, *(max(0, c) for c in label.color)):
+        for cell in (label.value, label.name, *(max(0, c) for c in label.color), counts.get(label.value, 0)):
             ET.SubElement(row, "F").text = str(cell)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"

@@ -17,6 +17,7 @@ from tasks.feature_sets import Detection, read_detections
 from tasks.host import Place, RasterFunction
 from tasks.imagery import open_imagery
 from tasks.inference import band_indexes, blocks
+from tasks.tiling import Window, block_windows
 
 CLASSES = (ClassLabel(1, "Roof"), ClassLabel(2, "Pond"))
 FEATURE = '{"features": [{"attributes": %s, "geometry": {"rings": [[[0, 0], [4, 0], [4, 4], [0, 0]]]}}]}'
@@ -322,7 +323,9 @@ def test_blocks_at_the_edge_are_cut_where_the_tiles_are_of_no_fixed_size(
         for fixed, expected in ((1, [(112, 112)] * 4), (0, [(112, 112), (112, 50), (20, 112), (20, 50)])):
             model = template(DETECTOR, fixed)
             configuration = RasterFunction.load(model, arguments=ARGUMENTS).configuration
-            shapes = [block.pixels.shape[1:] for _, _, block in blocks(image, configuration, None)]
+            step = configuration.tx, configuration.ty
+            windows = block_windows(Window(0, 0, 130, 100), (130, 100), step, configuration.fixed_tile_size)
+            shapes = [block.pixels.shape[1:] for _, _, block in blocks(image, configuration, None, windows)]
             assert expected == shapes
             shutil.rmtree(model.path)
 

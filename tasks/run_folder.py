@@ -1,0 +1,107 @@
+"""What a run has finished, kept beside its result until that is whole: a killed run goes on where it was.
+
+    with run_folder(out, facts) as done:            .out.tif.run/ beside out.tif
+        if not done.has("00007"): done.write("00007", bytes)
+
+`facts` say what the run is (model, imagery, options); a folder of another run is emptied. Files are written whole or
+not at all, so whatever has its name is finished. The folder goes when the block ends well, or when nothing is in it.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from registry.dlpk import ModelFolder
+from registry.errors import StoreError
+from registry.files import atomic, write_text
+
+FACTS, LOCK = "run.json", "lock"
+VERSION = 1  # of what units hold
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def has(self, name: str) -> bool:
+        return self.file(name).exists()
+
+    def write(self, name: str, *parts: bytes | memoryview) -> None:
+        with atomic(self.file(name)) as part, part.open("wb") as file:
+            file.writelines(parts)
+
+    def finished(self) -> list[str]:
+        return sorted(p.name for p in self.path.iterdir() if p.name not in {FACTS, LOCK} and p.name[0] != ".")
+
+
+@contextmanager
+def run_folder(out: Path, facts: Mapping[str, Any]) -> Iterator[RunFolder]:
+    """Raises StoreError when another process is writing the same result."""
+    path = out.with_name(f".{out.name}.run")
+    run = RunFolder(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / LOCK).open("w") as lock:
+            _lock(lock, out)
+            _begin(run, json.dumps({"version": VERSION, **facts}, sort_keys=True, default=str))
+            yield run
+    except BaseException as error:
+        if isinstance(error, StoreError) and error.__cause__ is BUSY:
+            raise
+        if not (path.is_dir() and run.finished()):
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+
+
+BUSY = BlockingIOError("locked")
+
+
+def _lock(file: IO[str], out: Path) -> None:
+    with suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError("is being written by another run", where=out, do="wait for it, or end it") from BUSY
+        except OSError:  # a share that knows no locks
+            return
+
+
+def _begin(run: RunFolder, facts: str) -> None:
+    known = run.file(FACTS)
+    if known.exists() and known.read_text(encoding="utf-8") == facts:
+        return
+    for path in run.path.iterdir():
+        if path.name != LOCK:
+            path.unlink()
+    write_text(known, facts)
+
+
+def facts_of_files(names: Iterable[str]) -> list[list[object]]:
+    """Name, size and time of files, where they are files of this machine."""
+    told: list[list[object]] = []
+    for name in names:
+        try:
+            found = os.stat(name)  # noqa: PTH116 - GDAL's names need not be paths
+        except (OSError, ValueError):
+            told.append([name])
+        else:
+            told.append([name, found.st_size, found.st_mtime_ns])
+    return told
+
+
+def facts_of_model(model: ModelFolder, sha256: str) -> object:
+    """Its digest where that is known, else what its files look like."""
+    if sha256 and model.path.name == sha256:
+        return sha256
+    return facts_of_files(sorted(str(path) for path in model.path.rglob("*") if path.is_file()))
