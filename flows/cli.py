@@ -28,6 +28,7 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "promote": ("registry.cli:registry_commands", "Give a version an alias, such as champion."),
     "rollback": ("registry.cli:registry_commands", "Give an alias back to the version before."),
     "history": ("registry.cli:registry_commands", "Tell which version was champion when, and why."),
+    "sign": ("registry.cli:registry_commands", "Vouch for a package with a signature."),
     "verify": ("registry.cli:registry_commands", "Check a package."),
     "unpack": ("registry.cli:registry_commands", "Unpack a package into a model folder."),
     "edit": ("registry.cli:registry_commands", "Change what a package says of its model."),

@@ -15,8 +15,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from registry import signing
 from registry.errors import Conflict, NotFound, OptionsError, StoreError
-from registry.files import atomic, sha256
+from registry.files import atomic, sha256, write_text
 from registry.rows import WHOLE, WORKSPACE, Rows, reading
 from registry.settings import settings
 from registry.stores import locate
@@ -226,10 +227,11 @@ def _list(things: list[str], kind: str) -> str:
 
 
 # -- fetch -------------------------------------------------------------------------------------------------------------
-def fetch(ref: ModelRef | str, into: Path | None = None) -> Path:
+def fetch(ref: ModelRef | str, into: Path | None = None, *, signatures: bool = False) -> Path:
     """The .dlpk of a version, its sha256 checked: in the cache, or copied into the folder `into`.
 
-    Raises Conflict when another file of that name is there, StoreError when the store gives other bytes.
+    Its signatures come along where they are asked for, by `signatures` or by DLPK_SIGNERS. Raises Conflict when another
+    file of that name is there, StoreError when the store gives other bytes.
     """
     version = find_version(ref)
     cached = settings().cache / "packages" / version.sha256 / f"{version.name}.dlpk"
@@ -240,7 +242,23 @@ def fetch(ref: ModelRef | str, into: Path | None = None) -> Path:
             if (got := sha256(part)) != version.sha256:
                 do = "the store is damaged: publish the package again elsewhere"
                 raise StoreError(f"expected the sha256 {version.sha256}", where=version.uri, got=got, do=do)
-    return cached if into is None else _copy(cached, into / cached.name, version.sha256)
+    if signatures or settings().signers:
+        store, key = locate(version.uri, depth=3)
+        signing.bring(store, key, cached)
+    if into is None:
+        return cached
+    copied = _copy(cached, into / cached.name, version.sha256)
+    for signature in signing.signatures(cached):
+        write_text(copied.with_name(signature.name), signature.read_text(encoding="utf-8"))
+    return copied
+
+
+def sign(ref: ModelRef | str, key: str) -> str:
+    """Sign the package of a version; where the signature lies in the store. Another one of the same key stays."""
+    version = find_version(ref)
+    text = signing.signature(fetch(ref), key)
+    store, place = locate(version.uri, depth=3)
+    return f"{store.uri}/{signing.keep(store, place, text)}"
 
 
 def _copy(source: Path, target: Path, digest: str) -> Path:

@@ -123,14 +123,41 @@ def history(name: str, alias: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model", metavar="FILE_OR_REF")
+@click.option("--key", "keys", multiple=True, help="Public key (PEM); one of those given must have signed it.")
+@click.option("--identity", "identities", multiple=True, metavar="WHO=https://ISSUER", help="Who signed without a key.")
 @as_json
-def verify(model: str, as_json: bool) -> None:
-    """Check a .dlpk, or the one behind a reference, against every rule for packages."""
-    from registry import catalog, dlpk
+def verify(model: str, keys: tuple[str, ...], identities: tuple[str, ...], as_json: bool) -> None:
+    """Check a .dlpk, or the one behind a reference, against every rule for packages, and who signed it.
 
-    found = dlpk.verify(Path(model) if _is_file(model) else catalog.fetch(model))
+    Without --key and --identity the signers of DLPK_SIGNERS count, where that is set.
+    """
+    from registry import catalog, dlpk, signing
+
+    signers = tuple(map(signing.Signer.parse, (*keys, *identities))) or signing.known_signers()
+    path = Path(model) if _is_file(model) else catalog.fetch(model, signatures=bool(signers))
+    found = dlpk.verify(path)
+    told = {"signed_by": str(signing.signed_by(path, signers))} if signers else {}
     facts = {"path": str(found.path), "sha256": found.sha256, "size": found.size, "members": len(found.members)}
-    print_record({"verdict": "whole", "name": found.name, **facts}, as_json)
+    print_record({"verdict": "whole", "name": found.name, **facts, **told}, as_json)
+
+
+@click.command()
+@click.argument("model", metavar="FILE_OR_REF")
+@click.option("--key", default="", help="Private key (PEM), or keyless; none: DLPK_SIGN_KEY.")
+@as_json
+def sign(model: str, key: str, as_json: bool) -> None:
+    """Sign a .dlpk, or the one behind a reference: a signature of OpenSSF's model-signing beside it.
+
+    The password of the key is read from DLPK_SIGN_PASSWORD. What is published is signed by itself where DLPK_SIGN_KEY
+    is set.
+    """
+    from registry import catalog, signing
+    from registry.settings import settings
+
+    if not (key := key or settings().sign_key):
+        raise OptionsError("expected a key to sign with", where="--key", do="give it, or set DLPK_SIGN_KEY")
+    made = signing.sign(Path(model), key) if _is_file(model) else catalog.sign(model, key)
+    print_record({"model": model, "signature": str(made)}, as_json)
 
 
 @click.command()
@@ -284,7 +311,7 @@ def share(portal_url: str, model: str, *, token: str, title: str, item: str, fol
 
 
 registry_commands: list[click.Command] = [
-    *(models, show, fetch, promote, rollback, history, verify, unpack),
+    *(models, show, fetch, promote, rollback, history, verify, sign, unpack),
     *(edit, add_file, remove_file, diff, import_, prune, share),
 ]
 

@@ -22,7 +22,7 @@ from hashlib import sha256 as new_sha256
 from pathlib import Path
 from typing import Any
 
-from registry import pickles
+from registry import pickles, signing
 from registry.archive import PIECE, check_names, extract, is_root_emd, opened, read
 from registry.emd import Emd
 from registry.errors import Conflict, NotFound, PackageError, StoreError
@@ -193,7 +193,8 @@ def verify(dlpk: Path) -> Package:
 def open_model(path: Path, work: Path | None = None) -> ModelFolder:
     """The model in a folder, behind an .emd or in a .dlpk.
 
-    A .dlpk is unpacked once, into a folder named by its sha256 below `work` (default: the cache).
+    A .dlpk is unpacked once, into a folder named by its sha256 below `work` (default: the cache). Raises PackageError
+    when DLPK_SIGNERS asks for a signature that it has not.
     """
     if not path.exists():
         raise NotFound("no such model", where=path, do="give a model folder, an .emd or a .dlpk")
@@ -203,6 +204,7 @@ def open_model(path: Path, work: Path | None = None) -> ModelFolder:
         return folder
     if path.suffix.lower() != ".dlpk":
         raise PackageError("expected a model folder, an .emd or a .dlpk", where=path, got=path.suffix)
+    signing.demand(path)
     into = (work or settings().cache / "models") / sha256(path)
     if not into.is_dir():
         with suppress(Conflict):  # another process was quicker

@@ -20,7 +20,6 @@ from registry.tracking import connect, told
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-FILES = ("item.json", "manifest.json")  # beside the package
 REFERENCES = ("replaced", "replaced_by")  # notes of a promotion
 
 
@@ -87,9 +86,9 @@ def _remove(client: "MlflowClient", version: Version) -> None:
     with told():
         client.set_model_version_tag(version.name, str(version.number), PRUNED, "true")
     store, key = locate(version.uri, depth=3)
-    for file in FILES:
-        store.delete(f"{key.rpartition('/')[0]}/{file}")
-    store.delete(key)
+    beside = store.list(f"{key.rpartition('/')[0]}/")
+    for file in (*(file for file in beside if file != key), key):
+        store.delete(file)
     with told():
         client.delete_model_version(version.name, str(version.number))
 

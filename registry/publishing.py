@@ -1,9 +1,10 @@
 """Publish a package: it gets a number, and a manifest says for good what it is and what it was made from.
 
     <store>/roofs/<sha256>/roofs.dlpk      the package, under its content's name, never renamed
+    <store>/roofs/<sha256>/roofs.dlpk.<key>.sig    its signatures, if it is signed
     <store>/roofs/<sha256>/manifest.json   written after it: members, data, code, environment, recipe, scores, parent
     <store>/roofs/<sha256>/item.json       the same as a STAC item with the Machine Learning Model extension
-    MLflow  roofs  version 7               written after all three: tags uri, sha256, size, scores, ...
+    MLflow  roofs  version 7               written after all of them: tags uri, sha256, size, scores, ...
             alias challenger               the newest
 
 Each step may be repeated, so a killed publish is completed by the next one, and what it left is never seen as whole.
@@ -22,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from registry import stac
+from registry import signing, stac
 from registry.catalog import (
     CHALLENGER,
     CHAMPION,
@@ -86,13 +87,22 @@ def publish(
     facts = {"data_digest": data_digest, "git_commit": git_commit, "scores": finite(scores), "run_id": run_id}
     manifest = {**_facts(package), **facts, "members": members, "parent": _parent(package), **(made or {})}
     place = f"{package.name}/{package.sha256}"
+    signatures = _signatures(dlpk)
     uri = store.put(f"{place}/{package.name}.dlpk", dlpk, package.sha256)
+    for signature in signatures:
+        signing.keep(store, f"{place}/{package.name}.dlpk", signature)
     manifest = _keep(store, f"{place}/manifest.json", manifest)
     _keep(store, f"{place}/item.json", stac.item(package.emd, manifest, uri))
     number = _register(client, {**manifest, "uri": uri}, run_id)
     if not store.exists(f"{place}/{package.name}.dlpk"):  # a prune of the same bytes may have run at this moment
         store.put(f"{place}/{package.name}.dlpk", dlpk, package.sha256)
     return find_version(ModelRef(package.name, number))
+
+
+def _signatures(dlpk: Path) -> list[str]:
+    """Those beside the package, and one of our own where there is a key."""
+    found = [path.read_text(encoding="utf-8", errors="replace") for path in signing.signatures(dlpk)]
+    return [*found, *([signing.signature(dlpk, key)] if (key := settings().sign_key) else [])]
 
 
 def environment() -> dict[str, str]:

@@ -8,6 +8,11 @@ DLPK_S3_CHECKSUMS         when_supported                when_required for older 
 DLPK_TRUSTED              none                          folders, joined by :, whose models are one's own code
 DLPK_CATALOG              none                          MLflow's database, for reading, beside an HTTP tracking URI
 DLPK_USER                 name@host of this process     who publishes and promotes
+DLPK_SIGN_KEY             none                          a private key (PEM), or keyless: signs what is published
+DLPK_SIGN_PASSWORD        none                          of that key
+DLPK_SIGNERS              none                          public keys or IDENTITY=https://ISSUER, joined by commas: no
+                                                        package runs that none of them signed
+DLPK_SIGSTORE             the public one                trust configuration of another Sigstore, a JSON file
 """
 
 import getpass
@@ -34,6 +39,9 @@ class Settings:
     trusted: tuple[Path, ...] = ()
     user: str = ""
     catalog: str = ""
+    sign_key: str = ""
+    signers: tuple[str, ...] = ()
+    sigstore: Path | None = None
 
     @property
     def cache(self) -> Path:
@@ -52,6 +60,9 @@ def settings() -> Settings:
         trusted=tuple(Path(one).absolute() for one in os.environ.get("DLPK_TRUSTED", "").split(os.pathsep) if one),
         catalog=os.environ.get("DLPK_CATALOG", ""),
         user=os.environ.get("DLPK_USER") or _user(),
+        sign_key=os.environ.get("DLPK_SIGN_KEY", ""),
+        signers=tuple(one.strip() for one in os.environ.get("DLPK_SIGNERS", "").split(",") if one.strip()),
+        sigstore=Path(sigstore).absolute() if (sigstore := os.environ.get("DLPK_SIGSTORE")) else None,
         s3_checksums=_checksums(os.environ.get("DLPK_S3_CHECKSUMS") or "when_supported"),
     )
 

@@ -12,6 +12,7 @@ from rasterio.errors import CRSError
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import ImageryError, OptionsError
+from registry.signing import demand
 from tasks.guarded import GuardedFunction
 from tasks.host import Configuration, Place, RasterFunction
 from tasks.imagery import SAME_CELL, Block, Imagery, gdal_settings, open_imagery, starts
@@ -57,6 +58,7 @@ def load_function(model: ModelFolder, options: InferenceOptions) -> AnyFunction:
 
     Raises OptionsError for a stranger's code that the user did not name with --trust, and what the function raises.
     """
+    demand(model.path)
     if is_trusted(model):
         return RasterFunction.load(model, device=options.device, arguments=options.arguments)
     if not options.trust:

@@ -58,7 +58,8 @@ class FileStore:
 
     def list(self, prefix: str = "") -> list[str]:
         with _told(self.folder):
-            found = [path.relative_to(self.folder) for path in self.folder.rglob("*") if path.is_file()]
+            below = self.folder / prefix.rpartition("/")[0]
+            found = [path.relative_to(self.folder) for path in below.rglob("*") if path.is_file()]
         keys = [path.as_posix() for path in found if not any(name.startswith(".") for name in path.parts)]
         return sorted(key for key in keys if key.startswith(prefix))
 
