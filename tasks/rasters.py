@@ -120,9 +120,10 @@ def _creation(suffix: str, dtype: "np.dtype[np.generic]", compress: str) -> dict
 def _plain_tiff(pixels: NDArray[np.generic], grid: Grid | None, nodata: float | None) -> bytes:
     """The bytes that GDAL writes for it, uncompressed."""
     a, b, c, d, e, f = grid.transform if grid else (0.0,) * 6
-    turned = (c, f) if b or d else (0.0, 0.0)  # a turned one has a matrix in place of a tie point
-    form = (pixels.shape, pixels.dtype.str, grid.crs if grid else None, (a, b, d, e), turned, nodata)
-    place = struct.pack("<2d", c, f) if grid and not (b or d) else b""
+    upright = not (b or d) and e < 0  # one that is turned, by 180 degrees too, has a matrix in place of a tie point
+    corner = (0.0, 0.0) if upright else (c, f)
+    form = (pixels.shape, pixels.dtype.str, grid.crs if grid else None, (a, b, d, e), corner, nodata)
+    place = struct.pack("<2d", c, f) if upright else b""
     head, at = _header(form)
     if place:
         head = head[:at] + place + head[at + 16 :]
@@ -142,7 +143,7 @@ def _interleaved(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
 def _header(form: tuple[Any, ...]) -> tuple[bytes, int]:
     """What GDAL puts before the pixels of a chip of this form, and where in it the tie point's x and y are."""
     shape, dtype, crs, (a, b, d, e), (c, f), nodata = form
-    grid = None if crs is None else Grid(crs, (a, b, c, d, e, f))
+    grid, upright = None if crs is None else Grid(crs, (a, b, c, d, e, f)), not (b or d) and e < 0
     pixels = np.full(shape, 2 if nodata == 1 else 1, dtype)  # empty strips would be laid otherwise
     with MemoryFile() as memory:
         _write(memory.name, "GTiff", pixels, grid, nodata, {})
@@ -150,7 +151,8 @@ def _header(form: tuple[Any, ...]) -> tuple[bytes, int]:
     start = len(content) - pixels.nbytes
     tags = _tags(content)
     assert start == int(tags[STRIP_OFFSETS][1]), "GDAL lays the strips of a plain TIFF behind its header"
-    return content[:start], tags[TIE_POINT][0] + 24 if TIE_POINT in tags else 0
+    assert (TIE_POINT in tags) == upright, "GDAL ties a raster to a point where it is neither turned nor mirrored"
+    return content[:start], tags[TIE_POINT][0] + 24 if upright else 0
 
 
 def _tags(content: bytes) -> dict[int, tuple[int, int]]:

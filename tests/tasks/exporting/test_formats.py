@@ -198,6 +198,15 @@ def test_a_plain_chip_is_what_gdal_would_write(tmp_path: Path, nodata: int | Non
         assert np.array_equal(pixels, chip.read())
 
 
+@pytest.mark.parametrize("turn", [(0.5, 0.0, 0.0, -0.5), (-0.5, 0.0, 0.0, 0.5), (0.0, 0.5, 0.5, 0.0)])
+def test_a_plain_chip_of_any_turn_is_read_at_its_place(tmp_path: Path, turn: tuple[float, ...]) -> None:
+    a, b, d, e = turn  # as it is, by 180 and by 90 degrees
+    for west in (500_000.0, 500_100.0):  # the header of the first one is used for the second one
+        grid = Grid("EPSG:32633", (a, b, west, d, e, 4_600_000.0))
+        write_raster(tmp_path / "chip.tif", np.ones((3, 16, 16), np.uint8), grid)
+        assert grid.transform == read_raster(tmp_path / "chip.tif").grid.transform
+
+
 def test_the_alpha_band_of_a_foreign_picture_only_tells_what_is_valid(tmp_path: Path) -> None:
     pixels = np.full((8, 8, 4), 255, np.uint8)
     pixels[:4, :, 3] = 0
