@@ -5,13 +5,17 @@ pixels and never meets a coordinate system again.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import geopandas
 import numpy as np
+import pandas
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.crs import CRS
@@ -20,11 +24,14 @@ from registry.emd import ClassLabel
 from registry.errors import LabelError
 from tasks.class_values import class_values
 from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
+from tasks.geometries import BATCH, Geometries, moved
 from tasks.imagery import Imagery
 from tasks.pixel_features import PixelFeatures
 
 VECTOR_SUFFIXES = {".gpkg", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml"}
 ALWAYS_PLACED = {".geojson", ".json", ".kml"}  # these have a coordinate system by definition, also for pixels
+TOLD_BY_ROW = {".gpkg", ".shp", ".fgb"}  # others are parsed from the beginning for every row
+KEPT = 64  # grids whose features are remembered: those of all angles and of forks are the same
 SPACES_OF_PIXELS = ("PIXEL_SPACE", "IMAGE_SPACE")
 
 
@@ -38,12 +45,14 @@ class Features:
     """Labelled geometries in the file's own coordinate system."""
 
     path: Path
-    frame: geopandas.GeoDataFrame  # geometry, repaired where it was invalid
+    geometries: Geometries  # repaired where they were invalid
+    crs: object | None  # of the file
     values: NDArray[np.int64]  # (n,) class Value of each feature
     classes: tuple[ClassLabel, ...]  # sorted by Value
     repaired: int
     lost: Counter[str] = field(default_factory=Counter)  # features that cannot be used, by reason
-    _placed: dict[str, NDArray[np.object_]] = field(default_factory=dict)  # geometries by coordinate system
+    _placed: dict[str, Geometries] = field(default_factory=dict)  # by coordinate system
+    _on: dict[object, PixelFeatures] = field(default_factory=dict)  # by grid
 
     def on(self, imagery: Imagery, space: str = "MAP_SPACE") -> PixelFeatures:
         """In pixels of a scene; what does not touch it is left out.
@@ -52,27 +61,41 @@ class Features:
         `space` is PIXEL_SPACE or IMAGE_SPACE. Then features are in the raster's own coordinates, which are columns and
         rows (down, or up as negative numbers) where it has none.
         """
+        grid = (space, imagery.crs and imagery.crs.to_wkt(), imagery.transform, imagery.width, imagery.height)
+        if grid not in self._on:
+            if len(self._on) >= KEPT:
+                self._on.pop(next(iter(self._on)))
+            self._on[grid] = self._in_pixels(imagery, space)
+        return self._on[grid]
+
+    def _in_pixels(self, imagery: Imagery, space: str) -> PixelFeatures:
         placed = self._place(imagery, space)
-        rows = np.flatnonzero(_touches(shapely.bounds(placed), imagery.bounds))
-        a, b, c, d, e, f, *_ = ~imagery.transform
-        pixels = shapely.transform(placed[rows], lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f])
-        whole = (0, 0, imagery.width, imagery.height)
-        here = _touches(shapely.bounds(pixels), whole)  # on a rotated raster the bounds promise too much
+        rows = np.flatnonzero(_touches(placed.bounds, imagery.bounds))
+        whole, kept = (0, 0, imagery.width, imagery.height), [np.zeros(0, bool)]
+
+        def here() -> Iterator[NDArray[np.object_]]:
+            for batch in placed.batches(rows):
+                pixels = moved(batch, ~imagery.transform)
+                kept.append(_touches(shapely.bounds(pixels), whole))  # the bounds of a rotated raster promise too much
+                yield pixels[kept[-1]]
+
+        geometries = Geometries.packed(here())
+        rows = rows[np.concatenate(kept)]
         indexes = np.searchsorted([label.value for label in self.classes], self.values[rows]) + 1
-        return PixelFeatures(pixels[here], indexes[here], rows[here])
+        return PixelFeatures(geometries, indexes, rows)
 
     def refuse_elsewhere(self, imagery: Imagery, space: str = "MAP_SPACE") -> None:
         """Raises LabelError that tells where both lie."""
-        bounds = shapely.bounds(self._place(imagery, space))
+        bounds = self._place(imagery, space).bounds
         low, high = np.nanmin(bounds[:, :2], axis=0), np.nanmax(bounds[:, 2:], axis=0)
         west, south, east, north = imagery.bounds
         what = f"does not overlap {imagery.path.name} ({west:.1f} {south:.1f} {east:.1f} {north:.1f})"
         do = "check the coordinate systems of both; they are compared in that of the raster"
         raise LabelError(what, where=self.path, got=[round(float(x), 1) for x in (*low, *high)], do=do)
 
-    def _place(self, imagery: Imagery, space: str) -> NDArray[np.object_]:
+    def _place(self, imagery: Imagery, space: str) -> Geometries:
         """The geometries in the raster's map units; moved once per coordinate system."""
-        wanted, own = imagery.crs, self.frame.crs
+        wanted, own = imagery.crs, self.crs
         if space in SPACES_OF_PIXELS and (
             own is None or (wanted is None and self.path.suffix.lower() in ALWAYS_PLACED)
         ):
@@ -86,23 +109,29 @@ class Features:
             raise LabelError(
                 "has no coordinate system", where=self.path, do="assign one, e.g. ogr2ogr -a_srs EPSG:code"
             )
+        return _near_date_line(self._moved_to(wanted), wanted, imagery.bounds)
+
+    def _moved_to(self, wanted: CRS) -> Geometries:
         key = wanted.to_wkt()
         if key not in self._placed:
             self._placed.clear()
-            self._placed[key] = self.frame.geometry.to_crs(wanted).to_numpy()
-        return _near_date_line(self._placed[key], wanted, imagery.bounds)
+            series = (geopandas.GeoSeries(batch, crs=self.crs) for batch in self.geometries.batches())
+            same = geopandas.GeoSeries(crs=wanted).crs.equals(self.crs, ignore_axis_order=True)
+            self._placed[key] = (
+                self.geometries if same else Geometries.packed(one.to_crs(wanted).to_numpy() for one in series)
+            )
+        return self._placed[key]
 
-    def _in_raster_units(self, imagery: Imagery) -> NDArray[np.object_]:
-        shapes = self.frame.geometry.to_numpy()
-        upwards = imagery.transform.is_identity and shapely.total_bounds(shapes)[3] <= 0
-        to_map = imagery.transform if imagery.crs and self.frame.crs is None else None
-        turned = shapely.transform(shapes, lambda xy: xy * [1, -1]) if upwards else shapes
-        if to_map is None:
-            return np.asarray(turned)
-        a, b, c, d, e, f, *_ = to_map  # a placed raster, labels in its pixels
-        down = shapely.total_bounds(turned)[3] > 0
-        sign = 1 if down else -1
-        return np.asarray(shapely.transform(turned, lambda xy: xy * [1, sign] @ np.array([[a, d], [b, e]]) + [c, f]))
+    def _in_raster_units(self, imagery: Imagery) -> Geometries:
+        """Rows count downwards, or upwards as negative numbers, in both."""
+        lowest = self.geometries.bounds[:, 3].max()
+        if imagery.crs and self.crs is None:  # a placed raster, labels in its pixels
+            to_map = imagery.transform @ Affine.scale(1, 1 if lowest > 0 else -1)
+        elif imagery.transform.is_identity and lowest <= 0:
+            to_map = Affine.scale(1, -1)
+        else:
+            return self.geometries
+        return Geometries.packed(moved(batch, to_map) for batch in self.geometries.batches())
 
 
 def read_features(
@@ -125,48 +154,84 @@ def read_features(
 
 def features_of(
     path: Path,
-    frame: geopandas.GeoDataFrame,
+    tables: Iterable[geopandas.GeoDataFrame],
     value_field: str,
     classes: Sequence[ClassLabel],
     *,
     radius: float,
     points: bool,
 ) -> Features:
-    """The same for a table that is read already."""
-    lost: Counter[str] = Counter()
-    frame = _kept(frame, ~(frame.geometry.isna() | frame.geometry.is_empty), "no geometry", lost)
-    if frame.empty:
-        raise LabelError("has no feature with a geometry", where=path, do="choose another layer or file")
-    shapes = shapely.force_2d(frame.geometry.to_numpy())
-    broken = ~shapely.is_valid(shapes)
-    shapes[broken] = shapely.make_valid(shapes[broken], method="structure", keep_collapsed=False)
-    shapes = _areas(path, shapes, radius, points)
-    frame = frame.set_geometry(geopandas.GeoSeries(shapes, index=frame.index, crs=frame.crs))
-    frame = _kept(frame, ~shapely.is_empty(shapes), "geometry without an area", lost)
-    if frame.empty:
-        raise LabelError("has no feature with an area", where=path, do="check the geometries")
-    values, found = class_values(path, frame.drop(columns=frame.geometry.name), value_field, classes)
-    return Features(path, frame, values, found, int(broken.sum()), lost)
+    """The same for tables of one kind that are read already, or while they are taken."""
+    crs, lost, repaired = None, Counter[str](), 0
+    attributes: list[pandas.DataFrame] = []
+
+    def shapes() -> Iterator[NDArray[np.object_]]:
+        nonlocal crs, repaired
+        for table in tables:
+            there = _kept(table, ~(table.geometry.isna() | table.geometry.is_empty), "no geometry", lost)
+            found, broken = _mended(there.geometry.to_numpy())
+            areas = _areas(path, found, radius, points)
+            empty = shapely.is_empty(areas)
+            fields = there.drop(columns=there.geometry.name)
+            attributes.append(_kept(fields, ~empty, "geometry without an area", lost))
+            crs, repaired = table.crs, repaired + broken
+            yield areas[~empty]
+
+    geometries = Geometries.packed(shapes())
+    if not len(geometries):
+        what = "an area" if lost["geometry without an area"] else "a geometry"
+        raise LabelError(f"has no feature with {what}", where=path, do="choose another layer or file")
+    values, found = class_values(path, pandas.concat(attributes, ignore_index=True), value_field, classes)
+    return Features(path, geometries, crs, values, found, repaired, lost)
 
 
-def _read(path: Path, query: str) -> geopandas.GeoDataFrame:
+def read_areas(path: Path) -> Features:
+    """Polygons of which only the geometry counts, all of class 1. Raises LabelError."""
+    tables = (table[[table.geometry.name]] for table in _read(path, ""))
+    return features_of(path, tables, "", (), radius=0.0, points=False)
+
+
+def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
+    """A batch at a time, and whole what is no stream."""
+    if path.suffix.lower() == ".parquet" and not query:
+        yield _opened(path, geopandas.read_parquet)
+        return
+    if path.suffix.lower() not in TOLD_BY_ROW:
+        yield _opened(path, geopandas.read_file, where=query or None)
+        return
+    for first in count(0, BATCH):
+        table = _opened(path, geopandas.read_file, where=query or None, rows=slice(first, first + BATCH))
+        yield table
+        if len(table) < BATCH:
+            return
+
+
+def _opened(path: Path, read: Callable[..., pandas.DataFrame], **options: object) -> geopandas.GeoDataFrame:
     try:
-        parquet = path.suffix.lower() == ".parquet" and not query
-        frame = geopandas.read_parquet(path) if parquet else geopandas.read_file(path, where=query or None)
+        table = read(path, **options)
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         do = "check the path" if not path.exists() else "check that ogrinfo reads it"
         raise LabelError(f"cannot be opened as features ({error})", where=path, do=do) from error
-    if not isinstance(frame, geopandas.GeoDataFrame):
+    if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError("has no geometry", where=path, do="choose a layer of features, or give it as .csv")
-    return frame
+    return table
 
 
-def _kept(
-    frame: geopandas.GeoDataFrame, keep: NDArray[np.bool_], reason: str, lost: Counter[str]
-) -> geopandas.GeoDataFrame:
+Table = TypeVar("Table", bound=pandas.DataFrame)
+
+
+def _kept(table: Table, keep: NDArray[np.bool_], reason: str, lost: Counter[str]) -> Table:
     if dropped := int((~keep).sum()):
         lost[reason] += dropped
-    return frame[keep].reset_index(drop=True)
+    return table[keep]
+
+
+def _mended(shapes: NDArray[np.object_]) -> tuple[NDArray[np.object_], int]:
+    """Flat and valid, and how many were not valid."""
+    flat = shapely.force_2d(shapes)
+    broken = ~shapely.is_valid(flat)
+    flat[broken] = shapely.make_valid(flat[broken], method="structure", keep_collapsed=False)
+    return flat, int(broken.sum())
 
 
 def _areas(path: Path, shapes: NDArray[np.object_], radius: float, points: bool) -> NDArray[np.object_]:
@@ -190,10 +255,13 @@ def _touches(bounds: NDArray[np.float64], area: Sequence[float]) -> NDArray[np.b
     return np.asarray(np.isfinite(bounds).all(axis=1) & np.where(points, inside, meets))
 
 
-def _near_date_line(shapes: NDArray[np.object_], crs: CRS, bounds: Sequence[float]) -> NDArray[np.object_]:
+def _near_date_line(geometries: Geometries, crs: CRS, bounds: Sequence[float]) -> Geometries:
     """Longitudes within 180 degrees of the raster's middle: it may count 179 to 181 where the labels have -179."""
     west, _, east, _ = bounds
     if not crs.is_geographic or (west >= -180 and east <= 180):
-        return shapes
+        return geometries
     middle = (west + east) / 2
-    return np.asarray(shapely.transform(shapes, lambda xy: xy + [360, 0] * np.round((middle - xy[:, :1]) / 360)))
+    return Geometries.packed(
+        shapely.transform(batch, lambda xy: xy + [360, 0] * np.round((middle - xy[:, :1]) / 360))
+        for batch in geometries.batches()
+    )

@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import shapely
@@ -10,6 +9,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.features import rasterize
 
+from tasks.geometries import Geometries, moved
 from tasks.windows import Place
 
 SMALLEST_SIDE = 1.0  # pixels; what a chip shows of an object that its edge cuts must be as wide and as high
@@ -49,26 +49,22 @@ class Found:
 class PixelFeatures:
     """Geometries in pixels of a working grid, x = column, y = row, with a spatial index."""
 
-    geometries: NDArray[np.object_]
+    geometries: Geometries
     labels: NDArray[np.int64]  # (n,) class index from 1
     source: NDArray[np.int64]  # (n,) row in the file of features
 
-    @cached_property
-    def tree(self) -> shapely.STRtree:
-        return shapely.STRtree(self.geometries)
-
-    @cached_property
+    @property
     def bounds(self) -> NDArray[np.float64]:
         """(n, 4) xmin ymin xmax ymax."""
-        return np.asarray(shapely.bounds(self.geometries)).reshape(-1, 4)
+        return self.geometries.bounds
 
-    @cached_property
+    @property
     def areas(self) -> NDArray[np.float64]:
-        return np.asarray(shapely.area(self.geometries))
+        return self.geometries.areas
 
     def near(self, place: Place) -> NDArray[np.int64]:
         """Rows of features whose bounds meet what the place shows, in their own order."""
-        return np.sort(self.tree.query(shapely.box(*place.seen)))
+        return self.geometries.near(place.seen)
 
     def inside(
         self, place: Place, least: float = 0.0, rows: NDArray[np.int64] | None = None
@@ -91,7 +87,7 @@ class PixelFeatures:
         if cut.any():
             shapes[cut] = shapely.clip_by_rect(shapes[cut], *place.seen)
         if place.angle:
-            shapes = _turned(shapes, ~place.from_chip)
+            shapes = moved(shapes, ~place.from_chip)
             shapes = shapely.clip_by_rect(shapes, 0, 0, *place.size)
             bounds, areas = shapely.bounds(shapes), shapely.area(shapes)
             return shapes, bounds, areas, np.asarray(areas < self.areas[rows] * (1 - 1e-9))
@@ -135,8 +131,3 @@ def _thin(found: Found) -> NDArray[np.bool_]:
     """Whole features that are on average less than a pixel wide; slivers that the chip's edge leaves are not meant."""
     sides = found.bounds[:, 2:] - found.bounds[:, :2]
     return np.asarray(~found.cut & (shapely.area(found.shapes) < np.hypot(sides[:, 0], sides[:, 1])))
-
-
-def _turned(shapes: NDArray[np.object_], affine: Affine) -> NDArray[np.object_]:
-    a, b, c, d, e, f, *_ = affine
-    return np.asarray(shapely.transform(shapes, lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f]))

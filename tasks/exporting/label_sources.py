@@ -98,7 +98,7 @@ def _read(path: Path, options: ExportOptions, given: Sequence[ClassLabel], carri
         table = read_table(path)
         placed = points_of(table, crs)
         if placed is not None:
-            return features_of(path, placed, field, given, radius=radius, points=points)
+            return features_of(path, [placed], field, given, radius=radius, points=points)
         _refuse(path, carries, ("label", "labels"), "is a table of whole pictures")
         return image_labels(path, table, field, given)
     if is_vector(path):

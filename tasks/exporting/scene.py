@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-import geopandas
 import numpy as np
 import shapely
 from affine import Affine
@@ -26,7 +25,7 @@ from rasterio.vrt import WarpedVRT
 import tasks.formats
 from registry import plugins
 from registry.emd import ClassLabel
-from registry.errors import ImageryError, LabelError, OptionsError
+from registry.errors import ImageryError, OptionsError
 from tasks.chips import Chip, Grid
 from tasks.exporting.label_sources import Labels
 from tasks.exporting.options import ExportOptions
@@ -45,7 +44,7 @@ from tasks.imagery import (
     scattered,
     short_name,
 )
-from tasks.labels import Features
+from tasks.labels import Features, read_areas
 from tasks.mosaic import alike, honest, laid_on, mosaic
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import Bounds, Place, Window, angles, grid
@@ -331,13 +330,8 @@ def _mask(options: ExportOptions, imagery: Imagery) -> shapely.Geometry | None:
     """The mask polygons as one area in pixels, ready to be asked often."""
     if options.in_mask_polygons is None:
         return None
-    path = Path(options.in_mask_polygons)
-    try:
-        frame = geopandas.read_file(path)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise LabelError(f"cannot be opened as mask polygons ({error})", where=path, do="check the path") from error
-    plain = Features(path, frame[[frame.geometry.name]], np.ones(len(frame), np.int64), (ClassLabel(1, "mask"),), 0)
-    whole = shapely.union_all(shapely.make_valid(plain.on(imagery, options.reference_system).geometries))
+    polygons = read_areas(Path(options.in_mask_polygons)).on(imagery, options.reference_system)
+    whole = shapely.union_all([shapely.union_all(batch) for batch in polygons.geometries.batches()])
     within = shapely.buffer(whole, SLACK)
     shapely.prepare(within)
     return within

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import rasterio
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError
@@ -20,6 +21,7 @@ from tasks.exporting.crew import alone
 from tasks.exporting.plan import Found, Job, Unit
 from tasks.exporting.scene import Scenes, Survey, open_scenes
 from tasks.exporting.scene_labels import Held
+from tasks.imagery import CACHE
 
 if TYPE_CHECKING:
     from tasks.chips import Chip
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tasks.windows import Window
 
 UNREADABLE = "unreadable"
+LEAST_CACHE = 32 * 2**20  # bytes; less of it decodes blocks twice where rows of windows overlap
 
 
 class _Desk(threading.local):
@@ -81,10 +84,11 @@ def survey_unit(job: Job, unit: Unit) -> Surveyed:
     """Raises ImageryError for windows that cannot be read, unless they may be skipped."""
     scene = desk.open(job)[unit.scene]
     found, surveys = list[Found](), list[Survey]()
-    for window, index in zip(unit.windows, unit.indexes, strict=True):
-        survey = _surveyed(scene, window, skip=job.options.skip_unreadable)
-        found.append(Found(index, survey.reason or "", tuple(np.unique(survey.labels).tolist())))
-        surveys.append(survey)
+    with _cache(scene, unit):
+        for window, index in zip(unit.windows, unit.indexes, strict=True):
+            survey = _surveyed(scene, window, skip=job.options.skip_unreadable)
+            found.append(Found(index, survey.reason or "", tuple(np.unique(survey.labels).tolist())))
+            surveys.append(survey)
     return Surveyed(unit.number, tuple(found), tuple(_together(surveys)))
 
 
@@ -92,14 +96,25 @@ def write_unit(job: Job, unit: Unit) -> int:
     """Write the chips of a unit, then its part. The number of its windows comes back."""
     scene = desk.open(job)[unit.scene]
     writer = ChipWriter(job.out, desk.classes(job), job.options)
-    for window, index in zip(unit.windows, unit.indexes, strict=True):
-        chip = _cut(scene, window, skip=job.options.skip_unreadable)
-        if chip is None:
-            writer.leave_out(UNREADABLE)
-        else:
-            writer.add(chip, index)
+    with _cache(scene, unit):
+        for window, index in zip(unit.windows, unit.indexes, strict=True):
+            chip = _cut(scene, window, skip=job.options.skip_unreadable)
+            if chip is None:
+                writer.leave_out(UNREADABLE)
+            else:
+                writer.add(chip, index)
     writer.finish(unit.number)
     return len(unit.windows)
+
+
+def _cache(scene: "Scene", unit: Unit) -> rasterio.Env:
+    """Decoded blocks of a row of windows, which the next row shares: GDAL would fill what it gets on a large raster."""
+    rows, columns = scene.imagery.block_shape
+    left, right = min(w[0] for w in unit.windows), max(w[2] for w in unit.windows)
+    high = max(w[3] - w[1] for w in unit.windows) + 2 * rows
+    wide = max(right - left + 2 * columns, columns)
+    needed = wide * high * scene.imagery.bands * np.dtype(scene.imagery.dtype).itemsize
+    return rasterio.Env(GDAL_CACHEMAX=os.environ.get("GDAL_CACHEMAX") or min(max(needed, LEAST_CACHE), CACHE))
 
 
 def _surveyed(scene: "Scene", window: "Window", *, skip: bool) -> Survey:

@@ -130,7 +130,8 @@ def test_broken_geometry_is_repaired_and_what_has_no_area_is_lost_by_name(tmp_pa
     flat = shapely.Polygon([(0, 0), (8, 0), (4, 0)])
     features = read_features(write_features(tmp_path / "broken.gpkg", [bow, flat, shapely.box(0, 0, 1, 1), None]))
     assert (2, {"no geometry": 1, "geometry without an area": 1}) == (features.repaired, dict(features.lost))
-    assert {"Polygon", "MultiPolygon"} >= set(features.frame.geom_type)
+    (shapes,) = features.geometries.batches()
+    assert {"Polygon", "MultiPolygon"} >= {shape.geom_type for shape in shapes}
 
 
 def test_a_feature_on_the_edge_keeps_all_its_pixels_in_masks_of_each_object(scene: Town) -> None:

@@ -432,7 +432,7 @@ def test_a_hundred_thousand_features_are_found_by_an_index(tmp_path: Path) -> No
     from tasks.imagery import open_imagery
 
     with open_imagery(imagery) as image:
-        placed = features_of(tmp_path, frame, "", (), radius=0, points=False).on(image)
+        placed = features_of(tmp_path, [frame], "", (), radius=0, points=False).on(image)
     area = (0, 0, image.width, image.height)
     places = [Place((i * 6, i * 4, i * 6 + 64, i * 4 + 64), 0, area) for i in range(200)]
     placed.inside(places[0])
