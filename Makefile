@@ -35,7 +35,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: EXTRAS := train
-$(VENV)/.dev: EXTRAS := train,dask,postgres,sign,test,dev
+$(VENV)/.dev: EXTRAS := train,dask,postgres,onnx,sign,test,dev
 $(VENV)/.demo $(VENV)/.dev: $(LISTS) | $(BIN)/python
 	@echo "Installing into $(VENV): a few minutes the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]" --constraint constraints.txt

@@ -289,6 +289,22 @@ def detect_change(
     _infer(program, model, source, run, lambda result, known: count_pixels(result, known.emd.classes))
 
 
+@click.command("export-onnx")
+@click.argument("model")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def export_onnx(program: console.JsonLines | None, *, model: str, out: Path) -> None:
+    """Write the network of a MODEL trained here as an ONNX file, with what QGIS's Deepness plugin reads in it.
+
+    MODEL is a .dlpk, a model folder or a reference. Its answers are compared with those of torch before it is kept.
+    """
+    from tasks.export_onnx import export_onnx as verb
+
+    with console.watching(program):
+        made = verb(opened(model), out)
+    console.end(program, made.document())
+
+
 def _infer(
     program: console.JsonLines | None,
     model: str,
@@ -311,6 +327,7 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "evaluate": ("tasks.cli:evaluate", "Score a model on held-out chips."),
     "compare": ("tasks.cli:compare", "Tell which of two models is better on the same chips."),
     "package": ("tasks.cli:package", "Make a deep learning package (.dlpk) of a model folder."),
+    "export-onnx": ("tasks.cli:export_onnx", "Write the network of a model as ONNX, for QGIS and others."),
     "detect-objects": ("tasks.cli:detect_objects", "Find the objects in a raster."),
     "classify-pixels": ("tasks.cli:classify_pixels", "Classify every pixel of a raster."),
     "classify-objects": ("tasks.cli:classify_objects", "Tell the class of every feature, or of every raster."),

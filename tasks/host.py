@@ -147,6 +147,12 @@ class RasterFunction:
             raise RasterFunctionError(f"cannot be imported ({_told(error)})", where=file, do=_remedy(error)) from error
         return cls(model, function, room, device, arguments or {})
 
+    @contextmanager
+    def inside(self) -> Iterator[Any]:
+        """The object itself, as ArcGIS holds it, while the modules of its folder are in place."""
+        with self._room.entered():
+            yield self._function
+
     def vectorize(
         self, pixels: NDArray[Any], valid: NDArray[np.bool_], *, at: tuple[int, int] = (0, 0)
     ) -> list[Detection]:

@@ -17,7 +17,7 @@ HOMES = {  # a heavy library -> the only folder that knows it
     **dict.fromkeys(
         (
             "torch", "torchvision", "pytorch_lightning", "lightning", "torchmetrics", "timm", "albumentations", "cv2",
-            "rasterio", "geopandas", "pyogrio", "shapely", "matplotlib",
+            "rasterio", "geopandas", "pyogrio", "shapely", "matplotlib", "onnx", "onnxruntime",
         ),
         "tasks",
     ),
