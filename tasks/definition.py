@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.emd import BandStatistics, ClassLabel, Emd
@@ -30,6 +30,7 @@ class Training:
     arguments: Mapping[str, Any]  # of its build()
     options: "TrainOptions"
     rate: float  # highest learning rate
+    looks: Mapping[str, int] = field(default_factory=dict)  # how far its network looks, see `tasks.receptive_field`
 
 
 def definition(chips: ChipFolder, training: Training, scores: "Scores") -> Emd:
@@ -54,6 +55,7 @@ def definition(chips: ChipFolder, training: Training, scores: "Scores") -> Emd:
         "Classes": [label.document() for label in _classes(chips, training)],
         **_spectral(bands),
         "NetworkOptions": dict(training.arguments),
+        **training.looks,
         **_behaviour(chips, training, scores),
         "LearningRate": f"{training.rate:.4e}",
         "resize_to": training.options.resize_to,

@@ -290,13 +290,15 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
     from tasks.definition import Training, definition
     from tasks.goals import GOALS
     from tasks.provenance import described, machine
+    from tasks.targets import statistics
 
     goal = GOALS[plan.carries]
     _write_weights(fitted.network, out / f"{out.name}.pth")
     for source in travelling(goal.function, plan.network, resized=bool(plan.options.resize_to)):
         with atomic(out / source.name) as part:
             shutil.copyfile(source, part)
-    training = Training(out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate)
+    looks = _looks(fitted.network, plan, len(statistics(chips)))
+    training = Training(out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate, looks)
     emd = definition(chips, training, fitted.scores)
     report.write_loss_graph(out, fitted.epochs)
     report.write_metrics_page(
@@ -321,6 +323,15 @@ def _provenance(chips: ChipFolder, fitted: _Fitted) -> dict[str, Any]:
         "weights_from": fitted.origin,
         "epochs": len(fitted.epochs),
     }
+
+
+def _looks(network: Any, plan: _Plan, bands: int) -> dict[str, int]:
+    """Of a network for pixels; one that scales its tiles sees no picture of another size as it is."""
+    from tasks.receptive_field import reach
+
+    if plan.carries not in {"mask", "change"} or plan.options.resize_to:
+        return {}
+    return reach(network.cpu().eval(), bands)
 
 
 def _write_weights(network: Any, path: Path) -> None:

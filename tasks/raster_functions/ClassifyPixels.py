@@ -50,7 +50,9 @@ class ClassifyPixels:
         self.background = _tiles.truth(values["predict_background"])
         self.views = self.model.views(_tiles.truth(values["test_time_augmentation"]))
         self.policy = _tiles.policy(values["merge_policy"])
-        return _tiles.configuration(self.model, self.padding, self.batch_size)
+        answer = _tiles.configuration(self.model, self.padding, self.batch_size, joined=True)
+        self.padding = answer["padding"]
+        return answer
 
     def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:
         return self.raster.describe(kwargs)

@@ -51,7 +51,8 @@ class DetectChange:
         self.threshold = _tiles.number(values["threshold"])
         self.views = self.model.views(_tiles.truth(values["test_time_augmentation"]))
         self.policy = _tiles.policy(values["merge_policy"])
-        answer = _tiles.configuration(self.model, self.padding, self.batch_size)
+        answer = _tiles.configuration(self.model, self.padding, self.batch_size, joined=True)
+        self.padding = answer["padding"]
         return dict(answer, threshold=self.threshold)
 
     def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:

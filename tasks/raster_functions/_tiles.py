@@ -103,14 +103,15 @@ class Model:
         """Cut a padded block into mini tiles: yields their spots and (n, bands, S, S) float32, n <= batch_size.
 
         Mini tiles without one valid pixel are left out. `tight`: where a network looks no further than the definition's
-        ReceptiveField, tiles end with the valid pixels, in whole steps of its OutputStride: a raster's edge looks to
-        the network as it does in one pass over the whole raster, and nothing is computed for nobody.
+        ReceptiveField, the whole block is one tile, and tiles end with the valid pixels, in whole steps of its
+        OutputStride: a raster's edge looks to the network as it does in one pass over the whole raster, there are
+        fewer seams, and nothing is computed twice or for nobody.
         """
         whole = bool(mask.min() > 0)
-        seen: Array = np.ones(pixels.shape[1:], bool) if whole else np.asarray(mask.any(axis=0))
-        local = tight and self.document.get("ReceptiveField") is not None
-        steps = int(self.document.get("OutputStride") or 0) if local else 0
-        spots = [spot for spot in self._spots(seen, padding, steps) if whole or spot.cut(seen).any()]
+        seen: Array | None = None if whole else np.asarray(mask.any(axis=0))
+        steps = self.stride if tight else 0
+        spots = self._spots(pixels.shape[1:], seen, padding, steps)
+        spots = spots if seen is None else [spot for spot in spots if spot.cut(seen).any()]
         for some in _alike(spots, batch_size):
             tiles = np.zeros((len(some), len(pixels), some[0].rows, some[0].cols), np.float32)
             for tile, spot in zip(tiles, some):
@@ -118,11 +119,27 @@ class Model:
                 self._normalised(part, shown, tile[:, : part.shape[1], : part.shape[2]])
             yield some, tiles
 
-    def _spots(self, seen: Array, padding: int, steps: int) -> list[Spot]:
+    @property
+    def stride(self) -> int:
+        """By which a picture can be moved so that the answer only moves along; 0 of a network that looks everywhere."""
+        return int(self.document.get("OutputStride") or 0) if self.document.get("ReceptiveField") is not None else 0
+
+    @property
+    def margin(self) -> int:
+        """Pixels beside a pixel that its answer can depend on, in whole strides."""
+        return -(-(int(self.document["ReceptiveField"]) // 2) // self.stride) * self.stride
+
+    def fits(self, padding: int) -> bool:
+        """Whether blocks begin at whole strides of a network that has some."""
+        return self.stride > 0 and not padding % self.stride and not self.size % self.stride
+
+    def _spots(self, shape: tuple[int, ...], seen: Array | None, padding: int, steps: int) -> list[Spot]:
+        """`seen`: where there are pixels; None = everywhere."""
         sides = []
-        for axis in (0, 1):
-            low, high = _reach(np.asarray(seen.any(axis=1 - axis)))
-            sides.append(cuts(seen.shape[axis], low, high, padding, self.size, steps))
+        for axis, length in enumerate(shape):
+            low, high = (0, length) if seen is None else _reach(np.asarray(seen.any(axis=1 - axis)))
+            size = length if steps and self.fits(padding) else self.size
+            sides.append(cuts(length, low, high, padding, size, steps))
         return [Spot(r[0], c[0], r[1], c[1], r[2:], c[2:]) for r in sides[0] for c in sides[1]]
 
     def run(self, tiles: Array, finish: Callable[[Any], Any]) -> Any:
@@ -311,14 +328,20 @@ def rectangle(batch: int) -> tuple[int, int]:
     return (high, wide) if high * wide == batch and (high > 1 or batch < 3) else (batch, 1)  # 3 is (3, 1) there
 
 
-def configuration(model: Model, padding: int, batch_size: int) -> dict[str, Any]:
-    """What getConfiguration answers. Raises ValueError when a tile would be nothing but padding."""
+def configuration(model: Model, padding: int, batch_size: int, joined: bool = False) -> dict[str, Any]:
+    """What getConfiguration answers. Raises ValueError when a tile would be nothing but padding.
+
+    `joined`: for `Model.batches` that are `tight`. Then a block is one tile as large as the mini tiles of a batch, and
+    its padding as wide as theirs together, up to what the network can see: more context for as many pixels.
+    """
     if not 0 <= 2 * padding < model.size:
         raise ValueError("padding: expected 0 to %d, got %d" % ((model.size - 1) // 2, padding))
     if batch_size < 1:
         raise ValueError("batch_size: expected 1 or more, got %d" % batch_size)
     rows, cols = rectangle(batch_size)
     step = model.size - 2 * padding
+    if joined and model.fits(padding):
+        padding = max(padding, min(padding * min(rows, cols), model.margin))
     return {
         "extractBands": model.bands,
         "padding": padding,
@@ -360,11 +383,12 @@ def augmentation(model: Model | None) -> list[dict[str, Any]]:
 def parameters(model: Model | None) -> list[dict[str, Any]]:
     """The rows that every function of ours has, in ArcGIS's order (ArcGIS formats E.4)."""
     tile = model.size if model else 256
+    border = min(tile // 4, model.margin) if model and model.stride else tile // 4
     return [
         parameter("raster", "raster", None, "Raster", "Raster to run the model on", required=True),
         parameter("model", "string", None, "Model definition", "Path of the .emd, or its text", required=True),
         parameter("device", "numeric", -1, "Device", "-1 CPU, -2 any free GPU, else the number of the GPU"),
-        parameter("padding", "numeric", tile // 4, "Padding", "Border of a tile whose result is discarded, in pixels"),
+        parameter("padding", "numeric", border, "Padding", "Border of a tile whose result is discarded, in pixels"),
         parameter("batch_size", "numeric", 4, "Batch size", "Tiles that go through the network at once"),
     ]
 

@@ -38,11 +38,12 @@ def by_hand(pixels: Any, level: float = 100) -> Any:
 def test_a_class_does_not_depend_on_the_tiles(
     make_model: Any, make_raster: Any, tmp_path: Path, arguments: str, shape: tuple[int, int]
 ) -> None:
-    pixels = picture(*shape)
+    pixels, image = picture(*shape), make_raster(picture(*shape))
     options = ClassifyOptions.model_validate({"arguments": arguments})
-    out = classify_pixels(make_model("levels"), make_raster(pixels), tmp_path / "classes.tif", options)
-    with rasterio.open(out) as raster:
-        assert by_hand(pixels).tolist() == raster.read(1).tolist()
+    for name, looks in (("town", {}), ("near", {"ReceptiveField": 5, "OutputStride": 16})):
+        model = make_model("levels", name, **looks)
+        with rasterio.open(classify_pixels(model, image, tmp_path / f"{name}_classes.tif", options)) as raster:
+            assert by_hand(pixels).tolist() == raster.read(1).tolist()
 
 
 def test_the_raster_says_what_it_shows_and_who_made_it(make_model: Any, make_raster: Any, tmp_path: Path) -> None:

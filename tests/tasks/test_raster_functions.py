@@ -170,6 +170,21 @@ def test_a_segmenter_answers_values_without_the_padding_in_the_type_it_is_asked_
     assert 0 == answer["output_mask"][0, 4, 4]
 
 
+def test_tiles_of_a_network_that_looks_only_so_far_are_joined_and_their_padding_with_them(make_model: Any) -> None:
+    far = RasterFunction.load(make_model("levels", "far"), arguments={"padding": "16"}).configuration
+    assert (64, 16) == (far.tx, far.padding)
+    for looks, expected in ((5, 16), (63, 32), (999, 32)):
+        keys = {"ReceptiveField": looks, "OutputStride": 16}
+        near = RasterFunction.load(make_model("levels", f"near{looks}", **keys), arguments={"padding": "16"})
+        assert (64, expected) == (near.configuration.tx, near.configuration.padding)
+    assert (
+        16
+        == RasterFunction.load(
+            make_model("levels", "by itself", ReceptiveField=5, OutputStride=16)
+        ).configuration.padding
+    )
+
+
 def test_without_background_every_pixel_gets_a_class(make_model: Any) -> None:
     function = RasterFunction.load(make_model("levels"), arguments={"predict_background": "false".title()})
     assert 1 == function.update_pixels(*block(1, 96)).min()
