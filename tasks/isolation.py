@@ -52,9 +52,11 @@ class Room:
     def entered(self) -> Iterator[None]:
         """Within: the folder leads sys.path, its modules are known, no bytecode is written into the model's folder."""
         path, bytecode, before = list(sys.path), sys.dont_write_bytecode, dict(sys.modules)
-        for name in [name for name in before if name.partition(".")[0] in self.own_names]:
-            del sys.modules[name]
+        if any(name in before for name in self.own_names):  # looked up first: this is done for every tile
+            for name in [name for name in before if name.partition(".")[0] in self.own_names]:
+                del sys.modules[name]
         sys.modules.update(self.modules)
+        known = len(sys.modules)
         sys.path.insert(0, str(self.folder))
         sys.dont_write_bytecode = True
         for name in self.gone:
@@ -62,12 +64,16 @@ class Room:
         try:
             yield
         finally:
-            self._leave(before)
+            self._leave(before, known)
             sys.path[:], sys.dont_write_bytecode = path, bytecode
 
-    def _leave(self, before: dict[str, ModuleType]) -> None:
+    def _leave(self, before: dict[str, ModuleType], known: int) -> None:
+        """`known`: modules when the room was entered; as many now means that the function has imported nothing."""
         for name in self.gone:
             delattr(np, name)
+        if len(sys.modules) == known == len(before) + len(self.modules):
+            self.modules = {name: sys.modules.pop(name, module) for name, module in self.modules.items()}
+            return
         for name in sys.modules.keys() - before.keys() | self.modules.keys() | self.own_names & sys.modules.keys():
             if name in self.modules or self._is_mine(sys.modules.get(name)):
                 self.modules[name] = sys.modules.pop(name, self.modules.get(name, ModuleType(name)))
