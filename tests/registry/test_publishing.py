@@ -1,6 +1,7 @@
 """What a publication leaves behind, whoever else publishes at the same moment and whenever it is killed."""
 
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 from registry import catalog
 from registry.catalog import Version, manifest_of
 from registry.dlpk import inspect
+from registry.emd import Emd, ModelType
+from registry.errors import PackageError
 from registry.promotion import promote
 from registry.publishing import publish
 from registry.settings import settings
 from registry.stac import item
 from registry.stores import open_store
-from tests.registry.conftest import make_package
+from tests.registry.conftest import DOCUMENT, make_package
 
 Publish = Callable[..., Version]
 
@@ -86,18 +89,53 @@ def test_the_item_is_read_back_by_the_library(published: Publish) -> None:
     assert (True, [64, 64]) == (model.pretrained, model.output[0].result.shape[1:])
 
 
+MANIFEST: dict[str, Any] = {
+    "name": "m",
+    "sha256": "0" * 64,
+    "size": 1,
+    "created": "2026-01-01T00:00:00+00:00",
+    "tags": [],
+    "framework": "PyTorch",
+    "scores": {"AP50": 0.5},
+    "cell_size": 0.5,
+}
+ODD: list[dict[str, Any]] = [
+    {"ExtractBands": None, "InputRastersProps": None},
+    {"ExtractBands": [0, 7], "InputRastersProps": {"BandNames": [""]}},
+    {"Classes": [{"Value": 1, "Name": "Dächer / roofs", "Color": [1, 2, 3]}, {"Value": 2, "Name": " "}]},
+    {"Description": 5, "BatchSize": -3, "ModelConfiguration": {"Name": "MaskRCNN"}},
+]
+
+
+@pytest.mark.parametrize("kind", ModelType)
+@pytest.mark.parametrize("odd", ODD)
+def test_the_item_of_any_model_keeps_the_rules_of_stac_and_of_the_extension(kind: str, odd: dict[str, Any]) -> None:
+    document = item(Emd(DOCUMENT).replace(ModelType=kind, **odd), MANIFEST, "file:///m.dlpk")  # STAC's own it checks
+    told, asset = document["properties"], document["assets"]["model"]
+    [given], [result] = told["mlm:input"], told["mlm:output"]
+    assert (
+        given["bands"]
+        == [band["name"] for band in told.get("bands", [])]
+        == [b["name"] for b in asset.get("bands", [])]
+    )
+    assert all(given["bands"])
+    assert all(re.fullmatch("[a-z-_]+", name) for name in given["input"]["dim_order"] + result["result"]["dim_order"])
+    assert all(re.fullmatch("[0-9A-Za-z_-]+", one["name"]) for one in result["classification:classes"])
+    assert {"file:size", "file:checksum", "mlm:artifact_type"} <= asset.keys()
+    assert any("/file/v2" in extension for extension in document["stac_extensions"])
+
+
+def test_an_extent_that_is_none_is_refused(dlpk: Path) -> None:
+    made = {**MANIFEST, "extent": {"bbox": [1, 2], "geometry": {"type": "Polygon", "coordinates": "here"}}}
+    with pytest.raises(PackageError, match=r"its STAC item is not valid .*; give the extent as") as caught:
+        item(inspect(dlpk).emd, made, "file:///m.dlpk")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("model_type", "task"),
     [("ObjectDetection", "object-detection"), ("PointCloudClassification", "regression"), ("llm", "regression")],
 )
 def test_every_kind_of_model_has_a_task(dlpk: Path, model_type: str, task: str) -> None:
     emd = inspect(dlpk).emd.replace(ModelType=model_type)
-    manifest: dict[str, Any] = {
-        "name": "m",
-        "sha256": "0" * 64,
-        "size": 1,
-        "created": "2026-01-01T00:00:00+00:00",
-        "tags": [],
-        "framework": "PyTorch",
-    }
-    assert [task] == item(emd, manifest, "file:///m.dlpk")["properties"]["mlm:tasks"]
+    assert [task] == item(emd, MANIFEST, "file:///m.dlpk")["properties"]["mlm:tasks"]
