@@ -5,34 +5,30 @@ found are merged, and the layer is written with the name, version and digest of 
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
-import shapely
 from numpy.typing import NDArray
 
 from registry.dlpk import ModelFolder
 from registry.errors import ImageryError
 from tasks.feature_sets import Detection, Field
-from tasks.imagery import Imagery
+from tasks.found_objects import Tick, find_objects
 from tasks.inference import (
-    AnyFunction,
     band_indexes,
-    blocks,
     check_tool,
-    count_blocks,
     load_function,
     open_working_grid,
+    run_facts,
 )
 from tasks.inference_options import DetectOptions, ModelSource
 from tasks.overlap import keep_best
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.results import driver_of, write_features
+from tasks.run_folder import run_folder
 from tasks.sources import Imageries
-from tasks.tiling import Window, block_windows
 
 
 def detect_objects(
@@ -47,51 +43,37 @@ def detect_objects(
     """Find the objects of a model in a raster, or in the mosaic of several; write them to `out`.
 
     Polygons in the raster's CRS with Class, Value, Confidence (0-100) and the model. An existing `out` is replaced, and
-    only by a whole result. Raises ImageryError for a raster without CRS or without the model's bands, OptionsError for
-    a model or an argument that does not fit, RasterFunctionError when the model fails.
+    only by a whole result; a run that was killed goes on at the blocks that were done. Raises ImageryError for a raster
+    without CRS or without the model's bands, OptionsError for a model or an argument that does not fit,
+    RasterFunctionError when the model fails.
     """
     check_tool(model, "detect-objects")
     driver_of(out)
     function = load_function(model, options)
+    source = source or ModelSource.of(model)
     with open_working_grid(imagery, model.emd, options.cell_size) as image:
         if image.crs is None:
             do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             raise ImageryError("has no coordinate system, so features would lie nowhere", where=image.path, do=do)
-        found, polygons = _find(function, image, on_progress)
-        crs = image.crs
-    kept = np.ones(len(found), dtype=bool)
-    if options.run_nms and found:
-        confidences = np.array([d.confidence for d in found])
-        kept = keep_best(polygons, confidences, np.array([d.class_name for d in found]), options.max_overlap_ratio)
-    source = source or ModelSource.of(model)
-    columns = _columns([d for d, stays in zip(found, kept, strict=True) if stays], function.fields, source)
-    return write_features(out, polygons[kept], columns, crs, source.tags())
+        facts = run_facts("detect-objects", model, source, [image], options)
+        with run_folder(out, facts) as run:
+            bands, tick = band_indexes(image, function.configuration), _ticking(on_progress)
+            found, polygons = find_objects(function, image, bands, run, tick)
+            kept = _chosen(found, polygons, options)
+            columns = _columns([d for d, stays in zip(found, kept, strict=True) if stays], function.fields, source)
+            return write_features(out, polygons[kept], columns, image.crs, source.tags())
 
 
-def _find(
-    function: AnyFunction, image: Imagery, on_progress: OnProgress
-) -> tuple[list[Detection], NDArray[np.object_]]:
-    """All detections of all blocks, and their polygons in map coordinates."""
-    found: list[Detection] = []
-    polygons: list[shapely.Polygon] = []
-    total = count_blocks(image, function.configuration)
-    bands, c = band_indexes(image, function.configuration), function.configuration
-    whole = Window(0, 0, image.width, image.height)
-    windows = block_windows(whole, (image.width, image.height), (c.tx, c.ty), c.fixed_tile_size)
-    with closing(blocks(image, function.configuration, bands, windows)) as ahead:
-        for done, (col, row, block) in enumerate(ahead, 1):
-            if block.valid.any():
-                here = function.vectorize(block.pixels, block.valid, at=(col, row))
-                found += here
-                polygons += (_on_map(detection, col, row, image) for detection in here)
-            on_progress(Progress("detect objects", done, total, "tiles", f"{len(found)} found"))
-    return found, np.array(polygons, dtype=object)
+def _ticking(on_progress: OnProgress) -> Tick:
+    return lambda done, total, found: on_progress(Progress("detect objects", done, total, "tiles", f"{found} found"))
 
 
-def _on_map(detection: Detection, col: int, row: int, image: Imagery) -> shapely.Polygon:
-    grid = image.transform
-    rings = [[grid @ (col + x, row + y) for x, y in ring] for ring in detection.rings]
-    return shapely.Polygon(rings[0], rings[1:])
+def _chosen(found: Sequence[Detection], polygons: NDArray[np.object_], options: DetectOptions) -> NDArray[np.bool_]:
+    """Without the copies that several tiles found."""
+    if not options.run_nms or not found:
+        return np.ones(len(found), dtype=bool)
+    confidences = np.array([d.confidence for d in found])
+    return keep_best(polygons, confidences, np.array([d.class_name for d in found]), options.max_overlap_ratio)
 
 
 def _columns(found: Sequence[Detection], fields: Sequence[Field], source: ModelSource) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from registry.errors import ImageryError, OptionsError
 from registry.signing import demand
 from tasks.guarded import GuardedFunction
 from tasks.host import Configuration, Place, RasterFunction
-from tasks.imagery import SAME_CELL, Block, Imagery, gdal_settings, open_imagery, starts
+from tasks.imagery import SAME_CELL, Block, Imagery, gdal_settings, open_imagery
 from tasks.inference_options import InferenceOptions, ModelSource, tool_of
 from tasks.mosaic import alike, mosaic
 from tasks.results import Grid
@@ -139,10 +139,6 @@ def place_of(image: Readable) -> Place:
     """Where it lies, as functions are told."""
     epsg = image.crs.to_epsg() if image.crs else None
     return Place(tuple(image.transform[:6]), (image.width, image.height), epsg or 0, image.nodata)
-
-
-def count_blocks(image: Readable, configuration: Configuration) -> int:
-    return len(starts(image.width, configuration.tx)) * len(starts(image.height, configuration.ty))
 
 
 def blocks(

@@ -46,7 +46,7 @@ class RunFolder:
 def run_folder(out: Path, facts: Mapping[str, Any]) -> Iterator[RunFolder]:
     """Raises StoreError when another process is writing the same result."""
     path = out.with_name(f".{out.name}.run")
-    run = RunFolder(path)
+    run, missing = RunFolder(path), [folder for folder in path.parents if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         with (path / LOCK).open("w") as lock:
@@ -58,6 +58,9 @@ def run_folder(out: Path, facts: Mapping[str, Any]) -> Iterator[RunFolder]:
             raise
         if not (path.is_dir() and run.finished()):
             shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # something else has come to lie there
+                for folder in missing:
+                    folder.rmdir()
         raise
     shutil.rmtree(path, ignore_errors=True)
 
