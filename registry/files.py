@@ -3,11 +3,14 @@
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from registry.errors import StoreError
@@ -59,13 +62,35 @@ def sync(path: Path) -> None:
 
 
 def part_of(path: Path) -> Path:
-    """A hidden name beside `path`, to write to before it takes the name."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    """A hidden name beside `path`, to write to before it takes the name; it tells which process writes."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.part")
 
 
 def sweep_parts(path: Path, older_than: float = 86_400) -> None:
-    """Remove what killed writers of `path` left behind, once nobody can still be writing it (seconds)."""
+    """Remove what killed writers of `path` left behind: those of this machine at once, others after so many seconds."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with suppress(FileNotFoundError):  # another sweeper was quicker
-            if time.time() - part.stat().st_mtime >= older_than:
+            if _is_orphan(part) or time.time() - part.stat().st_mtime >= older_than:
                 shutil.rmtree(part) if part.is_dir() else part.unlink()
+
+
+def _is_orphan(part: Path) -> bool:
+    """Whether the process that wrote it ran here and is gone."""
+    written = re.search(r"\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}\.part$", part.name)
+    if not written or written[1] != _machine():
+        return False
+    try:
+        os.kill(int(written[2]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass  # somebody else's process
+    return False
+
+
+@cache
+def _machine() -> str:
+    """This host, and where containers share its name and a disk, this container."""
+    with suppress(OSError):
+        return hashlib.sha256(f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]

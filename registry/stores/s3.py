@@ -132,28 +132,55 @@ class S3Store:
         return where
 
     def _put_parts(self, key: str, path: Path, digest: str) -> None:
+        """In parts; what a killed upload of the same bytes brought to the server stays there and is not sent again."""
         with suppress(StoreError):  # some keys may put but not list
             self.sweep()
         size = path.stat().st_size
         step = max(self.part_size, -(-size // MOST_PARTS))
         checksums = {"ChecksumAlgorithm": "CRC32"} if settings().s3_checksums == "when_supported" else {}
-        upload = self.client.create_multipart_upload(**self._at(key), Metadata={"sha256": digest}, **checksums)
-        at = {**self._at(key), "UploadId": upload["UploadId"]}
+        begun = self._begun(key, checksums) if digest in key else ""  # such a key holds no other bytes
+        upload = begun or self._begin(key, digest, checksums)
+        at = {**self._at(key), "UploadId": upload}
+        known = self._parts(at) if begun else {}
 
         def send(number: int) -> dict[str, Any]:
             with path.open("rb") as file:
                 file.seek((number - 1) * step)
-                part = self.client.upload_part(**at, PartNumber=number, Body=file.read(step), **checksums)
+                body = file.read(step)
+            part = known.get(number, {})
+            if part.get("ETag", "").strip('"') != hashlib.md5(body, usedforsecurity=False).hexdigest():
+                part = self.client.upload_part(**at, PartNumber=number, Body=body, **checksums)
             return {"PartNumber": number, **{name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}}
 
+        with ThreadPoolExecutor(4) as threads:
+            parts = list(threads.map(send, range(1, -(-size // step) + 1)))
         try:
-            with ThreadPoolExecutor(4) as threads:
-                parts = list(threads.map(send, range(1, -(-size // step) + 1)))
             self.client.complete_multipart_upload(**at, MultipartUpload={"Parts": parts}, **self._condition)
-        except BaseException:
-            with suppress(ClientError, BotoCoreError):
-                self.client.abort_multipart_upload(**at)
+        except ClientError as error:
+            if _code(error) in TAKEN:
+                with suppress(ClientError, BotoCoreError):
+                    self.client.abort_multipart_upload(**at)
             raise
+
+    def _begin(self, key: str, digest: str, checksums: dict[str, str]) -> str:
+        started = self.client.create_multipart_upload(**self._at(key), Metadata={"sha256": digest}, **checksums)
+        return str(started["UploadId"])
+
+    def _begun(self, key: str, checksums: dict[str, str]) -> str:
+        """The last upload of this key that did not end; "" when there is none, or none may be asked for."""
+        wanted = checksums.get("ChecksumAlgorithm")
+        with suppress(ClientError):
+            uploads = self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=self.prefix + key)
+            mine = [one for one in uploads.get("Uploads", ()) if one["Key"] == self.prefix + key]
+            alike = [one for one in mine if one.get("ChecksumAlgorithm", wanted) == wanted]
+            if alike:
+                return str(max(alike, key=lambda one: one["Initiated"])["UploadId"])
+        return ""
+
+    def _parts(self, at: dict[str, str]) -> dict[int, dict[str, Any]]:
+        """What the server has of an upload: number -> part."""
+        pages = self.client.get_paginator("list_parts").paginate(**at)
+        return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
 
     @cached_property
     def _condition(self) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +47,22 @@ def test_publishers_at_the_same_moment_get_different_versions(mlflow_home: Path,
     assert [1, 2, 3, 4, 5, 6] == sorted(job.result().number for job in jobs)
     assert 6 == catalog.find_version("roofs@challenger").number
     assert mlflow_home.is_dir()
+
+
+@pytest.mark.slow
+def test_publishers_killed_at_random_moments_show_all_or_nothing_and_the_next_run_completes_them(
+    tmp_path: Path,
+) -> None:
+    script = Path(__file__).resolve().parents[1] / "bench" / "bench_kills.py"  # there 200 times, and on S3
+    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path), "--kills", "4", "--megabytes", "4"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seen = {what.strip(): int(count) for what, count in re.findall(r"^([a-z ]+?) +(\d+)$", told, re.MULTILINE)}
+    assert (0, 0, 0, 4) == (
+        seen["half shown or lost"],
+        seen["left behind"],
+        seen["rivals that failed"],
+        seen["completed by the next run"],
+    )
 
 
 def test_a_version_is_described_with_its_properties_and_its_making(published: Publish) -> None:
