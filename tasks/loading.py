@@ -4,6 +4,7 @@ Every draw depends on (seed, epoch, chip) alone, so a resumed training sees what
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from tasks.targets import Target, batch, ignoring, learned, normalised, statisti
 
 KEPT = 2**30  # bytes of chips in memory, shared by the processes that load: opening a chip costs more than the rest
 WHOLE = ("label", "labels")  # what is shown does not move with the pixels
+Draw = tuple[int, int, int]  # epoch, number of the chip, how often it came before in that epoch
 RARE = 4.0  # a chip is shown at most that many times as often as by chance
 
 
@@ -83,7 +85,7 @@ def loader(chips: ChipFolder, names: Sequence[str], loading: Loading, *, train: 
 
 
 class Chips(Dataset[tuple[Tensor, Target, str]]):
-    """Normalised chips; `(epoch, i)` asks for the i-th chip as it is seen in that epoch."""
+    """Normalised chips; `(epoch, i, turn)` asks for the i-th chip as it is seen in that epoch, for the turn-th time."""
 
     def __init__(self, chips: ChipFolder, names: Sequence[str], loading: Loading) -> None:
         self.chips, self.names, self.loading = chips, list(names), loading
@@ -94,8 +96,8 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, at: int | tuple[int, int]) -> tuple[Tensor, Target, str]:
-        epoch, i = at if isinstance(at, tuple) else (0, at)
+    def __getitem__(self, at: int | Draw) -> tuple[Tensor, Target, str]:
+        epoch, i, turn = at if isinstance(at, tuple) else (0, at, 0)
         chip = self._read(i)
         image = normalised(chip, self.statistics)
         if self.loading.carries in WHOLE:
@@ -103,7 +105,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
         if chip.mask is not None:
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
         if self.loading.augment is not None:
-            self.loading.augment.set_random_seed(hash((self.loading.seed, epoch, i)) % 2**32)
+            self.loading.augment.set_random_seed(hash((self.loading.seed, epoch, i, turn)) % 2**32)
             image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in WHOLE)
         return *learned(image, chip, self.loading.carries, self.classes), chip.name
 
@@ -124,10 +126,11 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
         return chip
 
 
-class Shuffled(Sampler[tuple[int, int]]):
+class Shuffled(Sampler[Draw]):
     """A new order every epoch, the same in every run; Lightning calls `set_epoch`.
 
-    With `weights` (length,) chips are drawn by them, with replacement. Each of `parts` processes gets its share.
+    With `weights` (length,) chips are drawn by them, with replacement; one that comes again is changed in another way.
+    Each of `parts` processes gets its share.
     """
 
     def __init__(
@@ -141,13 +144,18 @@ class Shuffled(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return math.ceil(self.length / self.parts)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[Draw]:
         draw = np.random.default_rng((self.seed, self.epoch))
         order = draw.permutation(self.length)
         if self.weights is not None:
             order = draw.choice(self.length, self.length, p=self.weights / self.weights.sum())
         order = np.resize(order, len(self) * self.parts)  # every process gets as many, else they would wait for ever
-        return ((self.epoch, int(i)) for i in order[self.part :: self.parts])
+        seen = Counter[int]()
+        draws = []
+        for i in order.tolist():
+            draws.append((self.epoch, i, seen[i]))
+            seen[i] += 1
+        return iter(draws[self.part :: self.parts])
 
 
 def look(chips: ChipFolder, names: Sequence[str]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:

@@ -118,7 +118,7 @@ def loaded(chips: Any, load: Any) -> float:
     [data[i] for i in range(len(data))]
     clock = Clock()
     clock.start()
-    [data[(epoch, i)] for epoch in range(2) for i in range(len(data))]
+    [data[(epoch, i, 0)] for epoch in range(2) for i in range(len(data))]
     clock.stop()
     torch.set_num_threads(threads)
     return 2 * len(data) / clock.seconds[1]

@@ -45,7 +45,7 @@ def seen(data: ChipFolder, carries: str, times: int = 25, **options: Any) -> lis
     """The chip as so many epochs see it; its statistics leave the pixels as they are."""
     pipeline = augment.pipeline(TrainOptions(**options))
     chips = Chips(data, data.names, Loading(1, carries, augment=pipeline, seed=1))
-    return [chips[(epoch, 0)][:2] for epoch in range(times)]
+    return [chips[(epoch, 0, 0)][:2] for epoch in range(times)]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -81,7 +81,7 @@ def test_classes_of_few_pixels_weigh_more() -> None:
 
 def indexes(order: Shuffled, epoch: int) -> list[int]:
     order.set_epoch(epoch)
-    return [i for _, i in order]
+    return [i for _, i, _ in order]
 
 
 def test_every_epoch_has_its_own_order_and_each_run_the_same() -> None:
@@ -104,10 +104,18 @@ def load(**more: Any) -> Loading:
 
 def test_a_chip_looks_the_same_whenever_it_is_asked_for(chips: ChipFolder) -> None:
     once, again = Chips(chips, chips.names, load()), Chips(chips, chips.names, load())
-    for place in ((0, 8), (3, 8), (3, 8)):  # read from the disk, then from memory
-        assert torch.equal(once[place][0], again[(place[0], 8)][0])
-        assert torch.equal(once[place][1], again[(place[0], 8)][1])  # type: ignore[arg-type]
-    assert not torch.equal(once[(0, 8)][0], once[(1, 8)][0])
+    for place in ((0, 8, 0), (3, 8, 0), (3, 8, 0)):  # read from the disk, then from memory
+        assert torch.equal(once[place][0], again[place][0])
+        assert torch.equal(once[place][1], again[place][1])  # type: ignore[arg-type]
+    assert not torch.equal(once[(0, 8, 0)][0], once[(1, 8, 0)][0])
+
+
+def test_a_chip_that_comes_twice_in_an_epoch_looks_different(chips: ChipFolder) -> None:
+    order = Shuffled(9, 42, np.array([1.0] * 8 + [50.0]))
+    places = [place for place in order if place[1] == 8]
+    data = Chips(chips, chips.names, load())
+    assert [(0, 8, turn) for turn in range(len(places))] == places
+    assert not torch.equal(data[places[0]][0], data[places[1]][0])
 
 
 def test_chips_stay_in_memory_as_far_as_there_is_room(chips: ChipFolder, monkeypatch: pytest.MonkeyPatch) -> None:

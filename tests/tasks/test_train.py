@@ -289,7 +289,7 @@ def test_memory_that_runs_out_halves_the_batch(fits: int, tmp_path: Path, monkey
 def test_a_loss_that_is_no_number_names_the_chips_and_keeps_the_last_epoch(tmp_path: Path) -> None:
     data, out = bright_roofs(tmp_path / "chips", 6, dtype="float32"), tmp_path / "model/town"
     training, _ = divide(data, 0.1)
-    *_, (_, left_out) = Shuffled(len(training), seed=1)  # the odd chip of the first epoch
+    *_, (_, left_out, _) = Shuffled(len(training), seed=1)  # the odd chip of the first epoch
     assert 5 == len(training)
     picture = data.files[training[left_out]]
     with rasterio.open(picture, "r+") as raster:
