@@ -57,6 +57,7 @@ def definition(chips: ChipFolder, training: Training, scores: "Scores") -> Emd:
         "NetworkOptions": dict(training.arguments),
         **training.looks,
         **_behaviour(chips, training, scores),
+        "test_time_augmentation": training.options.test_time_augmentation or None,
         "LearningRate": f"{training.rate:.4e}",
         "resize_to": training.options.resize_to,
         **_metrics(training, scores),

@@ -177,6 +177,7 @@ def prepare(seed: int, processes: int) -> None:
 def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, batch_size: int) -> pl.Trainer:
     """Keeps the best and the last checkpoint in `out/.checkpoints`, and stops when nothing gets better.
 
+    Without a `monitor`, "", the last epoch is the best.
     A `batch_size` below the one that was asked for is made up by as many more batches in a step.
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its advice is for developers
@@ -184,14 +185,14 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
     best = ModelCheckpoint(
         dirpath=out / checkpoints.FOLDER,
         filename="best",
-        monitor=monitor,
+        monitor=monitor or None,
         mode=mode,
         save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
     callbacks: list[pl.Callback] = [told, best]
-    if options.stop_training:
+    if options.stop_training and monitor:
         callbacks.append(Patience(monitor, mode=mode, patience=options.patience, min_delta=0.001))
     several = options.devices * options.num_nodes > 1
     return pl.Trainer(

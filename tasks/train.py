@@ -60,7 +60,7 @@ class _Plan:
     carries: str  # key of `tasks.goals.GOALS`
     network: str
     arguments: dict[str, Any]  # of its build()
-    monitor: str  # our name of what decides the best epoch
+    monitor: str  # our name of what decides the best epoch, "" = the last one is it
     loading: "Loading"
     training: list[str]  # names of chips
     validation: list[str]
@@ -185,7 +185,7 @@ def _monitor(carries: str, options: TrainOptions) -> str:
     from tasks.goals import GOALS
 
     goal = GOALS[carries]
-    names = {"AUTO": next(iter(goal.monitors.values())), "VALID_LOSS": "validation_loss", **goal.monitors}
+    names = {"AUTO": next(iter(goal.monitors.values())), "VALID_LOSS": "validation_loss", "NONE": "", **goal.monitors}
     if options.monitor not in names:
         do = f"choose one of {', '.join(names)}"
         raise OptionsError(f"monitor does not fit {goal.name}", got=options.monitor, do=do)

@@ -8,7 +8,7 @@ from tasks.options import Options
 
 Size = int | None
 Monitor = Literal[
-    "AUTO", "VALID_LOSS", "AVERAGE_PRECISION", "ACCURACY", "F1_SCORE", "MIOU", "DICE", "PRECISION", "RECALL"
+    "AUTO", "NONE", "VALID_LOSS", "AVERAGE_PRECISION", "ACCURACY", "F1_SCORE", "MIOU", "DICE", "PRECISION", "RECALL"
 ]
 
 
@@ -53,7 +53,9 @@ class TrainOptions(Options):
     )
     stop_training: bool = Field(True, description="stop early when the monitored value does not get better")
     patience: int = Field(5, ge=1, description="epochs without an improvement of 0.001 before an early stop")
-    monitor: Monitor = Field("AUTO", description="what decides the best epoch; AUTO: the task's own figure")
+    monitor: Monitor = Field(
+        "AUTO", description="what decides the best epoch; AUTO: the task's own figure; NONE: keep the last one"
+    )
     freeze_model: bool = Field(True, description="keep the first layers of a pretrained backbone as they are")
     augmentation: Literal["DEFAULT", "NONE", "CUSTOM", "FILE"] = Field(
         "DEFAULT",
@@ -73,6 +75,9 @@ class TrainOptions(Options):
     focal_loss: bool = Field(False, description="look harder at what is still wrong: focal loss, gamma 2")
     ignore_classes: tuple[int, ...] = Field(
         (), description="class values that do not count; 0 where unlabelled pixels are not background"
+    )
+    test_time_augmentation: bool = Field(
+        False, description="the model looks at tiles turned and mirrored, too, unless told otherwise: dearer and better"
     )
     network_options: dict[str, Any] = Field({}, description="further arguments of the network's build()")
     seed: int = Field(42, ge=0, description="start of every random draw; same seed, same model on one kind of machine")
