@@ -20,6 +20,7 @@ from registry.files import sha256
 from tasks import console
 from tasks.cli_options import LazyGroup, Verb
 from tasks.lifeline import die_with
+from tasks.package import FLAVOURS, Flavour
 
 if TYPE_CHECKING:  # each verb is imported when its command is called
     from tasks.chips import ChipFolder
@@ -176,14 +177,27 @@ def compare(program: console.JsonLines | None, *, model_a: str, model_b: str, ch
 @click.option("--summary", default="", help="one line for the item page")
 @click.option("--description", default="", help="longer text for the item page")
 @click.option("--tag", "tags", multiple=True, help="keyword for the item page; may be given again")
+@click.option("--flavour", type=click.Choice(FLAVOURS), default=FLAVOURS[0], help="extension: for arcgis.learn, too")
 @click.pass_obj
 def package(
-    program: console.JsonLines | None, *, model: Path, out: Path, summary: str, description: str, tags: tuple[str, ...]
+    program: console.JsonLines | None,
+    *,
+    model: Path,
+    out: Path,
+    summary: str,
+    description: str,
+    tags: tuple[str, ...],
+    flavour: Flavour,
 ) -> None:
-    """Make a deep learning package (.dlpk) of a model folder."""
+    """Make a deep learning package (.dlpk) of a model folder.
+
+    A self-contained one carries our raster function; an extension is run by ArcGIS's own functions, and arcgis.learn
+    opens it and trains it on.
+    """
     from tasks.package import package_model
 
-    dlpk = package_model(ModelFolder(model), out, description=description, summary=summary, tags=tags)
+    folder = ModelFolder(model)
+    dlpk = package_model(folder, out, flavour=flavour, description=description, summary=summary, tags=tags)
     console.end(program, {"package": str(dlpk), "size": dlpk.stat().st_size, "sha256": sha256(dlpk)})
 
 

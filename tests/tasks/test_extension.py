@@ -1,0 +1,130 @@
+"""The extension flavour: what arcgis.learn finds in the package, in a process that has nothing of ours."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from registry import plugins
+from registry.dlpk import ModelFolder, open_model
+from registry.emd import Emd
+from registry.errors import OptionsError
+from tasks import networks
+from tasks.package import package_model
+from tests.tasks.conftest import MakeModel
+
+OPENED = """
+import importlib.util, inspect, json, sys
+from types import SimpleNamespace
+import torch
+
+def opened(path):
+    spec = importlib.util.spec_from_file_location("DlpkNetwork", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module.DlpkNetwork
+
+folder, detects, images = sys.argv[1], json.loads(sys.argv[2]), torch.load(sys.argv[3])
+with open(f"{folder}/again.py", "w") as file:  # a save over there keeps no more than this
+    file.write(inspect.getsource(opened(f"{folder}/ModelConfiguration.py")))
+conf = opened(f"{folder}/again.py")()
+model = conf.get_model(SimpleNamespace(c=3, _is_multispectral=False), "resnet34", pretrained_backbone=False)
+model.load_state_dict(torch.load(f"{folder}/town.pth"), strict=True)
+with torch.no_grad():
+    answer = model.eval()(conf.transform_input(images))
+    if detects:
+        found = conf.post_process(answer, 0.1, 0.2, 64, "cpu")
+    else:
+        found = [answer, conf.post_process(answer), conf.post_process(answer, prob_raster=True)]
+torch.save(found, f"{folder}/found.pt")
+pixels = torch.zeros(2, 1, 64, 64).long()
+boxes = torch.tensor([[[-1, -1, 0.0, 0.0], [0, 0, 0, 0]]] * 2)  # padded
+target = (boxes, torch.tensor([[2, 0]] * 2)) if detects else pixels
+inputs, target = conf.on_batch_begin(None, images, target, train=True)
+out = model.train()(*(inputs if detects else [inputs]))
+loss = conf.loss(out, *(target if detects else [target]))
+loss.backward()
+assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+assert not {"registry", "tasks", "flows"} & set(sys.modules)
+"""
+
+
+def trained(folder: Path, network: str, mode: str, kind: str, function: str) -> tuple[ModelFolder, Any]:
+    """A model of chance weights, and its network."""
+    torch.manual_seed(1)
+    options = {"backbone": "resnet18"}
+    net = plugins.load(networks, network).build(3, 2, **options).eval()
+    folder.mkdir()
+    torch.save(net.state_dict(), folder / "town.pth")
+    (folder / f"{function}.py").write_text("class Nothing: pass\n")
+    stats = [
+        {"BandName": b, "Min": 0.0, "Max": 255.0, "Mean": 90.0 + i, "StdDev": 30.0 + i} for i, b in enumerate("RGB")
+    ]
+    document = {
+        "Framework": "PyTorch", "ModelConfiguration": network, "ModelType": kind, "ModelFile": "town.pth",
+        "InferenceFunction": f"{function}.py", "ImageHeight": 64, "ImageWidth": 64, "ExtractBands": [0, 1, 2],
+        "ModelName": "town", "NetworkOptions": options, "MetaDataMode": mode, "AllTilesStats": stats,
+        "IsMultispectral": False, "ImageSpaceUsed": "MAP_SPACE",
+        "Classes": [{"Value": v, "Name": n, "Color": [v, 0, 0]} for v, n in ((1, "roof"), (2, "pond"))],
+    }  # fmt: skip
+    Emd(document).write(folder / "town.emd")
+    return ModelFolder(folder), net
+
+
+def as_arcgis_has_it(raw: torch.Tensor) -> torch.Tensor:
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (raw / 255 - mean) / std
+
+
+def as_we_have_it(raw: torch.Tensor) -> torch.Tensor:
+    mean, std = torch.tensor([90.0, 91, 92]).reshape(3, 1, 1), torch.tensor([30.0, 31, 32]).reshape(3, 1, 1)
+    return (raw - mean) / std
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "mode", "kind", "function"),
+    [
+        ("unet", "Classified_Tiles", "ImageClassification", "ClassifyPixels"),
+        ("fcos", "PASCAL_VOC_rectangles", "ObjectDetection", "DetectObjects"),
+    ],
+)
+def test_an_extension_answers_as_the_model_does_and_learns(
+    network: str, mode: str, kind: str, function: str, tmp_path: Path
+) -> None:
+    model, net = trained(tmp_path / "town", network, mode, kind, function)
+    package = package_model(model, tmp_path / "town.dlpk", flavour="extension")
+    unpacked = open_model(package, tmp_path / "unpacked")
+    assert [] == unpacked.emd.problems(unpacked.path)
+    assert {"town.emd", "town.pth", "ModelConfiguration.py"} == set(unpacked.files())
+    assert ("ModelExtension", mode) == tuple(unpacked.emd.document[key] for key in ("ModelName", "DatasetType"))
+
+    raw = torch.rand(2, 3, 64, 64) * 255
+    torch.save(as_arcgis_has_it(raw), tmp_path / "images.pt")
+    detects = kind == "ObjectDetection"
+    command = [sys.executable, "-I", "-c", OPENED, str(unpacked.path), json.dumps(detects), str(tmp_path / "images.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    found = torch.load(unpacked.path / "found.pt")
+    with torch.no_grad():
+        expected = net(as_we_have_it(raw))
+    if not detects:
+        assert torch.allclose(expected, found[0], atol=1e-4)
+        assert torch.equal(expected.argmax(1, keepdim=True), found[1])
+        assert torch.allclose(expected.softmax(1), found[2], atol=1e-4)
+        return
+    for one, (boxes, labels, scores) in zip(expected, found, strict=True):
+        sure = one["scores"] >= 0.2
+        assert torch.allclose(one["boxes"][sure][:, [1, 0, 3, 2]] / 32 - 1, boxes, atol=1e-3)
+        assert torch.equal(one["labels"][sure], labels)
+        assert torch.allclose(one["scores"][sure], scores, atol=1e-4)
+
+
+def test_what_arcgis_learn_cannot_extend_is_told(make_model: MakeModel, tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match="extends detectors of boxes and pixel classifiers only"):
+        package_model(make_model("brightest", NetworkOptions={}), tmp_path / "model.dlpk", flavour="extension")
