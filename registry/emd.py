@@ -82,6 +82,7 @@ class Emd:
 
     document: Mapping[str, Any]
     where: str = field(default="", compare=False)
+    ascii: bool = field(default=True, compare=False)  # what was read; what is written always is
 
     @classmethod
     def parse(cls, text: str, where: str = "") -> "Emd":
@@ -92,7 +93,7 @@ class Emd:
             raise EmdError(f"is no valid JSON ({error})", where=where, do="repair or re-export the file") from error
         if not isinstance(document, dict):
             raise EmdError("expected a JSON object", where=where, got=type(document).__name__)
-        return cls(document, where)
+        return cls(document, where, text.isascii())
 
     @classmethod
     def read(cls, path: Path) -> "Emd":
@@ -131,6 +132,13 @@ class Emd:
         """File name of the Python raster function, "" when the configuration is a predefined one."""
         value = str(self.document.get("InferenceFunction", ""))
         return value if value.startswith("[Functions]") else value.replace("\\", "/").removeprefix("./")
+
+    @property
+    def model_configuration(self) -> str:
+        """Its name; ArcGIS writes it as a text or as an object (A.2)."""
+        value = self.document.get("ModelConfiguration")
+        name = value.get("Name") if isinstance(value, dict) else value
+        return "" if name is None else str(name)
 
     @property
     def tile_size(self) -> int:
@@ -207,10 +215,13 @@ class Emd:
 
     # -- rules -------------------------------------------------------------------------------------------------------
     def problems(self, folder: Path | None = None) -> list[str]:
-        """Every broken rule of A.7, each with the path of its field; files are looked for when `folder` is given."""
-        from registry.rules import problems
+        """Every broken rule of A.7: path of the field, what was got, what to do.
 
-        return [f"{field_path}: {problem}" for field_path, problem in problems(self, folder)]
+        Files are looked for when `folder` is given.
+        """
+        from registry.rules import problems, remedy
+
+        return [f"{path}: {problem}; {remedy(path)}" for path, problem in problems(self, folder)]
 
     def validate(self, folder: Path | None = None) -> "Emd":
         """Self when every rule holds. Raises EmdError with all that do not."""

@@ -107,7 +107,7 @@ def _packed(file: Path, work: Path) -> Path:
 
 
 def _kind(emd: Emd, files: dict[str, Path]) -> str:
-    if str(emd.document.get("ModelConfiguration")) == "_model_extension_inferencing":
+    if emd.model_configuration == "_model_extension_inferencing":
         return "extension of arcgis.learn"
     if "ArcGISLearnVersion" in emd.document or emd.document.get("Framework") == "arcgis.learn.models._inferencing":
         return "trained by ArcGIS"

@@ -5,8 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from registry.dlpk import Package, inspect
-from registry.emd import Emd
+from registry.emd import SCORES, Emd
 from registry.errors import EmdError
+from registry.keys import oddities, typed, unknown
+
+SHOWN = {  # keys that the other rows tell
+    *(
+        "Framework",
+        "ModelConfiguration",
+        "ModelType",
+        "ModelFile",
+        "InferenceFunction",
+        "Description",
+        "Summary",
+        "Tags",
+    ),
+    *("Classes", "ExtractBands", "BandNames", "InputRastersProps", "ImageHeight", "ImageWidth", "MinCellSize"),
+    *("MetaDataMode", *SCORES),
+}
 
 
 def properties(path: Path) -> dict[str, Any]:
@@ -28,7 +44,7 @@ def described(emd: Emd, members: Iterable[str]) -> dict[str, Any]:
     facts = {
         "input": _input(emd, list(members)),
         "framework": _text(document.get("Framework")),
-        "model_configuration": configuration(emd),
+        "model_configuration": emd.model_configuration,
         "model_type": _text(document.get("ModelType")),
         "description": _text(document.get("Description")),
         "summary": _text(document.get("Summary")),
@@ -41,15 +57,17 @@ def described(emd: Emd, members: Iterable[str]) -> dict[str, Any]:
         "cell_size": {"x": cell[0], "y": cell[1], "wkid": str(cell[2] or "")} if cell else None,
         "metadata_format": _text(document.get("MetaDataMode")),
         "scores": emd.scores,
+        "settings": _settings(emd),
+        "other_keys": unknown(emd.document),
         "problems": emd.problems(),
+        "notes": oddities(emd.document),
     }
     return {key: value for key, value in facts.items() if value not in ("", None, [], {})}
 
 
-def configuration(emd: Emd) -> str:
-    """The name of the model configuration; ArcGIS writes it as a text or as an object (ArcGIS formats A.2)."""
-    value = emd.document.get("ModelConfiguration", "")
-    return _text(value.get("Name")) if isinstance(value, dict) else _text(value)
+def _settings(emd: Emd) -> dict[str, Any]:
+    """All other known keys, as what they are."""
+    return {key: value for key, value in typed(emd.document).items() if key not in SHOWN and not key.startswith("All")}
 
 
 def _input(emd: Emd, members: list[str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from registry.catalog import (
 )
 from registry.dlpk import Package, survey
 from registry.errors import Conflict, PackageError
-from registry.properties import configuration, of_package
+from registry.properties import of_package
 from registry.rows import DELETED, TAG_OF, WHOLE, WORKSPACE, reading
 from registry.settings import settings
 from registry.stores import Store, open_store
@@ -135,7 +135,7 @@ def _facts(package: Package) -> dict[str, Any]:
         "cell_size": min(cell[:2]) if cell else None,
         "tile_size": emd.tile_size,
         "framework": str(emd.document.get("Framework", "")),
-        "model_configuration": configuration(emd),
+        "model_configuration": emd.model_configuration,
         "environment": environment(),
         "properties": of_package(package),
     }

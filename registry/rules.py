@@ -3,7 +3,7 @@
 import ast
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,24 @@ PREDEFINED = {  # Framework -> ModelConfiguration that ArcGIS runs without an In
 }
 METHODS = ("initialize", "getParameterInfo", "getConfiguration")  # of a raster function, with one of the next two
 WORKERS = ("updatePixels", "vectorize")
+DEEPEST = 20  # levels of a document that are looked into
+REMEDIES = {
+    "ModelType": "write what the model does, such as ObjectDetection: it decides which tool takes it",
+    "ImageHeight": "write the side of the model's input tile in pixels",
+    "ImageWidth": "write the same number as ImageHeight",
+    "Classes": 'write {"Value": 1, "Name": "Roof", "Color": [230, 60, 40]} for each class',
+    "ExtractBands": "write the bands in the order that the model takes them, such as [0, 1, 2]",
+    "NormalizationStats": "copy the statistics of the training, or set IsMultispectral to false",
+    "ModelFile": "put the weights beside the .emd and write the name of the file",
+    "ModelFiles": "put the weights beside the .emd and list the names of the files",
+    "InferenceFunction": "put the raster function beside the .emd, with a class that is named like its file",
+    "ModelConfigurationFile": "put it beside the .emd and write the name of the file",
+    "ImageSpaceUsed": "write MAP_SPACE, unless the chips were cut in the space of the image",
+    "DataRange": "write two numbers such as [0, 1], or take it out where the function scales by itself",
+    "CropSizeFixed": "write 1 to crop a whole tile, 0 for the box of the feature",
+    "BlackenAroundFeature": "write 1 to blacken what lies outside the feature, else 0",
+    "text": "any `dlpk edit` writes it in ASCII",
+}
 IMAGE_SPACES = ("MAP_SPACE", "PIXEL_SPACE", "IMAGE_SPACE")
 
 
@@ -41,9 +59,26 @@ def problems(emd: Emd, folder: Path | None) -> Iterator[tuple[str, str]]:
         for key in ("CropSizeFixed", "BlackenAroundFeature"):
             if document.get(key) not in (0, 1):
                 yield key, f"expected 0 or 1, got {document.get(key)!r}"
-    for key, value in document.items():
-        if isinstance(value, str) and value.startswith("e.g."):
-            yield key, f"placeholder text is left, got {value!r}"
+    yield from ((path, f"placeholder text is left, got {text!r:.80}") for path, text in _placeholders(document))
+    if not emd.ascii:
+        yield "text", "expected ASCII, as ArcGIS reads it with the platform's encoding, got other letters"
+
+
+def remedy(path: str) -> str:
+    """What to do about a problem with the field of that path."""
+    return REMEDIES.get(path.partition("[")[0].partition(".")[0], "write a value, or take the key out")
+
+
+def _placeholders(value: Any, path: str = "", deep: int = 0) -> Iterator[tuple[str, str]]:
+    """Texts that the export left for somebody to fill in, and where."""
+    if isinstance(value, str) and value.startswith("e.g."):
+        yield path, value
+    if deep < DEEPEST and isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _placeholders(inner, f"{path}.{key}".lstrip("."), deep + 1)
+    elif deep < DEEPEST and isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _placeholders(inner, f"{path}[{i}]", deep + 1)
 
 
 def _tile_problems(emd: Emd) -> Iterator[tuple[str, str]]:
@@ -90,14 +125,17 @@ def _band_problems(emd: Emd) -> Iterator[tuple[str, str]]:
 def _file_problems(emd: Emd, folder: Path | None) -> Iterator[tuple[str, str]]:
     document = emd.document
     predefined = PREDEFINED.get(str(document.get("Framework")), set())
-    if not emd.inference_function and str(document.get("ModelConfiguration")) not in predefined:
+    if not emd.inference_function and emd.model_configuration not in predefined:
         yield "InferenceFunction", "expected a .py file, or a predefined Framework and ModelConfiguration, got ''"
     if not document.get("ModelFile"):
         yield "ModelFile", "expected the name of the weights file, got nothing"
     if document.get("ModelFile") == "." and not document.get("ModelFiles"):
         yield "ModelFiles", "expected the names of the weights files, as ModelFile is '.', got nothing"
-    for key in ("ModelFile", "InferenceFunction", "ModelConfigurationFile"):
-        name = str(document.get(key) or ".").replace("\\", "/").removeprefix("./")
+    several = document.get("ModelFiles") if document.get("ModelFile") == "." else None
+    named = [(key, document.get(key)) for key in ("ModelFile", "InferenceFunction", "ModelConfigurationFile")]
+    named += [(f"ModelFiles[{i}]", name) for i, name in enumerate(several if isinstance(several, list) else ())]
+    for key, value in named:
+        name = str(value or ".").replace("\\", "/").removeprefix("./")
         if folder is not None and name not in (".", "") and not name.startswith("[Functions]"):
             yield from _member_problems(key, folder, name)
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from registry.emd import ClassLabel, Emd, ModelType
 from registry.errors import PackageError
-from registry.properties import configuration
 
 TASKS = {  # ModelType -> task of the extension; others are regression
     ModelType.OBJECT_DETECTION: "object-detection",
@@ -46,7 +45,7 @@ def item(emd: Emd, manifest: Mapping[str, Any], uri: str) -> dict[str, Any]:
     task = TaskType(TASKS.get(emd.model_type, "regression"))
     MLMExtension.ext(made, add_if_missing=True).apply(
         name=_name(manifest["name"]),
-        architecture=configuration(emd) or "unknown",
+        architecture=emd.model_configuration or "unknown",
         tasks=[task],
         input=[_input(emd)],
         output=[_output(emd, task)],

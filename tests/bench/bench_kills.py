@@ -99,22 +99,26 @@ def state() -> dict[str, Any]:
     return {"digests": digests, "wrong": wrong}
 
 
+def _seconds(folder: Path, number: int, megabytes: float) -> float:
+    dlpk, started = package(folder, number, megabytes), time.perf_counter()
+    asked(lambda: publish(dlpk))
+    return time.perf_counter() - started
+
+
 def drill(folder: Path, kills: int, megabytes: float, seed: int) -> Counter[str]:
     from registry.files import sha256
 
     dice, seen = random.Random(seed), Counter[str]()
-    asked(lambda: publish(package(folder, 0, megabytes)))
-    started = time.perf_counter()
-    asked(lambda: publish(package(folder, 1, megabytes)))
-    takes = time.perf_counter() - started
-    for number in range(2, kills + 2):
+    takes, number = min(_seconds(folder, i, megabytes) for i in range(3)), 2
+    while seen["killed"] < kills:
+        number += 1
         dlpk = package(folder, number, megabytes)
         digest, rival = sha256(dlpk), 0
         if number % 2:
             other = package(folder, -number, 0.1)
             rival = apart(lambda other=other: publish(other))  # type: ignore[misc]
         child = apart(lambda dlpk=dlpk: publish(dlpk))  # type: ignore[misc]
-        time.sleep(dice.uniform(0, takes * 1.1))
+        time.sleep(dice.uniform(0, takes))
         os.kill(child, signal.SIGKILL)
         ended = os.waitpid(child, 0)[1]
         if rival:

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from registry.dlpk import ModelFolder
 from registry.emd import ClassLabel, Emd, ModelType
 from registry.errors import EmdError
+from registry.keys import oddities, typed, unknown
+from registry.properties import properties
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -103,6 +105,12 @@ BROKEN = [
     ("ImageSpaceUsed", "OUTER_SPACE", "ImageSpaceUsed"),
     ("IsMultispectral", True, "NormalizationStats"),
     ("Description", "e.g. a model", "Description"),
+    ("InputRastersProps", {"BandNames": ["Red", "e.g. Blue"]}, "InputRastersProps.BandNames[1]"),
+    ("Classes", [{"Value": 1, "Name": "roof"}], "Classes[0].Color"),
+    ("Classes", "roof", "Classes"),
+    ("DataRange", [0, "1"], "DataRange"),
+    ("ModelFile", "/etc/passwd", "ModelFile"),
+    ("ModelFile", ".", "ModelFiles"),
 ]
 
 
@@ -127,3 +135,124 @@ def test_an_export_definition_is_told_from_a_model(model: ModelFolder) -> None:
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(EmdError, match=r"here\.emd ModelType: is missing"):
         _ = Emd.parse(json.dumps({}), where="here.emd").model_type
+
+
+def test_every_problem_ends_with_what_to_do() -> None:
+    told = Emd({"ImageHeight": 5}).problems()
+    assert "ModelType: is missing, got None; write what the model does, such as ObjectDetection: it decides " in told[0]
+    assert all(problem.count("; ") >= 1 for problem in told)
+
+
+def test_other_letters_than_ascii_are_a_problem_until_the_file_is_written_again(model: ModelFolder) -> None:
+    document = {**model.emd.document, "Description": "Dächer"}
+    model.emd_path.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    [told] = model.emd.problems()
+    assert told.startswith("text: expected ASCII")
+    model.emd.write(model.emd_path)
+    assert ([], "Dächer") == (model.emd.problems(), model.emd.document["Description"])
+
+
+def test_several_weights_files_are_looked_for(model: ModelFolder) -> None:
+    several = model.emd.replace(ModelFile=".", ModelFiles=["roofs.pth", "gone.pth"])
+    assert ["ModelFiles[1]"] == [problem.split(":")[0] for problem in several.problems(model.path)]
+
+
+# -- as ArcGIS writes them (A.5, C.4): invented values -----------------------------------------------------------------
+UNET = {
+    "Framework": "arcgis.learn.models._inferencing",
+    "ModelConfiguration": "_unet",
+    "ModelType": "ImageClassification",
+    "InferenceFunction": "[Functions]System\\DeepLearning\\ArcGISLearn\\ArcGISImageClassifier.py",
+    "ModelName": "UnetClassifier",
+    "backend": "pytorch",
+    "ModelFile": "Fields.pth",
+    "ModelFormat": "NCHW",
+    "ImageHeight": 256,
+    "ImageWidth": 256,
+    "ImageSpaceUsed": "MAP_SPACE",
+    "SupportsVariableTileSize": True,
+    "ExtractBands": [0, 1, 3],
+    "IsMultispectral": True,
+    "Bands": [0, 1, 2, 3],
+    "ImageryType": "ms",
+    "NormalizationStats": {"band_min_values": [1, 2, 3, 4], "scaled_std_values": [0.1, 0.1, 0.2, 0.2], "other": None},
+    "MinCellSize": None,
+    "MaxCellSize": None,
+    "resize_to": None,
+    "ignore_mapped_class": [],
+    "Published": {"by": "x"},
+    "LearningRate": "slice('1.0000e-04', '1.0000e-03', None)",
+    "accuracy": "9.5355e-01",
+    "monitored_valid_loss": 0.21,
+    "per_class_metrics": '{"Field": {"precision": 0.5}}',
+    "ArcGISLearnVersion": "2.4.1",
+    "ModelParameters": {"backbone": "resnet34", "backend": "pytorch"},
+    "Classes": [{"Value": 3, "Name": "Field", "Color": [10, 200, 30]}],
+}
+MASKS = {
+    "Framework": "Keras",
+    "ModelConfiguration": {"Name": "MaskRCNN", "Architecture": ".\\mrcnn\\spacenet"},
+    "ModelType": "ObjectDetection",
+    "ModelFile": ".\\houses.h5",
+    "ImageHeight": "512",
+    "ImageWidth": "512",
+    "ExtractBands": [0, 1, 2],
+    "Classes": [{"Value": 1, "Name": "House", "Color": [1, 2, 3]}],
+    "BatchSize": "four",
+}
+DETECTOR = {
+    "Framework": "arcgis.learn.models._inferencing",
+    "ModelConfiguration": "_DynamicSSD",
+    "ModelType": "ObjectDetection",
+    "InferenceFunction": "[Functions]System\\DeepLearning\\ArcGISLearn\\ArcGISObjectDetector.py",
+    "ModelFile": "Palms.pth",
+    "ImageHeight": 224,
+    "ImageWidth": 224,
+    "ExtractBands": ["Red", "Green", "Blue"],
+    "Grids": [4, 2],
+    "Zooms": [1.0],
+    "Ratios": [[1.0, 1.0]],
+    "SSDVersion": 2,
+    "MaskRCNNkwargs": {},
+    "average_precision_score": {"Palm": 0.71},
+    "PerProcessGPUMemoryFraction": "0.8",
+    "IsEdgeDetection": "False",
+    "Classes": [{"Value": 2, "Name": "Palm", "Color": [1, 2, 3]}, {"Value": 1, "Name": "Roof", "Color": [9, 2, 3]}],
+}
+
+
+@pytest.mark.parametrize("document", [UNET, MASKS, DETECTOR], ids=["unet", "mask r-cnn of keras", "ssd"])
+def test_a_definition_of_arcgis_breaks_no_rule_and_is_written_back_as_it_was(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    assert [] == Emd(document).problems()
+    back = Emd.read(Emd(document).write(tmp_path / "m.emd"))
+    assert list(document.items()) == list(back.document.items())
+
+
+def test_known_keys_come_out_as_what_they_are() -> None:
+    unet, masks, ssd = (typed(document) for document in (UNET, MASKS, DETECTOR))
+    assert (0.95355, {"Field": {"precision": 0.5}}, 0.21) == (
+        unet["accuracy"],
+        unet["per_class_metrics"],
+        unet["monitored_valid_loss"],
+    )
+    assert (512, "MaskRCNN") == (masks["ImageHeight"], Emd(MASKS).model_configuration)
+    assert (0.8, False, [[1.0, 1.0]]) == (ssd["PerProcessGPUMemoryFraction"], ssd["IsEdgeDetection"], ssd["Ratios"])
+    assert "BatchSize" not in masks
+    assert ["Published"] == unknown(UNET)
+    assert [] == oddities(UNET) == oddities(DETECTOR)
+    assert [
+        "BatchSize: expected a whole number, got 'four'",
+        "ImageHeight: a number is written as text, got '512'",
+    ] == (oddities(MASKS)[:2])
+
+
+def test_what_is_shown_of_a_definition_of_arcgis(tmp_path: Path) -> None:
+    told = properties(Emd(UNET).write(tmp_path / "Fields.emd"))
+    assert ("_unet", "2.4.1", ["Published"]) == (
+        told["model_configuration"],
+        told["settings"]["ArcGISLearnVersion"],
+        told["other_keys"],
+    )
+    assert not {"problems", "notes"} & told.keys()

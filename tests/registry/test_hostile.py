@@ -88,12 +88,13 @@ def test_a_function_without_its_methods_is_told(tmp_path: Path) -> None:
     model = make_model(tmp_path / "m")
     (model.path / "ClassifyPixels.py").write_text("class ClassifyPixels:\n    def initialize(self): ...\n")
     missing, workers = model.emd.problems(model.path)
-    assert missing.endswith("in ClassifyPixels.py, getParameterInfo, getConfiguration is missing")
-    assert "InferenceFunction: expected updatePixels or vectorize in ClassifyPixels.py, got neither" == workers
-    (model.path / "ClassifyPixels.py").write_text("class :")
-    assert ["InferenceFunction: expected Python source in ClassifyPixels.py, got SyntaxError"] == model.emd.problems(
-        model.path
+    assert "in ClassifyPixels.py, getParameterInfo, getConfiguration is missing; put the" in missing
+    assert workers.startswith(
+        "InferenceFunction: expected updatePixels or vectorize in ClassifyPixels.py, got neither;"
     )
+    (model.path / "ClassifyPixels.py").write_text("class :")
+    [told] = model.emd.problems(model.path)
+    assert told.startswith("InferenceFunction: expected Python source in ClassifyPixels.py, got SyntaxError; put the")
 
 
 # -- Esri's page -------------------------------------------------------------------------------------------------------

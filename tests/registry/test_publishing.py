@@ -57,12 +57,13 @@ def test_publishers_killed_at_random_moments_show_all_or_nothing_and_the_next_ru
     command = [sys.executable, "-W", "ignore", str(script), str(tmp_path), "--kills", "4", "--megabytes", "4"]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seen = {what.strip(): int(count) for what, count in re.findall(r"^([a-z ]+?) +(\d+)$", told, re.MULTILINE)}
-    assert (0, 0, 0, 4) == (
+    assert (4, 0, 0, 0) == (
+        seen["killed"],
         seen["half shown or lost"],
         seen["left behind"],
         seen["rivals that failed"],
-        seen["completed by the next run"],
     )
+    assert seen["completed by the next run"] == seen["killed"] + seen.get("done before the kill", 0)
 
 
 def test_a_version_is_described_with_its_properties_and_its_making(published: Publish) -> None:
