@@ -14,18 +14,25 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import IO, Any
 
+from flows.gpus import Gpu, held
 from registry import errors
 from registry.errors import DlpkError
 from tasks.cli import PARENT
 from tasks.console import Listener, event_of
 
 KEPT_LINES = 15
+ASKS = ("evaluate", "compare")  # verbs that are told where to compute by a flag, and else stay on the CPU
+DEVICE = ("--device", "-2")  # the GPU that it sees; the CPU where torch finds none
 
 
-def run(verb: str, *arguments: object, listen: Listener) -> dict[str, Any]:
-    """The verb's record. Raises the verb's own DlpkError; its whole process group is gone when this returns."""
+def run(verb: str, *arguments: object, listen: Listener, gpu: Gpu | None = None) -> dict[str, Any]:
+    """The verb's record. Raises the verb's own DlpkError; its whole process group is gone when this returns.
+
+    It sees only `gpu`, and holds its lock until its last process is gone.
+    """
     command = [sys.executable, "-m", "tasks.cli", "--json-progress", verb, *map(str, arguments)]
     environment = {**os.environ, PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    environment |= gpu.environment if gpu else {}
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
             command,
@@ -34,6 +41,7 @@ def run(verb: str, *arguments: object, listen: Listener) -> dict[str, Any]:
             stderr=complaints,
             env=environment,
             start_new_session=True,
+            pass_fds=(gpu.handle,) if gpu else (),
         )
         try:
             assert process.stdout
@@ -42,6 +50,12 @@ def run(verb: str, *arguments: object, listen: Listener) -> dict[str, Any]:
         finally:
             _end(process)
         return _outcome(verb, process.returncode, last, complaints)
+
+
+def run_on_gpu(verb: str, *arguments: object, listen: Listener) -> dict[str, Any]:
+    """The same, with a GPU of this machine for itself as soon as one is free; at once where there is none."""
+    with held() as gpu:
+        return run(verb, *arguments, *((DEVICE if gpu else ()) if verb in ASKS else ()), listen=listen, gpu=gpu)
 
 
 def _heard(lines: Iterable[bytes], listen: Listener) -> Mapping[str, Any]:

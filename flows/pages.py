@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.champion import numbers
+from flows.new_scenes import Summary
 from flows.work import Work
 from registry.catalog import Version
 from registry.promotion import Decision
@@ -47,6 +48,16 @@ def inference_page(model: str, sha256: str, results: Sequence[Row]) -> tuple[str
     ]
     listed = [f"- `{r['result']}`: {_counted(r['counts'])}" for r in results]
     return "\n".join([f"# {model}", "", f"sha256 `{sha256[:12]}`", "", *listed]), rows
+
+
+def scenes_page(model: str, place: str, summary: Summary) -> tuple[str, list[Row]]:
+    """Markdown and rows of a run over new scenes."""
+    rows: list[Row] = [
+        {"scene": r["scene"], "result": r["result"], "found": _counted(r["counts"])} for r in summary.results
+    ]
+    failed = [f"- **{scene}** gave nothing: {why}" for scene, why in sorted(summary.failed.items())]
+    told = f"{summary.found} scenes, {summary.new} of them new; {len(rows)} results by this run, {summary.total} at"
+    return "\n".join([f"# {model}", "", f"{told} `{place}`", "", *failed]), rows
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -14,6 +14,11 @@ RESULTS = {
 }
 
 
+def is_stream(imagery: str) -> bool:
+    """Whether scenes come in there: a folder, s3:// or a STAC API; a raster or a pattern is what it is."""
+    return "://" in imagery or Path(imagery).is_dir()
+
+
 def scenes_of(imagery: str) -> list[Path]:
     """A raster, the rasters of a folder, or those that a pattern meets, sorted. Raises NotFound when there is none."""
     path = Path(imagery)

@@ -20,9 +20,12 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import child
 from flows.champion import Scores, judge, numbers
+from flows.gpus import held
 from flows.listening import in_flow_run, listening, publish_report, say
-from flows.pages import chips_page, inference_page, retrain_page
+from flows.new_scenes import Summary
+from flows.pages import chips_page, inference_page, retrain_page, scenes_page
 from flows.recipe import ClassEntry, Imagery, LabelledScene, Recipe, rasters
+from flows.scene_batch import on, run_batch
 from flows.work import Record, Work
 from registry import catalog, promotion, publishing
 from registry.catalog import Version
@@ -126,14 +129,14 @@ def _train(work: Work, chips: ChipFolder) -> Path:
     options = ("--options", _file(work, "train", work.recipe.train))
     product = work.model / f"{work.recipe.name}.emd"
     with listening("train", work.run) as listen, work.run.machine_watched():
-        work.once("train", product, lambda: child.run("train", chips.path, work.model, *options, listen=listen))
+        work.once("train", product, lambda: child.run_on_gpu("train", chips.path, work.model, *options, listen=listen))
     return work.model
 
 
 def _evaluate(work: Work, model: Path, held_out: ChipFolder) -> Scores:
     work.run.log_dataset(f"{work.recipe.name} held out", held_out.digest, str(held_out.path), "evaluation")
     with listening("evaluate") as listen:
-        return work.once("scores", model, lambda: child.run("evaluate", model, held_out.path, listen=listen))
+        return work.once("scores", model, lambda: child.run_on_gpu("evaluate", model, held_out.path, listen=listen))
 
 
 def _package(work: Work, model: Path) -> Path:
@@ -161,7 +164,7 @@ def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder)
         rival = catalog.fetch(champion.ref)
         with listening(f"compare with {champion.ref}") as listen:
             places = (work.model, rival, held_out.path)
-            return work.once(name, work.model, lambda: child.run("compare", *places, listen=listen))
+            return work.once(name, work.model, lambda: child.run_on_gpu("compare", *places, listen=listen))
 
     verdict = judge(version, scores, catalog.champion(version.name), compare)
     if verdict.promote:
@@ -187,6 +190,10 @@ class Known:
     source: "ModelSource"
     tool: str  # the verb that runs it, e.g. detect-objects
 
+    @property
+    def ref(self) -> str:
+        return f"{self.source.name}@{self.source.version}".rstrip("@")
+
 
 def _fetch(model: str) -> Known:
     from tasks.inference_options import tool_of
@@ -203,15 +210,19 @@ def _fetch(model: str) -> Known:
 def _infer(known: Known, scene: Sequence[Path], out: Path, options: "InferenceOptions") -> Record:
     """`scene`: a raster, or the two dates of one."""
     imagery = scene[0]
-    with tempfile.TemporaryDirectory() as folder, listening(f"{known.tool} {imagery.name}") as listen:
-        file = write_text(Path(folder) / "options.json", options.model_dump_json())
+    with tempfile.TemporaryDirectory() as folder, listening(f"{known.tool} {imagery.name}") as listen, held() as gpu:
+        file = write_text(Path(folder) / "options.json", on(gpu, options).model_dump_json())
         places = ("--source", json.dumps(asdict(known.source)), "--options", file, known.path, *scene, out)
-        return {"imagery": str(imagery), **child.run(known.tool, *places, listen=listen)}
+        return {"imagery": str(imagery), **child.run(known.tool, *places, listen=listen, gpu=gpu)}
 
 
 def _report_results(known: Known, results: Sequence[Record]) -> None:
-    name = f"{known.source.name}@{known.source.version}".rstrip("@")
-    markdown, rows = inference_page(name, known.source.sha256, results)
+    markdown, rows = inference_page(known.ref, known.source.sha256, results)
+    publish_report(f"infer-{slug(known.source.name)}", markdown, rows)
+
+
+def _report_scenes(known: Known, place: str, summary: Summary) -> None:
+    markdown, rows = scenes_page(known.ref, place, summary)
     publish_report(f"infer-{slug(known.source.name)}", markdown, rows)
 
 
@@ -291,4 +302,6 @@ promote = step(_promote, hours=6, retries=3, tags=("gpu",))
 report = step(_report, hours=1, retries=3)
 fetch = step(_fetch, hours=2, retries=3)
 infer = step(_infer, hours=24, tags=("gpu",))
+run_scenes = step(run_batch, hours=24, tags=("gpu",))
 report_results = step(_report_results, hours=1, retries=3)
+report_scenes = step(_report_scenes, hours=1, retries=3)

@@ -2,6 +2,7 @@
 
 DLPK_HOME                 ~/.dlpk                       caches, and what the two defaults below live in
 DLPK_STORE                file://<home>/store           where published packages go: file:///... or s3://bucket/prefix
+DLPK_RESULTS              file://<home>/results         where results over new scenes go: file:///... or s3://bucket/prefix
 MLFLOW_TRACKING_URI       sqlite:///<home>/mlflow.db    runs and model versions
 DLPK_S3_ENDPOINT_URL      AWS_ENDPOINT_URL, else AWS    an S3 server of one's own
 DLPK_S3_CHECKSUMS         when_supported                when_required for older servers that refuse the CRC32 headers
@@ -33,6 +34,7 @@ class Settings:
 
     home: Path
     store: str
+    results: str
     tracking_uri: str
     s3_endpoint: str | None
     s3_checksums: Checksums
@@ -55,6 +57,7 @@ def settings() -> Settings:
     return Settings(
         home=home,
         store=os.environ.get("DLPK_STORE") or (home / "store").as_uri(),
+        results=os.environ.get("DLPK_RESULTS") or (home / "results").as_uri(),
         tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}",
         s3_endpoint=os.environ.get("DLPK_S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL") or None,
         trusted=tuple(Path(one).absolute() for one in os.environ.get("DLPK_TRUSTED", "").split(os.pathsep) if one),

@@ -319,6 +319,22 @@ def export_onnx(program: console.JsonLines | None, *, model: str, out: Path) -> 
     console.end(program, made.document())
 
 
+@click.command("run-scenes", hidden=True)
+@click.argument("job", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.pass_obj
+def run_scenes(program: console.JsonLines | None, job: Path) -> None:
+    """Run one model over several scenes, by a JSON file: tool, model, source, options, scenes."""
+    from tasks.inference_options import ModelSource
+    from tasks.scene_run import run_scenes as verb
+
+    asked = json.loads(job.read_text(encoding="utf-8"))
+    scenes = [(Path(raster), Path(out)) for raster, out in asked["scenes"]]
+    with console.watching(program) as listen:
+        source = ModelSource(**asked["source"])
+        good = verb(asked["tool"], Path(asked["model"]), source, asked["options"], scenes, on_progress=listen)
+    console.end(program, {"scenes": len(scenes), "results": good})
+
+
 def _infer(
     program: console.JsonLines | None,
     model: str,
@@ -347,9 +363,10 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "classify-objects": ("tasks.cli:classify_objects", "Tell the class of every feature, or of every raster."),
     "detect-change": ("tasks.cli:detect_change", "Find what changed between two rasters of one place."),
 }
+INNER: Mapping[str, tuple[str, str]] = {"run-scenes": ("tasks.cli:run_scenes", "")}  # for flows
 
 
-@click.group(cls=LazyGroup, lazy=LAZY, aliases=ALIASES)
+@click.group(cls=LazyGroup, lazy={**LAZY, **INNER}, aliases=ALIASES)
 @click.option("--json-progress", is_flag=True, help="tell progress and result as one JSON object a line")
 @click.option("--debug", is_flag=True, help="show the traceback of an error")
 @click.pass_context

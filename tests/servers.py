@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ACCESS_KEY, SECRET_KEY = "test-access-key", "test-secret-key"  # of a server that nobody else reaches
+SMALLEST_PART = 5 * 2**20  # bytes, of an upload in parts that S3 takes
 
 
 def free_ports(count: int) -> list[int]:

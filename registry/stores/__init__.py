@@ -3,6 +3,7 @@
 A backend has `connect(uri) -> Store`. What every one of them must keep (tests/registry/test_stores.py asks all):
 
     put         never overwrites: the same bytes again are a success, other bytes a Conflict; of many writers one wins
+    replace     overwrites something small, whole or not at all; for what can be made again from the rest, as an index
     whole       a key is listed, exists and can be read only when all of its bytes are there, whatever is killed when
     get         the bytes that were put, checked against their sha256, or no file at all
     errors      StoreError when the place cannot be reached or used, NotFound when there is no such key
@@ -28,6 +29,9 @@ class Store(Protocol):
 
     def put_bytes(self, key: str, content: bytes) -> str:
         """The same for something small."""
+
+    def replace(self, key: str, content: bytes) -> str:
+        """Put something small in place of what is there; of many writers the last one wins."""
 
     def get(self, key: str, into: Path) -> Path:
         """Write the file `into`, whole or not at all."""

@@ -46,6 +46,14 @@ class FileStore:
 
         return self._put(key, digest, write)
 
+    def replace(self, key: str, content: bytes) -> str:
+        final = self._path(key)
+        with _told(final):
+            _make_folder(final.parent)
+            with atomic(final) as part:
+                part.write_bytes(content)
+        return final.as_uri()
+
     def get(self, key: str, into: Path) -> Path:
         source = self._file(key)
         with atomic(into) as part, _told(source):

@@ -74,6 +74,12 @@ class S3Store:
         content_at = {**self._at(key), "Body": content, "Metadata": {"sha256": digest}}
         return self._put(key, digest, lambda: self.client.put_object(**content_at, **self._condition))
 
+    def replace(self, key: str, content: bytes) -> str:
+        metadata = {"sha256": hashlib.sha256(content).hexdigest()}
+        with self._told(key):
+            self.client.put_object(**self._at(check_key(key)), Body=content, Metadata=metadata)
+        return f"{self.uri}/{key}"
+
     def get(self, key: str, into: Path) -> Path:
         with atomic(into) as part, part.open("wb") as file:
             digest = hashlib.sha256()
@@ -89,12 +95,22 @@ class S3Store:
         return content
 
     def list(self, prefix: str = "") -> list[str]:
+        keys = [key for key, _ in self.facts(prefix)]
+        return sorted(key for key in keys if not any(name.startswith(".") for name in key.split("/")))
+
+    def facts(self, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every key with what the server tells of it in a listing: Size, ETag, LastModified."""
         with self._told(prefix):
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self.prefix + prefix
             )
-            keys = [entry["Key"].removeprefix(self.prefix) for page in pages for entry in page.get("Contents", ())]
-        return sorted(key for key in keys if not any(name.startswith(".") for name in key.split("/")))
+            for page in pages:
+                for entry in page.get("Contents", ()):
+                    yield entry["Key"].removeprefix(self.prefix), entry
+
+    def head(self, key: str) -> dict[str, Any] | None:
+        """What the server tells of an object; None when there is none."""
+        return self._head(key)
 
     def exists(self, key: str) -> bool:
         return self._head(key) is not None

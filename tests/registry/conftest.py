@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from registry.dlpk import ModelFolder, pack
 from registry.emd import Emd
 from registry.publishing import publish
 from registry.tracking import connect
-from tests.servers import Seaweed, mlflow_server, seaweed
+from tests.servers import SMALLEST_PART, Seaweed, mlflow_server, s3_environment, seaweed
 
 FUNCTION = """
 class ClassifyPixels:
@@ -121,3 +122,16 @@ def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 def mlflow_http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
         yield uri
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Point the settings at an S3 server; the URI of an empty place on it."""
+
+    def point(endpoint: str) -> str:
+        for name, value in s3_environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("registry.stores.s3.PART", SMALLEST_PART)
+        return f"s3://models/{uuid.uuid4()}"
+
+    return point

@@ -19,10 +19,9 @@ from registry.files import sha256
 from registry.stores import Store, locate, open_store
 from registry.stores.file import FileStore
 from registry.stores.s3 import S3Store
-from tests.servers import Proxy, Seaweed, free_ports, s3_environment, seaweed
+from tests.servers import SMALLEST_PART, Proxy, Seaweed, free_ports, seaweed
 
 LARGE = 12 * 2**20  # bytes: three parts of the smallest size that S3 knows
-SMALLEST_PART = 5 * 2**20
 
 
 @pytest.fixture(scope="session")
@@ -35,19 +34,6 @@ def moto() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
-
-
-@pytest.fixture
-def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Point the settings at an S3 server; the URI of an empty place on it."""
-
-    def point(endpoint: str) -> str:
-        for name, value in s3_environment(endpoint).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr("registry.stores.s3.PART", SMALLEST_PART)
-        return f"s3://models/{uuid.uuid4()}"
-
-    return point
 
 
 @pytest.fixture(params=["folder", "moto", pytest.param("seaweed", marks=pytest.mark.slow)])

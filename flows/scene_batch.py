@@ -1,0 +1,153 @@
+"""A batch of claimed scenes: fetched, done by one child interpreter, and each published as soon as it is there."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows import child
+from flows.gpus import Gpu, held
+from flows.listening import listening, run_tags, say
+from flows.patience import patiently
+from registry import results, scenes
+from registry.errors import DlpkError, NotFound, StoreError
+from registry.files import write_text
+from registry.ledger import Claim, Ledger
+from tasks.console import Listener
+from tasks.inference_options import InferenceOptions
+from tasks.progress import Epoch, Progress
+
+if TYPE_CHECKING:
+    from flows.steps import Known
+
+RECORD = "record.json"
+FACTS = ("counts", "pixels", "km2", "seconds")
+
+
+@dataclass
+class Batch:
+    """Where each scene of it lies, and what has come of it."""
+
+    known: "Known"
+    ledger: Ledger
+    folder: Path
+    open: dict[str, Claim] = field(default_factory=dict)  # entry -> claim, while nothing has come of it
+    places: dict[str, tuple[Path, Path]] = field(default_factory=dict)  # entry -> raster, folder of its result
+    done: list[dict[str, Any]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+
+def run_batch(known: "Known", ledger: Ledger, claims: Sequence[Claim], options: InferenceOptions) -> dict[str, Any]:
+    """{results: one record each, gone: entries that are no more, trouble: with a store, if any}.
+
+    What has not come to an end is for whoever claims it next.
+    """
+    trouble = ""
+    with tempfile.TemporaryDirectory(prefix="dlpk-scenes-") as place:
+        batch = Batch(known, ledger, Path(place))
+        batch.open = {claim.entry.key: claim for claim in claims}
+        try:
+            for claim in claims:
+                _fetch(batch, claim)
+            if batch.open:
+                with listening(f"{len(batch.open)} scenes") as listen:
+                    _run(batch, options, listen)
+        except StoreError as error:
+            trouble = str(error)
+    return {"results": batch.done, "gone": batch.gone, "trouble": trouble}
+
+
+def _fetch(batch: Batch, claim: Claim) -> None:
+    entry = claim.entry
+    folder = batch.folder / entry.key / entry.scene.name
+    try:
+        batch.places[entry.key] = (scenes.fetch(entry.scene, batch.folder / entry.key / "scene"), folder)
+    except NotFound as error:
+        _lose(batch, claim, str(error))
+
+
+def _run(batch: Batch, options: InferenceOptions, listen: Listener) -> None:
+    def tell(event: Progress | Epoch) -> None:
+        listen(event)
+        _publish_finished(batch)
+
+    with held() as gpu:
+        job = _job(batch, options, gpu)
+        try:
+            child.run("run-scenes", job, listen=tell, gpu=gpu)
+        except StoreError:
+            raise
+        except DlpkError as error:
+            _publish_finished(batch)
+            if batch.open:  # the first without a record is the one that it died of
+                _fail(batch, next(iter(batch.open.values())), str(error))
+    _publish_finished(batch)
+    for claim in batch.open.values():
+        batch.ledger.give_back(claim)
+
+
+def _job(batch: Batch, options: InferenceOptions, gpu: Gpu | None) -> Path:
+    document = {
+        "tool": batch.known.tool,
+        "model": str(batch.known.path),
+        "source": asdict(batch.known.source),
+        "options": on(gpu, options).model_dump(mode="json"),
+        "scenes": [[str(raster), str(out)] for key, (raster, out) in batch.places.items() if key in batch.open],
+    }
+    return write_text(batch.folder / "job.json", json.dumps(document))
+
+
+def on(gpu: Gpu | None, options: InferenceOptions) -> InferenceOptions:
+    """Options that compute on the GPU that was taken; a device that somebody has chosen stays."""
+    return options.model_copy(update={"device": -2}) if gpu and options.device == -1 else options
+
+
+def _publish_finished(batch: Batch) -> None:
+    """Every scene whose record has come since the last look."""
+    for key, claim in list(batch.open.items()):
+        record = batch.places[key][1] / RECORD
+        if record.is_file():
+            patiently(lambda record=record, claim=claim: _publish(batch, claim, json.loads(record.read_text())))  # type: ignore[misc]
+
+
+def _publish(batch: Batch, claim: Claim, record: dict[str, Any]) -> None:
+    entry = claim.entry
+    if "error" in record:
+        _fail(batch, claim, record["error"])
+        return
+    if _changed(claim):
+        _lose(batch, claim, "it changed while it was read")
+        return
+    properties = {"dlpk:tool": batch.known.tool, "dlpk:counts": record["counts"], "dlpk:colors": record["colors"]}
+    if run := run_tags().get("prefect.flow_run_id"):
+        properties["dlpk:flow_run_id"] = run
+    facts = {"geometry": record["geometry"], "bbox": record["bbox"], "properties": properties}
+    uri = results.publish(batch.ledger.store, claim, [Path(file) for file in record["files"]], facts)
+    batch.ledger.finish(entry)
+    del batch.open[entry.key]
+    if uri:  # else another run was quicker, and counts it
+        own = {name: record[name] for name in FACTS}
+        batch.done.append({"scene": entry.scene.id, "imagery": entry.scene.place, "result": uri, **own})
+
+
+def _changed(claim: Claim) -> bool:
+    try:
+        return scenes.content(claim.entry.scene) != claim.entry.scene.content
+    except NotFound:
+        return True
+
+
+def _fail(batch: Batch, claim: Claim, why: str) -> None:
+    say(f"{claim.entry.scene.id}: {why}")
+    batch.ledger.fail(claim, why)
+    del batch.open[claim.entry.key]
+
+
+def _lose(batch: Batch, claim: Claim, why: str) -> None:
+    """What is there now, if anything, is another scene, for the next survey."""
+    say(f"{claim.entry.scene.id} is left: {why}")
+    batch.ledger.give_back(claim)
+    batch.gone.append(claim.entry.key)
+    del batch.open[claim.entry.key]

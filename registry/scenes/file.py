@@ -1,0 +1,43 @@
+"""A folder, with all below it; or one raster. Content: size and time of change."""
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from registry.errors import NotFound
+from registry.scenes import Scene, Search
+
+
+def find(place: str, search: Search) -> Iterator[Scene]:
+    """A file that was touched within the last `settle` seconds may still be written, and is left for the next look."""
+    top = Path(unquote(urlsplit(place).path) if "://" in place else place).expanduser().absolute()
+    if not top.exists():
+        raise NotFound("there is no such folder of scenes", where=top)
+    for path in [top] if top.is_file() else top.rglob("*"):
+        name = path.relative_to(top if path != top else top.parent)
+        if path.suffix.lower() not in search.suffixes or any(part.startswith(".") for part in name.parts):
+            continue
+        facts = path.stat()
+        if time.time() - facts.st_mtime >= search.settle and facts.st_size:
+            changed = datetime.fromtimestamp(int(facts.st_mtime), UTC).isoformat()
+            yield Scene(name.as_posix(), _content(path), str(path), "file", changed)
+
+
+def content(scene: Scene) -> str:
+    """Size and time of change now."""
+    return _content(Path(scene.place))
+
+
+def fetch(scene: Scene, _folder: Path) -> Path:
+    """It is here."""
+    return Path(scene.place)
+
+
+def _content(path: Path) -> str:
+    try:
+        facts = path.stat()
+    except FileNotFoundError as error:
+        raise NotFound("the scene is gone", where=path) from error
+    return f"{facts.st_size}-{facts.st_mtime_ns}"

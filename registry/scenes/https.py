@@ -1,0 +1,119 @@
+"""What a STAC API finds. Content: the checksum of the asset, else `updated` of the item, else what its server says."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from registry.errors import NotFound, OptionsError, StoreError
+from registry.files import atomic
+from registry.scenes import Scene, Search
+
+PAGE = 100  # items in one answer
+SECONDS = 60.0
+DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
+NO_DATA = {"thumbnail", "overview", "metadata"}
+ANSWERS = ("etag", "last-modified", "content-length")  # of a server, the first that it gives
+
+
+def find(place: str, search: Search) -> Iterator[Scene]:
+    """All pages of a search. Raises StoreError when the API does not answer as one."""
+    from pystac_client import Client
+    from pystac_client.exceptions import APIError
+
+    wanted: dict[str, Any] = {"collections": list(search.collections), "bbox": search.bbox, "datetime": search.dates}
+    wanted |= {"query": search.query}
+    try:
+        client = Client.open(place, timeout=SECONDS)
+        found = client.search(limit=PAGE, **{key: value for key, value in wanted.items() if value})
+        for item in found.items_as_dicts():
+            yield _scene(item, search)
+    except (APIError, NotImplementedError, OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, NotFound | OptionsError | StoreError):
+            raise
+        do = "give the landing page of a STAC API with item search"
+        raise StoreError(f"the STAC search failed ({error})", where=place, do=do) from error
+
+
+def content(scene: Scene) -> str:
+    """Items are not asked for again: what the catalogue called it stays, unless its server tells of the bytes."""
+    kind, _, _ = scene.content.partition(":")
+    return scene.content if kind in ("checksum", "updated") else _told_by_server(scene.place)
+
+
+def fetch(scene: Scene, folder: Path) -> Path:
+    """A copy."""
+    if scene.place.startswith("s3://"):
+        from registry.stores import locate
+
+        store, key = locate(scene.place, depth=1)
+        return store.get(key, folder / key)
+    if (local := _local(scene.place)) is not None:
+        return local
+    target = folder / (unquote(PurePosixPath(urlsplit(scene.place).path).name) or "scene.tif")
+    try:
+        with httpx.stream("GET", scene.place, timeout=SECONDS, follow_redirects=True) as answer:
+            _check(answer)
+            with atomic(target) as part, part.open("wb") as file:
+                for piece in answer.iter_bytes(2**20):
+                    file.write(piece)
+    except httpx.HTTPError as error:
+        raise StoreError(f"cannot be fetched ({error})", where=scene.place, do="try again later") from error
+    return target
+
+
+def _scene(item: Mapping[str, Any], search: Search) -> Scene:
+    asset = _asset(item, search.asset)
+    href = str(asset["href"])
+    name = f"{item['collection']}/{item['id']}" if item.get("collection") else str(item["id"])
+    properties = item["properties"]
+    told = asset.get("file:checksum"), asset.get("updated") or properties.get("updated")
+    known = [f"{kind}:{value}" for kind, value in zip(("checksum", "updated"), told, strict=True) if value]
+    taken = properties.get("datetime") or properties.get("start_datetime") or ""
+    return Scene(name, known[0] if known else _told_by_server(href), href, "https", str(taken))
+
+
+def _asset(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    assets: Mapping[str, Mapping[str, Any]] = item["assets"]
+    if name:
+        if name not in assets:
+            raise OptionsError(f"the item has no asset {name!r}", where=item["id"], got=sorted(assets))
+        return assets[name]
+    data = [a for a in assets.values() if str(a.get("type", "")).startswith(DATA_TYPES)]
+    chosen = [a for a in data if "data" in a.get("roles", ())] or [
+        a for a in data if not NO_DATA & {*a.get("roles", ())}
+    ]
+    if not chosen:
+        raise OptionsError("the item has no raster", where=item["id"], got=sorted(assets), do="name the asset")
+    return chosen[0]
+
+
+def _told_by_server(href: str) -> str:
+    if (local := _local(href)) is not None:
+        facts = local.stat()
+        return f"file:{facts.st_size}-{facts.st_mtime_ns}"
+    if href.startswith("s3://"):
+        from registry.scenes import s3
+
+        return f"etag:{s3.content(Scene('', '', href, 's3'))}"
+    try:
+        answer = httpx.head(href, timeout=SECONDS, follow_redirects=True)
+    except httpx.HTTPError as error:
+        raise StoreError(f"does not answer ({error})", where=href, do="try again later") from error
+    _check(answer)
+    return next((f"{name}:{answer.headers[name]}" for name in ANSWERS if name in answer.headers), "unknown")
+
+
+def _check(answer: httpx.Response) -> None:
+    if answer.status_code in (404, 410):
+        raise NotFound("the scene is gone", where=answer.url)
+    if not answer.is_success:
+        raise StoreError(f"answered {answer.status_code}", where=answer.url, do="check the address and the rights")
+
+
+def _local(href: str) -> Path | None:
+    if href.startswith("file://"):
+        return Path(unquote(urlsplit(href).path))
+    return None if "://" in href else Path(href)

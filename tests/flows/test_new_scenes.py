@@ -1,0 +1,124 @@
+"""Each new scene once, by real runs of a tiny model; without a server."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.infer import infer
+from flows.new_scenes import Summary, left, survey
+from flows.scene_options import NewScenes
+from flows.steps import Known
+from registry import results
+from registry.catalog import Version
+from registry.ledger import Entry, Ledger, Owner
+from registry.settings import settings
+from registry.stores import Store, open_store
+from tasks.inference_options import ModelSource
+from tests.tiny_model import published, scene
+
+CHECKOUT = Path(__file__).parents[2]
+READY = NewScenes(settle=0)
+SHAS = {"1": "aa" * 32, "2": "bb" * 32}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for number in range(3):
+        scene(tmp_path / "scenes" / f"s{number}.tif", place=number)
+    return tmp_path / "scenes"
+
+
+@pytest.fixture
+def store() -> Store:
+    return open_store(settings().results)
+
+
+def known(version: str = "1") -> Known:
+    return Known(Path("roofs.dlpk"), ModelSource("roofs", version, SHAS[version]), "classify-pixels")
+
+
+def ledger(store: Store) -> Ledger:
+    return Ledger(Owner(store), "roofs")
+
+
+def names(entries: list[Entry]) -> list[str]:
+    return [entry.scene.id for entry in entries]
+
+
+def test_what_is_done_is_not_new_and_what_was_replaced_is(place: Path, store: Store) -> None:
+    book = ledger(store)
+    found, entries = survey(known(), str(place), READY, book)
+    assert (3, ["s0.tif", "s1.tif", "s2.tif"]) == (found, names(entries))
+    for entry in entries:
+        book.finish(entry)
+    scene(place / "s1.tif", roof=20)
+    assert (3, ["s1.tif"]) == ((of := survey(known(), str(place), READY, book))[0], names(of[1]))
+
+
+@pytest.mark.parametrize(
+    ("policy", "again"),
+    [({}, []), ({"rerun": "all"}, ["s0.tif", "s1.tif"]), ({"rerun": "since", "since": "2026-05-01"}, ["s1.tif"])],
+)
+def test_a_new_champion_does_again_what_the_policy_says(
+    policy: dict[str, str], again: list[str], place: Path, store: Store
+) -> None:
+    os.utime(place / "s0.tif", (1, 1))
+    (place / "s2.tif").unlink()
+    book = ledger(store)
+    dials = NewScenes(settle=0, **policy)
+    for entry in survey(known("1"), str(place), dials, book)[1]:
+        book.finish(entry)
+    assert again == names(survey(known("2"), str(place), dials, book)[1])
+
+
+def test_a_scene_that_failed_too_often_is_left_and_its_reason_told(place: Path, store: Store) -> None:
+    book = ledger(store)
+    _, entries = survey(known(), str(place), READY, book)
+    for _ in range(READY.most_failures):
+        claim = book.claim(entries[0], book.claims().get(entries[0].key), set())
+        assert claim
+        book.fail(claim, "no raster")
+    summary = Summary()
+    assert names(entries[1:]) == names(left(book, entries, READY, summary))
+    assert {"s0.tif": "no raster"} == summary.failed
+
+
+@pytest.fixture
+def roofs(tmp_path: Path) -> Version:
+    return published(tmp_path / "models")
+
+
+@pytest.mark.slow
+def test_new_scenes_are_done_once_and_a_damaged_one_stops_no_other(roofs: Version, place: Path, store: Store) -> None:
+    (place / "bad.tif").write_bytes(b"no raster")
+    dials = NewScenes(settle=0, most_failures=1)
+    assert store.uri == infer.fn(roofs.ref, str(place), scenes=dials)
+    made = {item["properties"]["dlpk:scene"]: item for item in results.items(store)}
+    assert {f"s{number}.tif": {"background": 3840, "roof": 256} for number in range(3)} == {
+        name: item["properties"]["dlpk:counts"] for name, item in made.items()
+    }
+    assert {"data", "preview", "thumbnail", "overlay", "attributes"} == made["s0.tif"]["assets"].keys()
+    infer.fn(roofs.ref, str(place), scenes=dials)
+    assert made == {item["properties"]["dlpk:scene"]: item for item in results.items(store)}
+
+
+@pytest.mark.slow
+def test_what_a_killed_run_had_claimed_is_done_by_another(roofs: Version, place: Path, store: Store) -> None:
+    code = "from flows.infer import infer; from flows.scene_options import NewScenes as S; import sys; "
+    code += "infer.fn(*sys.argv[1:], scenes=S(settle=0))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, roofs.ref, str(place)], cwd=CHECKOUT, start_new_session=True
+    )
+    while not store.list("ledger/roofs/claims/"):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    infer.fn(roofs.ref, str(place), scenes=NewScenes(settle=0, lease=1))
+    assert 3 == len(list(results.items(store)))
+    links = json.loads(store.get_bytes(results.COLLECTION))["links"]
+    assert 3 == len([link for link in links if link["rel"] == "item"])

@@ -1,0 +1,228 @@
+"""New scenes, found in a folder, below an S3 prefix and by a STAC API that answers over HTTP."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from registry import scenes
+from registry.errors import NotFound, OptionsError, StoreError
+from registry.scenes import Scene, Search
+from registry.stores import open_store
+from registry.stores.s3 import S3Store
+from tests.servers import Seaweed
+
+READY = Search(settle=0)
+PIXELS = b"II*\x00 pixels"
+
+
+def ids(place: str, search: Search = READY) -> list[str]:
+    return [scene.id for scene in scenes.find(place, search)]
+
+
+def write(path: Path, content: bytes = PIXELS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+# -- a folder ----------------------------------------------------------------------------------------------------------
+def test_the_rasters_below_a_folder_are_its_scenes(tmp_path: Path) -> None:
+    for name in ("b.tif", "2026/a.jp2", "notes.txt", ".part.tif", "empty.tif"):
+        write(tmp_path / name, b"" if name == "empty.tif" else PIXELS)
+    assert ["2026/a.jp2", "b.tif"] == ids(str(tmp_path)) == ids(tmp_path.as_uri())
+
+
+def test_a_file_that_may_still_grow_is_left_for_the_next_look(tmp_path: Path) -> None:
+    write(tmp_path / "new.tif")
+    os.utime(write(tmp_path / "old.tif"), (1, 1))
+    assert ["old.tif"] == ids(str(tmp_path), Search(settle=60))
+
+
+def test_a_replaced_file_is_another_scene(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    [before] = scenes.find(str(tmp_path), READY)
+    write(path, b"other pixels")
+    [after] = scenes.find(str(tmp_path), READY)
+    assert before.id == after.id
+    assert before.key != after.key
+    assert after.content == scenes.content(before)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no such folder of scenes"):
+        ids(str(tmp_path / "missing"))
+
+
+def test_a_scene_that_went_meanwhile_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif")
+    [scene] = scenes.find(str(tmp_path), READY)
+    path.unlink()
+    with pytest.raises(NotFound, match="is gone"):
+        scenes.content(scene)
+
+
+def test_an_unknown_kind_of_address_is_told() -> None:
+    with pytest.raises(OptionsError, match="STAC API"):
+        ids("ftp://host/scenes")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("2026/05/S2 A.tif", "2026-05-S2-A"), ("s2/item.1", "s2-item"), ("ünï.tif", "n"), ("...", "scene")],
+)
+def test_the_name_of_a_scene_fits_files_and_keys(name: str, expected: str) -> None:
+    assert expected == Scene(name, "", "", "file").name
+
+
+def test_a_scene_without_a_date_is_done_again_by_any_policy() -> None:
+    day = datetime(2026, 5, 1, tzinfo=UTC)
+    taken = [Scene("a", "", "", "s3", when).since(day) for when in ("", "2026-05-02T00:00:00Z", "2026-04-30T00:00:00Z")]
+    assert [True, True, False] == taken
+
+
+# -- a prefix ----------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
+def test_the_rasters_below_a_prefix_are_its_scenes(weed: Seaweed, tmp_path: Path, use: Callable[[str], str]) -> None:
+    place = use(weed.endpoint)
+    store = cast("S3Store", open_store(place))
+    for name in ("b.tif", "2026/a.tif", "notes.txt"):
+        store.put_bytes(name, name.encode())
+    found = list(scenes.find(place, READY))
+    assert ["2026/a.tif", "b.tif"] == [scene.id for scene in found]
+    assert [scene.content for scene in found] == list(map(scenes.content, found))
+    assert b"b.tif" == scenes.fetch(found[1], tmp_path).read_bytes()
+    store.replace("b.tif", b"other pixels")
+    assert found[1].content != scenes.content(found[1])
+    store.delete("b.tif")
+    with pytest.raises(NotFound, match="is gone"):
+        scenes.content(found[1])
+
+
+# -- a STAC API --------------------------------------------------------------------------------------------------------
+class Catalogue:
+    """The few answers of a STAC API that a search needs: a landing page, and items in pages of two."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.asked: list[dict[str, Any]] = []
+        catalogue = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                catalogue.answer(self)
+
+            do_POST = do_HEAD = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def add(self, name: str, asset: dict[str, Any], **properties: Any) -> None:
+        item = {"type": "Feature", "stac_version": "1.0.0", "id": name, "collection": "s2", "geometry": None}
+        facts = {"datetime": "2026-05-01T10:00:00Z", **properties}
+        data = {"type": "image/tiff; application=geotiff", "href": f"{self.url}/{name}.tif", **asset}
+        picture = {"type": "image/tiff", "roles": ["overview"], "href": f"{self.url}/small.tif"}
+        self.items.append({**item, "properties": facts, "links": [], "assets": {"small": picture, "visual": data}})
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        path, query = urlsplit(request.path).path, parse_qs(urlsplit(request.path).query)
+        if path.endswith("gone.tif"):
+            request.send_error(404)
+        elif path.endswith(".tif"):
+            self._send(request, PIXELS, "image/tiff", {"ETag": '"e1"'})
+        elif path == "/search":
+            self._search(request, int(query.get("page", ["0"])[0]))
+        else:
+            self._landing(request)
+
+    def _landing(self, request: BaseHTTPRequestHandler) -> None:
+        conforms = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
+        links = [
+            {"rel": "self", "href": self.url},
+            {"rel": "root", "href": self.url},
+            {"rel": "search", "href": f"{self.url}/search", "type": "application/geo+json", "method": "POST"},
+        ]
+        page = {"type": "Catalog", "id": "c", "description": "c", "stac_version": "1.0.0", "links": links}
+        self._send(request, json.dumps({**page, "conformsTo": conforms}).encode(), "application/json")
+
+    def _search(self, request: BaseHTTPRequestHandler, page: int) -> None:
+        self.asked.append(json.loads(request.rfile.read(int(request.headers.get("Content-Length") or 0)) or b"{}"))
+        part, links = self.items[2 * page : 2 * page + 2], []
+        if len(self.items) > 2 * page + 2:
+            href = f"{self.url}/search?page={page + 1}"
+            links = [{"rel": "next", "href": href, "method": "POST", "body": self.asked[-1]}]
+        found = {"type": "FeatureCollection", "features": part, "links": links}
+        self._send(request, json.dumps(found).encode(), "application/geo+json")
+
+    def _send(self, request: BaseHTTPRequestHandler, body: bytes, kind: str, headers: Any = ()) -> None:
+        request.send_response(200)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **dict(headers)}.items():
+            request.send_header(name, value)
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(body)
+
+
+@pytest.fixture
+def catalogue() -> Iterator[Catalogue]:
+    made = Catalogue()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def test_every_page_of_a_search_is_read_and_what_was_asked_arrives(catalogue: Catalogue) -> None:
+    for name in "abc":
+        catalogue.add(name, {})
+    search = Search(collections=("s2",), bbox=(13, 52, 14, 53), dates="2026-05")
+    assert ["s2/a", "s2/b", "s2/c"] == ids(catalogue.url, search)
+    asked = catalogue.asked[0]
+    assert (["s2"], [13, 52, 14, 53]) == (asked["collections"], asked["bbox"])
+    assert "2026-05-01T00:00:00Z/2026-05-31T23:59:59Z" == asked["datetime"]
+
+
+@pytest.mark.parametrize(
+    ("asset", "properties", "content"),
+    [
+        ({"file:checksum": "1220ab"}, {"updated": "2026-05-03T00:00:00Z"}, "checksum:1220ab"),
+        ({}, {"updated": "2026-05-03T00:00:00Z"}, "updated:2026-05-03T00:00:00Z"),
+        ({}, {}, 'etag:"e1"'),
+    ],
+)
+def test_the_content_of_an_item_is_called_by_what_is_surest(
+    catalogue: Catalogue, asset: dict[str, Any], properties: dict[str, Any], content: str
+) -> None:
+    catalogue.add("a", asset, **properties)
+    [scene] = scenes.find(catalogue.url, READY)
+    assert content == scene.content == scenes.content(scene)
+
+
+def test_the_data_of_an_item_are_fetched_and_not_its_overview(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.add("a", {})
+    [scene] = scenes.find(catalogue.url, READY)
+    assert f"{catalogue.url}/a.tif" == scene.place
+    assert PIXELS == scenes.fetch(scene, tmp_path).read_bytes()
+
+
+def test_an_asset_that_is_gone_or_not_named_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.add("gone", {"file:checksum": "1"})
+    [scene] = scenes.find(catalogue.url, READY)
+    with pytest.raises(NotFound, match="is gone"):
+        scenes.fetch(scene, tmp_path)
+    with pytest.raises(OptionsError, match="no asset 'B04'"):
+        ids(catalogue.url, Search(asset="B04"))
+
+
+def test_what_is_no_stac_api_is_told(catalogue: Catalogue) -> None:
+    with pytest.raises(StoreError, match="STAC"):
+        ids(f"{catalogue.url}/a.tif")

@@ -1,0 +1,41 @@
+import pytest
+
+from registry.errors import RasterFunctionError
+from tasks.inference_options import DetectOptions
+from tasks.shrinking import shrinking
+
+
+def test_out_of_memory_halves_the_tiles_at_once_until_they_fit() -> None:
+    tried = []
+
+    def run(options: DetectOptions) -> str:
+        tried.append(int(options.arguments["batch_size"]))
+        if tried[-1] > 3:
+            try:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            except RuntimeError as error:
+                raise RasterFunctionError("the raster function failed") from error
+        return "done"
+
+    assert "done" == shrinking(run, DetectOptions(arguments={"batch_size": "16"}))
+    assert [16, 8, 4, 2] == tried
+
+
+def test_one_tile_that_is_too_much_is_the_end() -> None:
+    def run(_options: DetectOptions) -> str:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        shrinking(run, DetectOptions(arguments={"batch_size": "2"}))
+
+
+def test_another_error_is_not_tried_again() -> None:
+    tried = []
+
+    def run(_options: DetectOptions) -> str:
+        tried.append(1)
+        raise RuntimeError("wrong shape")
+
+    with pytest.raises(RuntimeError, match="shape"):
+        shrinking(run, DetectOptions())
+    assert [1] == tried
