@@ -5,7 +5,7 @@ On disk a chip speaks class Value, here it speaks class index: 0 is background, 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -218,10 +218,9 @@ class ChipFolder:
     def digest(self) -> str:
         """sha256 over names and content of images, labels and definition: equal data, equal digest."""
         total = hashlib.sha256()
-        found = [p for folder in CONTENT for p in (self.path / folder).rglob("*.*")]
-        found += [self.path / name for name in (*GATHERED, SPLITS)]
-        for path in sorted(p for p in found if p.is_file() and not p.name.startswith(".")):
-            total.update(f"{path.relative_to(self.path).as_posix()} {sha256(path)}\n".encode())
+        for name in sorted((*CONTENT, *GATHERED, SPLITS)):
+            for path in _files_below(self.path / name):
+                total.update(f"{path.relative_to(self.path).as_posix()} {sha256(path)}\n".encode())
         total.update(self.definition.text().encode())
         return total.hexdigest()
 
@@ -262,7 +261,7 @@ class ChipFolder:
         home = next((self.path / name for name in folders if (self.path / name).is_dir()), None)
         if home is None:
             raise LabelError(f"has no folder {folders[0]}", where=self.path, do="export the chips again")
-        found = sorted(p for p in home.rglob("*.*") if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+        found = [p for p in home.rglob("*.*") if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
         by_stem = {p.stem: p for p in found}
         if len(by_stem) < len(found):
             by_stem = {p.relative_to(home).with_suffix("").as_posix(): p for p in found}
@@ -299,6 +298,15 @@ class ChipFolder:
         named = (self.definition.document.get("InputRastersProps") or {}).get("BandNames") or []
         usual = ["Red", "Green", "Blue"] if bands == 3 else [f"Band_{i + 1}" for i in range(bands)]
         return tuple(statistics.bands(named if len(named) == bands else usual))
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """A file, or those of a folder in order, one at a time: there may be hundreds of thousands."""
+    if path.is_dir():
+        for name in sorted(below.name for below in path.iterdir()):
+            yield from _files_below(path / name)
+    elif path.is_file() and "." in path.name and not path.name.startswith("."):
+        yield path
 
 
 def class_index(classes: Sequence[ClassLabel]) -> dict[int, int]:

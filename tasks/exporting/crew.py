@@ -8,6 +8,7 @@ that these are safe (`alone`): a fork begins at once with all that is loaded, bu
 holds at that moment. What is called and what comes back are pickles; workers end with the caller.
 """
 
+import gc
 import os
 import pickle
 import signal
@@ -43,11 +44,13 @@ class Run(Protocol):
 def crew(size: int, *, fork: bool = False) -> Iterator[Run]:
     """`size` processes, this one among them. Raises DlpkError when a worker dies; nobody outlives the block."""
     kind, team = (_Fork if fork else _Interpreter), _Crew()
+    gc.freeze()  # or the first collection in a fork would copy every page that it shares with the caller
     try:
         for number in range(2, size + 1):
             team.workers.append(kind(number))
         yield team
     finally:
+        gc.unfreeze()
         team.end()
 
 
