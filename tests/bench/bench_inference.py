@@ -1,72 +1,51 @@
-"""What Classify Pixels costs beside the network: a null model against the plain strip loop, in one run.
+"""What inference costs beside the network: packages against a plain loop over the same tiles, in one run.
 
-    python tests/bench/bench_inference.py FOLDER [--side 4096] [--rounds 3]
+    python tests/bench/bench_inference.py FOLDER [--model null|unet18|oracle] [--side 4096] [--rounds 3] [--many]
+        [--imagery RASTER --labels FEATURES] [--weights FILE.pt]
 
-The null model is a 1 x 1 convolution, so what is timed is the framework: reading, masks, statistics, writing. The loop
-reads a tile, runs it and writes a strip, as one would by hand. Ours and the loop take turns in interpreters of their
-own with the libraries loaded before the clock starts. CPU seconds first: machines are shared.
+Each measurement is an interpreter of its own with its libraries loaded before the clock starts; who is compared takes
+turns, so a busy machine is busy for all. CPU seconds first: machines are shared. Without --imagery a scene is made.
+
+loop      reads a tile, runs it and writes a strip, as one would by hand: no mask, statistics, overviews, nothing kept
+ours      the tool, with a batch of four tiles of 512 pixels and a padding of 32, or 64 for objects
+network   its passes alone, over the blocks that ours has
+vrt       ours over a sparse virtual raster of 100,000 x 100,000 pixels, all but a corner empty: for the memory
+files     ours over the same pixels in 64 files, as one mosaic (--many)
+each      ours over these files one by one, into 64 results (--many)
+
+Of unet18 the pixels are counted that differ from one pass over the whole raster, of oracle the objects: found, cut,
+doubled. `unet18` needs segmentation-models-pytorch.
 """
 
 import argparse
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
+import bench_models  # type: ignore[import-not-found]  # noqa: E402
 import bench_scene  # type: ignore[import-not-found]  # noqa: E402
+from bench_models import BATCH, CLASSES, MARGIN, TILE  # noqa: E402
 
-TILE, MARGIN, BATCH, CLASSES = 512, 32, 4, 2
-NULL = """
-import torch
-
-
-def build(bands, classes):
-    torch.manual_seed(0)
-    return torch.nn.Conv2d(bands, classes + 1, 1)
-"""
+Run = Callable[[], None]
+PARTS = 8  # files along each side, of --many
 
 
-def make_model(folder: Path) -> Path:
-    """The null network in a model folder, beside the raster function that we ship."""
-    import torch
-
-    from registry.emd import Emd
-    from tasks import raster_functions
-    from tasks.travelling import with_siblings
-
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for file in with_siblings(Path(str(raster_functions.__file__)).parent / "ClassifyPixels.py"):
-        shutil.copy(file, folder)
-    (folder / "null.py").write_text(NULL)
-    torch.manual_seed(0)
-    torch.save(torch.nn.Conv2d(3, CLASSES + 1, 1).state_dict(), folder / "null.pth")
-    classes = [{"Value": i, "Name": f"kind {i}", "Color": [i, 0, 0]} for i in range(1, CLASSES + 1)]
-    statistics = [{"BandName": f"Band_{i}", "Min": 0, "Max": 255, "Mean": 0, "StdDev": 255} for i in (1, 2, 3)]
-    document = {"Framework": "PyTorch", "ModelConfiguration": "null", "ModelType": "ImageClassification"}
-    files = {"ModelFile": "null.pth", "InferenceFunction": "ClassifyPixels.py", "ExtractBands": [0, 1, 2]}
-    size = {"ImageHeight": TILE, "ImageWidth": TILE, "Classes": classes, "AllTilesStats": statistics}
-    Emd({**document, **files, **size}).write(folder / "null.emd")
-    return folder
-
-
-def loop(imagery: Path, _: Path, out: Path) -> Callable[[], None]:
+def make_loop(given: argparse.Namespace, model: Path, out: Path) -> Run:
     import numpy as np
     import rasterio
     import torch
     from rasterio.windows import Window
 
-    torch.manual_seed(0)
-    torch.set_num_threads(2)
-    network, step = torch.nn.Conv2d(3, CLASSES + 1, 1).eval(), TILE - 2 * MARGIN
+    network, step = _network(given, model), TILE - 2 * MARGIN
 
     def cuts(length: int) -> list[tuple[int, int, int]]:
         """Origin of each tile, and the part of the axis that it owns."""
@@ -75,7 +54,7 @@ def loop(imagery: Path, _: Path, out: Path) -> Callable[[], None]:
         return list(zip(origins, bounds[:-1], bounds[1:], strict=True))
 
     def run() -> None:
-        with rasterio.open(imagery) as source:
+        with rasterio.open(given.imagery) as source:
             profile = {"driver": "GTiff", "width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
             tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "num_threads": 2}
             place = {"crs": source.crs, "transform": source.transform}
@@ -93,24 +72,118 @@ def loop(imagery: Path, _: Path, out: Path) -> Callable[[], None]:
     return run
 
 
-def ours(imagery: Path, model: Path, out: Path) -> Callable[[], None]:
-    import torch  # noqa: F401
+def make_network(given: argparse.Namespace, model: Path, _: Path) -> Run:
+    import rasterio
+    import torch
 
     from registry.dlpk import ModelFolder
-    from tasks.classify_pixels import classify_pixels
-    from tasks.inference_options import ClassifyOptions
+    from tasks.host import RasterFunction
+    from tasks.tiling import Window, block_windows
 
-    options = ClassifyOptions(arguments={"padding": str(MARGIN), "batch_size": str(BATCH)})
+    network = _network(given, model)
+    c = RasterFunction.load(ModelFolder(model), arguments=_options(given).arguments).configuration
+    with rasterio.open(given.imagery) as raster:
+        size = raster.width, raster.height
 
     def run() -> None:
-        classify_pixels(ModelFolder(model), imagery, out, options)
+        with torch.inference_mode():
+            for w in block_windows(Window(0, 0, *size), size, (c.tx, c.ty), False):
+                ends = min(w.col + w.width + c.padding, size[0]), min(w.row + w.height + c.padding, size[1])
+                cols, rows = ends[0] - max(w.col - c.padding, 0), ends[1] - max(w.row - c.padding, 0)
+                network(torch.zeros(1, 3, -(-rows // 32) * 32, -(-cols // 32) * 32))
 
     return run
 
 
-def measure(who: str, imagery: Path, model: Path, out: Path) -> None:
+def make_ours(given: argparse.Namespace, model: Path, out: Path) -> Run:
+    return _tool(given, model, [(given.imagery, out)])
+
+
+def make_vrt(given: argparse.Namespace, model: Path, out: Path) -> Run:
+    return _tool(given, model, [(bench_scene.sparse(given.folder, given.imagery, 100_000), out)])
+
+
+def make_files(given: argparse.Namespace, model: Path, out: Path) -> Run:
+    return _tool(given, model, [(bench_scene.split(given.folder / "parts", given.imagery, PARTS), out)])
+
+
+def make_each(given: argparse.Namespace, model: Path, out: Path) -> Run:
+    files = sorted(bench_scene.split(given.folder / "parts", given.imagery, PARTS).glob("*.tif"))
+    return _tool(given, model, [(file, given.folder / "each" / f"{file.stem}{out.suffix}") for file in files])
+
+
+def _tool(given: argparse.Namespace, model: Path, work: list[tuple[Path, Path]]) -> Run:
+    import torch  # noqa: F401
+
+    if given.model == "unet18":
+        import segmentation_models_pytorch  # noqa: F401
+    from registry.dlpk import ModelFolder
+    from tasks.classify_pixels import classify_pixels
+    from tasks.detect_objects import detect_objects
+
+    tool: Any = detect_objects if given.model == "oracle" else classify_pixels
+
+    def run() -> None:
+        for imagery, out in work:
+            tool(ModelFolder(model), imagery, out, _options(given))
+
+    return run
+
+
+def _options(given: argparse.Namespace) -> Any:
+    from tasks.inference_options import ClassifyOptions, DetectOptions
+
+    kind = DetectOptions if given.model == "oracle" else ClassifyOptions
+    padding = 2 * MARGIN if given.model == "oracle" else MARGIN
+    return kind(arguments={"padding": str(padding), "batch_size": str(BATCH)})
+
+
+def _network(given: argparse.Namespace, model: Path) -> Any:
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    network = bench_models.builder(given.model)(bands=3, classes=CLASSES)
+    network.load_state_dict(torch.load(model / f"{given.model}.pth", weights_only=True))
+    return network
+
+
+def quality(given: argparse.Namespace, model: Path, out: Path) -> str:
+    """What the loop's result is worth, and ours; of small rasters, as the truth is one pass over the whole."""
+    import numpy as np
+    import rasterio
+    import torch
+
+    with rasterio.open(given.imagery) as raster:
+        whole = torch.from_numpy(raster.read()).float()[None] / 255
+    with torch.inference_mode():
+        truth = _network(given, model)(whole).argmax(1)[0].numpy()
+    told = []
+    for who in ("loop", "ours"):
+        with rasterio.open(out.with_stem(who)) as raster:
+            told.append(f"{who} {1e6 * float(np.mean(truth != raster.read(1))):.1f} ppm")
+    return "differs from one pass over the whole raster: " + ", ".join(told)
+
+
+def objects(given: argparse.Namespace, out: Path) -> str:
+    """How many of the true boxes are found, at an intersection over union of 0.7."""
+    import geopandas
+    import numpy as np
+    import shapely
+
+    found, true = (geopandas.read_file(path).geometry.values for path in (out.with_stem("ours"), given.labels))
+    true = shapely.box(*shapely.bounds(true).T)
+    one, other = shapely.STRtree(true).query(found)
+    shared = shapely.area(shapely.intersection(found[one], true[other]))
+    good = shared / (shapely.area(found[one]) + shapely.area(true[other]) - shared) >= 0.7
+    times = np.bincount(other[good], minlength=len(true))
+    return (
+        f"{(times > 0).sum()} of {len(true)} found, {(times > 1).sum()} doubled, {len(found) - good.sum()} cut or false"
+    )
+
+
+def measure(who: str, given: argparse.Namespace, model: Path, out: Path) -> None:
     """In an interpreter of its own: prints one JSON object."""
-    run = {"ours": ours, "loop": loop}[who](imagery, model, out)
+    run: Run = globals()[f"make_{who}"](given, model, out.with_stem(who))
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
     run()
     after, wall = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - wall
@@ -119,34 +192,50 @@ def measure(who: str, imagery: Path, model: Path, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", choices=bench_models.SOURCES, default="null")
     parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--imagery", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--weights", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--many", action="store_true")
+    parser.add_argument("--vrt", action="store_true")
     parser.add_argument("--who", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    imagery, _ = bench_scene.write(given.folder, given.side, 1250)
-    model, out = given.folder / "null", given.folder / "out.tif"
+    if not given.imagery:
+        given.imagery, given.labels = bench_scene.write(given.folder, given.side, given.side**2 * 5000 // 8192**2)
+    model, out = given.folder / given.model, given.folder / ("out.gpkg" if given.model == "oracle" else "out.tif")
     if given.who:
-        measure(given.who, imagery, model, out)
+        measure(given.who, given, model, out)
         return
-    make_model(model)
-    found: dict[str, list[dict[str, float]]] = {"loop": [], "ours": []}
+    bench_models.make_model(model, given.model, given.weights)
+    compare(given, model, out)
+
+
+def compare(given: argparse.Namespace, model: Path, out: Path) -> None:
+    import rasterio
+
+    several = [*(["files", "each"] if given.many else []), *(["vrt"] if given.vrt else [])]
+    found: dict[str, list[dict[str, float]]] = {
+        who: [] for who in ([] if given.model == "oracle" else ["loop", "network"]) + ["ours", *several]
+    }
+    environment = {**os.environ, "DLPK_TRUSTED": str(given.folder)}
     for _ in range(given.rounds):
         for who, figures in found.items():
-            command = [sys.executable, __file__, str(given.folder), "--side", str(given.side), "--who", who]
-            done = subprocess.run(
-                command,
-                check=True,
-                capture_output=True,
-                text=True,
-                env={**os.environ, "DLPK_TRUSTED": str(given.folder)},
-            )
+            command = [sys.executable, *sys.argv, "--who", who]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
             figures.append(json.loads(done.stdout.splitlines()[-1]))
-    megapixels = given.side**2 / 1e6
+    with rasterio.open(given.imagery) as raster:
+        megapixels = raster.width * raster.height / 1e6
     for who, figures in found.items():
         cpu, wall, growth = (statistics.median(f[key] for f in figures) for key in ("cpu", "wall", "growth"))
         print(f"{who}: {cpu / megapixels:.4f} CPU-s per Mpx, {megapixels / wall:.1f} Mpx/s, grew by {growth:.0f} MB")
+    if given.model == "oracle":
+        print(objects(given, out))
+    elif megapixels < 5:
+        print(quality(given, model, out))
 
 
 if __name__ == "__main__":

@@ -90,3 +90,40 @@ def _coloured(
     for kind, colour in enumerate(WALLS, start=1):
         picture = np.where(kinds == kind, colour[:, None, None] + grain, picture)
     return picture.clip(1, 255).astype(np.uint8)
+
+
+def split(folder: Path, imagery: Path, parts: int) -> Path:
+    """A folder with the raster in `parts` x `parts` files, made once."""
+    if folder.exists():
+        return folder
+    draft = folder.with_name(f"{folder.name}.part")
+    draft.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(imagery) as source:
+        width, height = source.width // parts, source.height // parts
+        for row in range(parts):
+            for col in range(parts):
+                window = Window(col * width, row * height, width, height)
+                profile = source.profile | {"width": width, "height": height}
+                profile["transform"] = source.window_transform(window)
+                with rasterio.open(draft / f"{row}_{col}.tif", "w", **profile) as file:
+                    file.write(source.read(window=window))
+    return draft.rename(folder)
+
+
+def sparse(folder: Path, imagery: Path, side: int) -> Path:
+    """A virtual raster of side x side pixels whose upper left corner is the raster; elsewhere there is nothing."""
+    path = folder / f"sparse_{side}.vrt"
+    with rasterio.open(imagery) as source:
+        crs, grid = source.crs.to_wkt().replace('"', "&quot;"), ", ".join(map(str, source.transform.to_gdal()))
+        width, height = source.width, source.height
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}"><NoDataValue>0</NoDataValue><ComplexSource>'
+        f'<SourceFilename relativeToVRT="0">{imagery.resolve()}</SourceFilename><SourceBand>{band}</SourceBand>'
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/><NODATA>0</NODATA>'
+        f"</ComplexSource></VRTRasterBand>"
+        for band in (1, 2, 3)
+    )
+    text = f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><SRS>{crs}</SRS><GeoTransform>{grid}</GeoTransform>'
+    path.write_text(f"{text}{bands}</VRTDataset>")
+    return path
