@@ -21,7 +21,7 @@ from tasks.overviews import Floor
 from tasks.pairs import Pair
 from tasks.progress import OnProgress, Progress
 from tasks.results import pixel_type, write_class_raster
-from tasks.run_folder import RunFolder, run_folder
+from tasks.run_folder import RunFolder, Share, run_folder
 from tasks.tiling import Plan, Window, block_windows
 
 TIFFS = (".tif", ".tiff")
@@ -64,25 +64,28 @@ def write_classes(
     source: ModelSource,
     tell: tuple[OnProgress, str],
     facts: dict[str, object],
+    share: Share | None = None,
 ) -> None:
     """The class of every pixel of the image, as a cloud optimised GeoTIFF. `tell`: whom, and the name of the tool.
 
-    `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units.
+    `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units. With a
+    `share` only these units are done, and nothing is put together.
     """
     if out.suffix.lower() not in TIFFS:
         raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
     work = Classifying.of(function, model, image, bands)
-    with run_folder(out, {**facts, "plan": vars(work.plan), "kind": work.kind, "bands": bands}) as run:
-        _do_units(work, run, tell)
-        _finish(work, run, out, source)
+    with run_folder(out, {**facts, "plan": vars(work.plan), "kind": work.kind, "bands": bands}, share) as run:
+        units = share.range(len(work.plan)) if share else range(len(work.plan))
+        _do_units(work, run, units, tell)
+        if not share:
+            _finish(work, run, out, source)
 
 
-def _do_units(work: Classifying, run: RunFolder, tell: tuple[OnProgress, str]) -> None:
+def _do_units(work: Classifying, run: RunFolder, units: range, tell: tuple[OnProgress, str]) -> None:
     """A thread encodes and writes a unit while the next one is on its way."""
     on_progress, tool = tell
-    todo = [number for number in range(len(work.plan)) if not run.has(name_of(number))]
-    c, p = work.function.configuration, work.plan
-    total = -(-p.width // c.tx) * -(-p.height // c.ty)
+    todo = [number for number in units if not run.has(name_of(number))]
+    total = sum(1 for number in units for _ in work.windows(number))
     done = total - sum(1 for number in todo for _ in work.windows(number))
 
     def tick() -> None:

@@ -8,6 +8,7 @@ from tasks.inference import check_tool, load_function, run_facts
 from tasks.inference_options import ChangeOptions, ModelSource
 from tasks.pairs import open_pair, pair_indexes
 from tasks.progress import OnProgress, ignore
+from tasks.run_folder import Share
 from tasks.sources import Imageries
 
 
@@ -20,10 +21,12 @@ def detect_change(
     *,
     source: ModelSource | None = None,
     on_progress: OnProgress = ignore,
+    share: Share | None = None,
 ) -> Path:
     """Tell where two rasters of one place differ; write a GeoTIFF to `out` (.tif) on the grid of the first.
 
     0 is no change, nodata what either date has not. The second is resampled (bilinear) where its grid is another.
+    With a `share` only that part of the work is done, see `tasks.run_folder`.
     Raises ImageryError when the two do not overlap, are of different data types or lack the model's bands, OptionsError
     for a model or an argument that does not fit, RasterFunctionError when the model fails.
     """
@@ -33,5 +36,5 @@ def detect_change(
         bands, tell = pair_indexes(pair, function.configuration), (on_progress, "detect change")
         source = source or ModelSource.of(model)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
-        write_classes(function, model, pair, bands, out, source, tell, facts)
+        write_classes(function, model, pair, bands, out, source, tell, facts, share)
     return out

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from registry.dlpk import ModelFolder
 from registry.errors import ImageryError
 from tasks.feature_sets import Detection, Field
-from tasks.found_objects import Tick, find_objects
+from tasks.found_objects import Tick, find_objects, found_in
 from tasks.inference import (
     band_indexes,
     check_tool,
@@ -27,7 +27,7 @@ from tasks.inference_options import DetectOptions, ModelSource
 from tasks.overlap import keep_best
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.results import driver_of, write_features
-from tasks.run_folder import run_folder
+from tasks.run_folder import Share, run_folder
 from tasks.sources import Imageries
 
 
@@ -39,11 +39,13 @@ def detect_objects(
     *,
     source: ModelSource | None = None,
     on_progress: OnProgress = ignore,
+    share: Share | None = None,
 ) -> Path:
     """Find the objects of a model in a raster, or in the mosaic of several; write them to `out`.
 
     Polygons in the raster's CRS with Class, Value, Confidence (0-100) and the model. An existing `out` is replaced, and
-    only by a whole result; a run that was killed goes on at the blocks that were done. Raises ImageryError for a raster
+    only by a whole result; a run that was killed goes on at the blocks that were done. With a
+    `share` only that part of the work is done, see `tasks.run_folder`. Raises ImageryError for a raster
     without CRS or without the model's bands, OptionsError for a model or an argument that does not fit,
     RasterFunctionError when the model fails.
     """
@@ -56,9 +58,12 @@ def detect_objects(
             do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             raise ImageryError("has no coordinate system, so features would lie nowhere", where=image.path, do=do)
         facts = run_facts("detect-objects", model, source, [image], options)
-        with run_folder(out, facts) as run:
+        with run_folder(out, facts, share) as run:
             bands, tick = band_indexes(image, function.configuration), _ticking(on_progress)
-            found, polygons = find_objects(function, image, bands, run, tick)
+            find_objects(function, image, bands, run, tick, share)
+            if share:
+                return out
+            found, polygons = found_in(run, image.transform)
             kept = _chosen(found, polygons, options)
             columns = _columns([d for d, stays in zip(found, kept, strict=True) if stays], function.fields, source)
             return write_features(out, polygons[kept], columns, image.crs, source.tags())

@@ -1,7 +1,7 @@
 """The objects of a whole raster, block by block through the function, kept in files as they are found.
 
 A file of the run holds what a stretch of blocks gave, in pixels of the raster: `<first block>-<behind the last>.found`
-is JSON, deflated. A run that was killed goes on behind the last stretch that is there.
+is JSON, deflated. A run that was killed does the stretches that are missing.
 """
 
 import json
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tasks.feature_sets import Detection
 from tasks.inference import AnyFunction, Readable, blocks
-from tasks.run_folder import RunFolder
+from tasks.run_folder import RunFolder, Share
 from tasks.tiling import Window, block_windows
 
 SECONDS, MOST = 10.0, 20_000  # of work, and objects, in a stretch: what a kill may cost
@@ -27,58 +27,74 @@ Polygons = NDArray[np.object_]
 Tick = Callable[[int, int, int], None]  # blocks done, blocks in all, objects found
 
 
-@dataclass
-class Found:
-    """Objects and their polygons in map coordinates. Objects lose their rings, which would be kept twice."""
-
-    grid: Affine  # pixels to map coordinates
-    objects: list[Detection] = field(default_factory=list)
-    polygons: list[Polygons] = field(default_factory=list)
-
-    def add(self, objects: Sequence[Detection]) -> None:
-        """`objects` in pixels of the raster."""
-        self.objects += (replace(one, rings=()) for one in objects)
-        self.polygons.append(on_map(objects, self.grid))
-
-    @property
-    def shapes(self) -> Polygons:
-        return np.concatenate(self.polygons) if self.polygons else np.zeros(0, object)
-
-
 def find_objects(
-    function: AnyFunction, image: Readable, bands: tuple[int, ...] | None, run: RunFolder, tick: Tick
-) -> tuple[list[Detection], Polygons]:
-    """All objects of all blocks, and their polygons in map coordinates."""
+    function: AnyFunction,
+    image: Readable,
+    bands: tuple[int, ...] | None,
+    run: RunFolder,
+    tick: Tick,
+    share: Share | None = None,
+) -> None:
+    """The objects of all blocks, or of a share of them, into files of the run; what is there is not done anew."""
     c, size = function.configuration, (image.width, image.height)
     windows = list(block_windows(Window(0, 0, *size), size, (c.tx, c.ty), c.fixed_tile_size))
-    found, done = Found(image.transform), 0
-    for file, end in _stretches(run):
-        found.add(_unpacked(run.file(file).read_bytes()))
-        done = end
-    with closing(blocks(image, c, bands, windows[done:])) as ahead:
-        first, waiting, since = done, list[Detection](), time.monotonic()
-        for col, row, block in ahead:
-            if block.valid.any():
-                here = function.vectorize(block.pixels, block.valid, at=(col, row))
-                waiting += (_moved(one, col, row) for one in here)
-            done += 1
-            if done == len(windows) or len(waiting) >= MOST or time.monotonic() - since >= SECONDS:
-                run.write(f"{first:09d}-{done:09d}.found", _packed(waiting))
-                found.add(waiting)
-                first, waiting, since = done, [], time.monotonic()
-            tick(done, len(windows), len(found.objects) + len(waiting))
-    return found.objects, found.shapes
+    mine = share.range(len(windows)) if share else range(len(windows))
+    gaps = _gaps(run, mine)
+    done, found = len(mine) - sum(map(len, gaps)), 0
+    with closing(blocks(image, c, bands, [windows[number] for gap in gaps for number in gap])) as ahead:
+        for gap in gaps:
+            stretch = _Stretch(gap.start)
+            for number in gap:
+                col, row, block = next(ahead)
+                if block.valid.any():
+                    here = function.vectorize(block.pixels, block.valid, at=(col, row))
+                    stretch.objects += (_moved(one, col, row) for one in here)
+                    found += len(here)
+                if stretch.is_due or number == gap[-1]:
+                    run.write(f"{stretch.first:09d}-{number + 1:09d}.found", _packed(stretch.objects))
+                    stretch = _Stretch(number + 1)
+                done += 1
+                tick(done, len(mine), found)
 
 
-def _stretches(run: RunFolder) -> list[tuple[str, int]]:
-    """The files that follow each other without a gap, and the block behind each."""
-    kept, end = list[tuple[str, int]](), 0
-    for name in run.finished():
-        first, last = (int(part) for part in name.removesuffix(".found").split("-"))
-        if first == end:
-            kept.append((name, last))
-            end = last
-    return kept
+def found_in(run: RunFolder, grid: Affine) -> tuple[list[Detection], Polygons]:
+    """All objects in the order of their blocks, and their polygons in map coordinates: the objects lose their rings.
+
+    `grid`: pixels to map coordinates.
+    """
+    found, polygons = list[Detection](), [np.zeros(0, object)]
+    for name, _, _ in _kept(run):
+        here = _unpacked(run.file(name).read_bytes())
+        found += (replace(one, rings=()) for one in here)
+        polygons.append(on_map(here, grid))
+    return found, np.concatenate(polygons)
+
+
+@dataclass
+class _Stretch:
+    first: int
+    objects: list[Detection] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def is_due(self) -> bool:
+        return len(self.objects) >= MOST or time.monotonic() - self.since >= SECONDS
+
+
+def _kept(run: RunFolder) -> list[tuple[str, int, int]]:
+    """The files in the order of their blocks: name, first block, and the one behind the last."""
+    parts = ((name, name.removesuffix(".found").split("-")) for name in run.finished())
+    return [(name, int(first), int(end)) for name, (first, end) in parts]
+
+
+def _gaps(run: RunFolder, mine: range) -> list[range]:
+    """The blocks of mine that are in no file."""
+    gaps, start = list[range](), mine.start
+    for _, first, end in [*_kept(run), ("", mine.stop, mine.stop)]:
+        if start < min(first, mine.stop):
+            gaps.append(range(start, min(first, mine.stop)))
+        start = max(start, end)
+    return gaps
 
 
 def _moved(one: Detection, col: int, row: int) -> Detection:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from registry.dlpk import ModelFolder
-from registry.errors import StoreError
+from registry.errors import OptionsError, StoreError
 from registry.files import atomic, write_text
 
-FACTS, LOCK = "run.json", "lock"
+FACTS, LOCK, DOOR = "run.json", "lock", "door"
 VERSION = 1  # of what units hold
 
 
@@ -39,22 +39,45 @@ class RunFolder:
             file.writelines(parts)
 
     def finished(self) -> list[str]:
-        return sorted(p.name for p in self.path.iterdir() if p.name not in {FACTS, LOCK} and p.name[0] != ".")
+        return sorted(p.name for p in self.path.iterdir() if p.name not in {FACTS, LOCK, DOOR} and p.name[0] != ".")
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes does of a run: the `part`-th of `of` parts, counted from 0."""
+
+    part: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.part < self.of:
+            raise OptionsError(f"expected a part from 0 to {self.of - 1}", where="share", got=self.part)
+
+    def range(self, count: int) -> range:
+        """Its neighbours among `count`."""
+        return range(count * self.part // self.of, count * (self.part + 1) // self.of)
 
 
 @contextmanager
-def run_folder(out: Path, facts: Mapping[str, Any]) -> Iterator[RunFolder]:
-    """Raises StoreError when another process is writing the same result."""
+def run_folder(out: Path, facts: Mapping[str, Any], share: Share | None = None) -> Iterator[RunFolder]:
+    """With a `share` others work in it meanwhile, and it stays; a run without puts together what they did.
+
+    Raises StoreError when another process is writing the same result, or a share of another run.
+    """
     path = out.with_name(f".{out.name}.run")
     run, missing = RunFolder(path), [folder for folder in path.parents if not folder.exists()]
+    told = json.dumps({"version": VERSION, **facts}, sort_keys=True, default=str)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with (path / LOCK).open("w") as lock:
-            _lock(lock, out)
-            _begin(run, json.dumps({"version": VERSION, **facts}, sort_keys=True, default=str))
+        with (path / LOCK).open("a") as lock:
+            if share:
+                _join(lock, run, told, out)
+            else:
+                _lock(lock, out)
+                _begin(run, told)
             yield run
     except BaseException as error:
-        if isinstance(error, StoreError) and error.__cause__ is BUSY:
+        if share or (isinstance(error, StoreError) and error.__cause__ is BUSY):
             raise
         if not (path.is_dir() and run.finished()):
             shutil.rmtree(path, ignore_errors=True)
@@ -62,18 +85,33 @@ def run_folder(out: Path, facts: Mapping[str, Any]) -> Iterator[RunFolder]:
                 for folder in missing:
                     folder.rmdir()
         raise
-    shutil.rmtree(path, ignore_errors=True)
+    if not share:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 BUSY = BlockingIOError("locked")
 
 
-def _lock(file: IO[str], out: Path) -> None:
+def _join(lock: IO[str], run: RunFolder, facts: str, out: Path) -> None:
+    """The first of the shares begins the run, one after the other looks whether it is theirs."""
+    with run.file(DOOR).open("a") as door:
+        _lock(door, out, wait=True)
+        try:
+            _lock(lock, out)
+            _begin(run, facts)
+        except StoreError:
+            known = run.file(FACTS)
+            if not known.exists() or known.read_text(encoding="utf-8") != facts:
+                raise
+        _lock(lock, out, shared=True)
+
+
+def _lock(file: IO[str], out: Path, *, shared: bool = False, wait: bool = False) -> None:
     with suppress(ImportError):
         import fcntl
 
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise StoreError("is being written by another run", where=out, do="wait for it, or end it") from BUSY
         except OSError:  # a share that knows no locks
@@ -85,7 +123,7 @@ def _begin(run: RunFolder, facts: str) -> None:
     if known.exists() and known.read_text(encoding="utf-8") == facts:
         return
     for path in run.path.iterdir():
-        if path.name != LOCK:
+        if path.name not in {LOCK, DOOR}:
             path.unlink()
     write_text(known, facts)
 

@@ -13,13 +13,13 @@ import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import StoreError
+from registry.errors import OptionsError, StoreError
 from tasks import cog, tiling
 from tasks.classify_pixels import classify_pixels
 from tasks.inference_options import ClassifyOptions
 from tasks.overviews import halved
 from tasks.progress import Progress
-from tasks.run_folder import run_folder
+from tasks.run_folder import Share, run_folder
 from tasks.tiling import Plan, block_windows, sides
 
 SCRIPT = """
@@ -113,6 +113,29 @@ def test_a_result_that_is_being_written_is_not_written_by_a_second_run(tmp_path:
             pytest.fail("both got it")
         assert first.has("unit")
     assert [] == list(tmp_path.iterdir())
+
+
+def test_shares_that_work_at_the_same_time_end_in_the_same_bytes(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    model, image, out = make_model("levels"), make_raster(noise(150, 170)), tmp_path / "classes.tif"
+    whole = classify_pixels(model, image, tmp_path / "whole.tif", BLOCKS)
+    ticks = list[Progress]()
+
+    def with_another(progress: Progress) -> None:
+        if progress.done == 1:
+            classify_pixels(model, image, out, BLOCKS, share=Share(0, 2))
+            other = ClassifyOptions(arguments={"batch_size": "4"})
+            for share in (None, Share(0, 2)):  # another run, and a whole one beside its shares
+                with pytest.raises(StoreError, match="is being written by another run"):
+                    classify_pixels(model, image, out, other if share else BLOCKS, share=share)
+
+    classify_pixels(model, image, out, BLOCKS, share=Share(1, 2), on_progress=with_another)
+    classify_pixels(model, image, out, BLOCKS, on_progress=ticks.append)
+    assert ([], whole.read_bytes()) == (ticks, out.read_bytes())
+    assert not out.with_name(".classes.tif.run").exists()
+    with pytest.raises(OptionsError, match="expected a part from 0 to 1"):
+        Share(2, 2)
 
 
 @pytest.mark.parametrize("shape", [(300, 330), (257, 64), (1, 500), (64, 65)])

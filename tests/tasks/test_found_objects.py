@@ -14,6 +14,7 @@ from tasks.feature_sets import Detection
 from tasks.found_objects import on_map
 from tasks.inference_options import DetectOptions
 from tasks.progress import Progress
+from tasks.run_folder import Share
 
 
 class Stopped(Exception):
@@ -44,6 +45,21 @@ def test_a_run_that_was_stopped_goes_on_and_finds_the_same(
     assert whole.equals(geopandas.read_file(out))
     assert len(ticks) < 9 or done == 1
     assert [out] == list(out.parent.iterdir())
+
+
+def test_shares_in_any_order_find_what_one_run_finds(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    town = [(x, y, x + 9, y + 9) for x in range(2, 180, 30) for y in range(2, 180, 30)]
+    model, image, out = make_model(), make_raster(roofs(190, 190, town)), tmp_path / "roofs.gpkg"
+    whole = geopandas.read_file(detect_objects(model, image, tmp_path / "whole.gpkg", DetectOptions()))
+    for part in (2, 0, 1):
+        detect_objects(model, image, out, DetectOptions(), share=Share(part, 4))
+    assert not out.exists()
+    ticks = list[Progress]()
+    detect_objects(model, image, out, DetectOptions(), on_progress=ticks.append)
+    assert whole.equals(geopandas.read_file(out))
+    assert 3 == len(ticks)  # of nine blocks those of the share that nobody did
 
 
 def test_outlines_keep_their_holes_on_the_map() -> None:
