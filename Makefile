@@ -6,13 +6,19 @@ BIN := $(VENV)/bin
 LISTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint clean
+.PHONY: help demo up down test test-fast lint clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*##/\1:/p' Makefile | awk -F': *' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo  ## train, publish and run a detector on real imagery (about 3 minutes on 2 cores)
 	$(BIN)/dlpk demo
+
+up: $(VENV)/.local  ## start PostgreSQL, S3, Prefect, MLflow and workers here, without containers
+	$(BIN)/dlpk up
+
+down: $(VENV)/.local  ## end them; their data stay
+	$(BIN)/dlpk down
 
 test: $(VENV)/.dev  ## run every test
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -35,8 +41,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: EXTRAS := train
-$(VENV)/.dev: EXTRAS := train,dask,postgres,onnx,sign,test,dev
-$(VENV)/.demo $(VENV)/.dev: $(LISTS) | $(BIN)/python
+$(VENV)/.local: EXTRAS := train,dask,local
+$(VENV)/.dev: EXTRAS := train,dask,local,onnx,sign,test,dev
+$(VENV)/.demo $(VENV)/.local $(VENV)/.dev: $(LISTS) | $(BIN)/python
 	@echo "Installing into $(VENV): a few minutes the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]" --constraint constraints.txt
 	@touch $@

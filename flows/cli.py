@@ -40,6 +40,9 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "diff": ("registry.cli:registry_commands", "Tell what differs between two packages."),
     "run": ("flows.cli:run", "Trigger a deployment on the Prefect server."),
     "deploy": ("flows.cli:deploy", "Send prefect.yaml to the Prefect server."),
+    "up": ("infra.cli:up", "Start servers and workers on this machine, without containers."),
+    "down": ("infra.cli:down", "End them."),
+    "status": ("infra.cli:status", "Show which of them work."),
 }
 
 
@@ -100,9 +103,8 @@ def deploy(file: Path) -> None:
     from flows.triggers import server
 
     server()
-    bootstrap = file.resolve().parent / "infra" / "bootstrap.py"
     send = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
-    for command in ([sys.executable, str(bootstrap)], send):
+    for command in ([sys.executable, "-m", "infra.bootstrap"], send):
         if code := subprocess.run(command, check=False).returncode:
             sys.exit(code)
 

@@ -1,73 +1,55 @@
-# ruff: noqa: INP001  a script, not a package
-"""What a Prefect server must hold before prefect.yaml can be deployed: work pools, their queues, the zombie detector.
+"""What a Prefect server and a store must hold before prefect.yaml can be deployed: `python -m infra.bootstrap`.
 
-    python infra/bootstrap.py        (`dlpk deploy` runs it first)
+Work pools with their job templates, queues, global concurrency limits, automations, buckets. Idempotent: what is
+missing is made, what differs is brought in line, nothing is deleted. `dlpk deploy` and `dlpk up` run it first.
 
-Idempotent: what is missing is made, what is there is brought in line, nothing is deleted.
+    DLPK_POOLS            process    or docker, kubernetes: how workers run a flow run (infra/pools)
+    DLPK_GPU_SLOTS        1          GPUs of all machines together: slots of the limit `gpu`
+    DLPK_BUCKETS          none       buckets to make, with commas
+    DLPK_ALERT_WEBHOOK    none       an address that hears of failed, crashed and late runs
+    DLPK_ALERT_EMAIL      none       addresses that hear of them, with commas; needs DLPK_SMTP_URL
 """
 
+import os
 import sys
-from datetime import timedelta
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.client.schemas.objects import StateType
-from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
-from prefect.events.actions import ChangeFlowRunState
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.exceptions import ObjectNotFound
-from prefect.workers.process import ProcessWorker
 
-POOLS = {"gpu": "retraining and inference; each host's worker runs with --limit 1", "cpu": "what needs no GPU"}
-QUEUES = {"interactive": 1, "train": 2, "inference": 3}  # name -> priority, 1 is served first
-ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
-ZOMBIES = AutomationCore(
-    name="crash runs whose heartbeat stopped",
-    description="A host that dies leaves its runs Running for ever; deployments beat every 30 s (job variable)",
-    trigger=EventTrigger(
-        posture=Posture.Proactive,
-        after={"prefect.flow-run.heartbeat"},
-        expect={f"prefect.flow-run.{end}" for end in ("heartbeat", *ENDED)},
-        match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-        for_each={"prefect.resource.id"},
-        threshold=1,
-        within=timedelta(seconds=90),
-    ),
-    actions=[ChangeFlowRunState(state=StateType.CRASHED, message="its heartbeat stopped")],
-)
+from infra import automations, pools
+from registry import buckets
+
+LIMITS = {"promote": 1}  # name -> slots; the GPUs come on top
 
 
-def ensure(client: SyncPrefectClient) -> None:
-    """Bring the server in line."""
-    for name, description in POOLS.items():
-        _pool(client, name, description)
-        for queue, priority in QUEUES.items():
-            _queue(client, name, queue, priority)
-    if not client.read_automations_by_name(ZOMBIES.name):
-        client.create_automation(ZOMBIES)
+def ensure(client: SyncPrefectClient) -> list[str]:
+    """Bring the server in line; what was done, in words."""
+    done = pools.ensure(client, os.environ.get("DLPK_POOLS") or "process")
+    for name, slots in {**LIMITS, "gpu": int(os.environ.get("DLPK_GPU_SLOTS") or 1)}.items():
+        done += _limit(client, name, slots)
+    return done + automations.ensure(client)
 
 
-def _pool(client: SyncPrefectClient, name: str, description: str) -> None:
+def _limit(client: SyncPrefectClient, name: str, slots: int) -> list[str]:
     try:
-        client.read_work_pool(name)
+        known = client.read_global_concurrency_limit_by_name(name)
     except ObjectNotFound:
-        template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(
-            WorkPoolCreate(name=name, type="process", description=description, base_job_template=template)
-        )
-    else:
-        client.update_work_pool(name, WorkPoolUpdate(description=description))
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=slots))
+        return [f"limit {name}: {slots}"]
+    if known.limit == slots and known.active:
+        return []
+    client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(limit=slots, active=True))
+    return [f"limit {name}: {slots}"]
 
 
-def _queue(client: SyncPrefectClient, pool: str, name: str, priority: int) -> None:
-    try:
-        queue = client.read_work_queue_by_name(name, work_pool_name=pool)
-    except ObjectNotFound:
-        client.create_work_queue(name, priority=priority, work_pool_name=pool)
-    else:
-        client.update_work_queue(queue.id, priority=priority)
+def main() -> None:
+    with get_client(sync_client=True) as client:
+        done = ensure(client)
+    for name in filter(None, os.environ.get("DLPK_BUCKETS", "").split(",")):
+        done += buckets.ensure(name.strip())
+    sys.stdout.write("\n".join(done or ["everything is as it should be"]) + "\n")
 
 
 if __name__ == "__main__":
-    with get_client(sync_client=True) as client:
-        ensure(client)
-    sys.stdout.write(f"work pools {', '.join(POOLS)} with queues {', '.join(QUEUES)}: ready\n")
+    main()

@@ -1,0 +1,105 @@
+"""`dlpk up`: the whole topology as plain processes, used through its public doors, and hurt."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infra import processes
+from infra.local import Place, down, topology
+from tests.e2e.prefect_server import CHECKOUT, FINAL, until
+from tests.scenes import roofs
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    """Not in pytest's own folder: that is closed, again and again, to the user that PostgreSQL runs as."""
+    folder = Path(tempfile.mkdtemp(prefix="dlpk-up-"))
+    try:
+        with topology(folder, cpu=1, gpu=0) as running:
+            dlpk(running, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
+            yield running
+    finally:
+        assert [] == processes.marked(folder)
+        shutil.rmtree(folder)
+
+
+def dlpk(place: Place, *arguments: str) -> str:
+    """What a command prints in a shell that read the file `environment`."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    environment = {**os.environ, **place.environment}
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr + done.stdout
+    return done.stdout
+
+
+def api(place: Place, path: str, document: Any = None) -> Any:
+    with httpx.Client(auth=place.plan.auth, timeout=30, transport=httpx.HTTPTransport(retries=5)) as client:
+        url = f"{place.plan.api}{path}"
+        answer = client.get(url) if document is None else client.post(url, json=document)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+
+def ended(place: Place, run: str) -> str:
+    """Its last state, empty while it has not ended."""
+    state = str(api(place, f"/flow_runs/{run}")["state_type"])
+    return state if state in FINAL else ""
+
+
+def test_a_run_triggered_over_http_ends_well_though_every_server_is_killed(place: Place, tmp_path: Path) -> None:
+    imagery, labels = roofs(tmp_path)
+    deployment = api(place, "/deployments/name/export/export")
+    options = {"metadata_format": "PASCAL_VOC_rectangles", "tile_size": 48, "stride": 48}
+    parameters = {"imagery": str(imagery), "labels": str(labels), "out": str(tmp_path / "chips"), "options": options}
+    run = api(place, f"/deployments/{deployment['id']}/create_flow_run", {"parameters": parameters})["id"]
+    before = {state: place.process(state) for state in ("postgres", "s3", "mlflow", "prefect")}
+    for name in before:
+        place.kill(name)
+    until(place.works, 120)
+    assert all(place.process(name) not in (None, process) for name, process in before.items())
+    assert "COMPLETED" == until(lambda: ended(place, run), 180)
+    assert (tmp_path / "chips" / "esri_model_definition.emd").exists()
+
+
+def test_a_stranger_gets_nothing_from_prefect(place: Place) -> None:
+    assert 401 == httpx.post(f"{place.plan.api}/deployments/filter", json={}).status_code
+
+
+def test_the_set_up_does_nothing_the_second_time(place: Place) -> None:
+    command = [sys.executable, "-m", "infra.bootstrap"]
+    environment = {**os.environ, **place.environment, "DLPK_BUCKETS": "dlpk-packages,dlpk-mlflow"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert [] == [line for line in told.splitlines() if "not done" not in line and "as it should be" not in line]
+    names = {automation["name"] for automation in api(place, "/automations/filter", {})}
+    assert "crash runs whose heartbeat stopped" in names
+
+
+def test_status_names_every_service(place: Place) -> None:
+    rows = json.loads(dlpk(place, "status", str(place.plan.folder)))
+    assert {"supervisor", "postgres", "s3", "prefect", "mlflow", "cpu-1"} <= {row["name"] for row in rows}
+    assert {"working", "done"} == {row["state"] for row in rows}
+
+
+def test_the_number_of_workers_follows_the_plan(place: Place) -> None:
+    place.scale(cpu=2)
+    until(lambda: "working" == place.states().get("cpu-2") and place.works(), 60)
+    second = place.process("cpu-2")
+    place.scale(cpu=1)
+    until(lambda: "cpu-2" not in place.states() and second and not second.is_running(), 30)
+
+
+def test_down_ends_what_a_killed_supervisor_left(place: Place) -> None:
+    place.kill("supervisor")
+    down(place.plan.folder)
+    assert [] == processes.marked(place.plan.folder)
