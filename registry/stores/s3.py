@@ -4,8 +4,10 @@ Relied upon are multipart upload, range get and `If-None-Match: *` on a plain pu
 tells once whether it is honoured, and where it is not, a look before each put takes its place and a warning says so.
 """
 
+import base64
 import hashlib
 import logging
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -151,22 +153,34 @@ class S3Store:
         """In parts; what a killed upload of the same bytes brought to the server stays there and is not sent again."""
         with suppress(StoreError):  # some keys may put but not list
             self.sweep()
-        size = path.stat().st_size
-        step = max(self.part_size, -(-size // MOST_PARTS))
         checksums = {"ChecksumAlgorithm": "CRC32"} if settings().s3_checksums == "when_supported" else {}
         begun = self._begun(key, checksums) if digest in key else ""  # such a key holds no other bytes
-        upload = begun or self._begin(key, digest, checksums)
-        at = {**self._at(key), "UploadId": upload}
-        known = self._parts(at) if begun else {}
+        if begun:
+            try:
+                return self._send(path, {**self._at(key), "UploadId": begun}, checksums, resume=True)
+            except ClientError as error:  # a server that does not take up what it lists
+                if _code(error) in (*TAKEN, "NoSuchUpload"):
+                    raise
+            with suppress(ClientError):
+                self.client.abort_multipart_upload(**self._at(key), UploadId=begun)
+        return self._send(path, {**self._at(key), "UploadId": self._begin(key, digest, checksums)}, checksums)
+
+    def _send(self, path: Path, at: dict[str, str], checksums: dict[str, str], *, resume: bool = False) -> None:
+        """The parts that the server has not got, then all of it becomes the object."""
+        size = path.stat().st_size
+        step = max(self.part_size, -(-size // MOST_PARTS))
+        known = self._parts(at) if resume else {}
 
         def send(number: int) -> dict[str, Any]:
             with path.open("rb") as file:
                 file.seek((number - 1) * step)
                 body = file.read(step)
-            part = known.get(number, {})
-            if part.get("ETag", "").strip('"') != hashlib.md5(body, usedforsecurity=False).hexdigest():
-                part = self.client.upload_part(**at, PartNumber=number, Body=body, **checksums)
-            return {"PartNumber": number, **{name: part[name] for name in ("ETag", "ChecksumCRC32") if name in part}}
+            part: dict[str, Any] = {"PartNumber": number, "ETag": known.get(number, "")}
+            if part["ETag"].strip('"') == hashlib.md5(body, usedforsecurity=False).hexdigest():
+                crc = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+                return part | ({"ChecksumCRC32": crc} if checksums else {})
+            sent = self.client.upload_part(**at, PartNumber=number, Body=body, **checksums)
+            return part | {name: sent[name] for name in ("ETag", "ChecksumCRC32") if name in sent}
 
         with ThreadPoolExecutor(4) as threads:
             parts = list(threads.map(send, range(1, -(-size // step) + 1)))
@@ -193,10 +207,10 @@ class S3Store:
                 return str(max(alike, key=lambda one: one["Initiated"])["UploadId"])
         return ""
 
-    def _parts(self, at: dict[str, str]) -> dict[int, dict[str, Any]]:
-        """What the server has of an upload: number -> part."""
+    def _parts(self, at: dict[str, str]) -> dict[int, str]:
+        """What the server has of an upload: number -> ETag."""
         pages = self.client.get_paginator("list_parts").paginate(**at)
-        return {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
+        return {part["PartNumber"]: part["ETag"] for page in pages for part in page.get("Parts", ())}
 
     @cached_property
     def _condition(self) -> dict[str, str]:
