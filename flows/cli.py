@@ -6,16 +6,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from registry.errors import OptionsError
-from tasks import console
-from tasks.cli import ALIASES
-from tasks.cli import LAZY as VERBS
-from tasks.cli_options import LazyGroup
+from tasks.commands import ALIASES
+from tasks.commands import LAZY as VERBS
+from tasks.lazy_group import LazyGroup
+
+if TYPE_CHECKING:
+    from tasks import console  # it brings rich
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 LAZY: Mapping[str, tuple[str, str]] = {
@@ -46,16 +49,28 @@ LAZY: Mapping[str, tuple[str, str]] = {
 }
 
 
+class _Drawn(logging.Handler):
+    """What is logged, on stderr; rich is imported when there is something to say."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._handler.emit(record)
+
+    @cached_property
+    def _handler(self) -> logging.Handler:
+        from rich.logging import RichHandler
+
+        from tasks import console
+
+        return RichHandler(console=console.errors(), show_time=False, show_path=False, show_level=False)
+
+
 @click.group(cls=LazyGroup, lazy=LAZY, aliases=ALIASES)
 @click.option("--debug", is_flag=True, help="show the traceback of an error")
 @click.version_option(package_name="dlpk-flows")
 def main(debug: bool) -> None:
     """Deep learning packages for ArcGIS: imagery and labels in, a published .dlpk and inference results out."""
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=console.errors(), show_time=False, show_path=False, show_level=False)
     logger = logging.getLogger("dlpk")
-    logger.addHandler(handler)
+    logger.addHandler(_Drawn())
     logger.setLevel(logging.INFO)
     logger.propagate = False  # Prefect, once imported, would say every line again
 
@@ -63,12 +78,14 @@ def main(debug: bool) -> None:
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.pass_obj
-def retrain(program: console.JsonLines | None, recipe: Path) -> None:
+def retrain(program: "console.JsonLines | None", recipe: Path) -> None:
     """Train, publish and maybe promote a model by a recipe.
 
     Runs here and needs no server; with PREFECT_API_URL set it is a flow run on that server. The same command
     again after a kill goes on where it stopped.
     """
+    from tasks import console
+
     if console.errors().is_terminal:  # bars and verdict are drawn there: Prefect's own lines would tear them
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "WARNING")
     from flows.recipe import Recipe
@@ -86,12 +103,13 @@ def retrain(program: console.JsonLines | None, recipe: Path) -> None:
 @click.option("-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="e.g. recipe.train.epochs=30")
 @click.option("--wait", is_flag=True, help="wait for the run to end; exit code 1 unless it completes")
 @click.pass_obj
-def run(program: console.JsonLines | None, name: str, parameters: tuple[str, ...], wait: bool) -> None:
+def run(program: "console.JsonLines | None", name: str, parameters: tuple[str, ...], wait: bool) -> None:
     """Trigger a deployment, by its name (`retrain`) or in full (`retrain/retrain`).
 
     Parameters are laid over those of prefect.yaml, at any depth; values are JSON, anything else is a text.
     """
     from flows.triggers import trigger
+    from tasks import console
 
     console.end(program, trigger(name, dict(map(_parameter, parameters)), wait=wait))
 

@@ -6,7 +6,7 @@ line, {"progress": {...}} or {"epoch": {...}}, and last {"result": {...}} or {"e
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ from registry.emd import ClassLabel
 from registry.errors import NotFound, OptionsError
 from registry.files import sha256
 from tasks import console
-from tasks.cli_options import LazyGroup, Verb
+from tasks.cli_options import Verb
+from tasks.commands import ALIASES, INNER, LAZY
+from tasks.lazy_group import LazyGroup
 from tasks.lifeline import die_with
 from tasks.package import FLAVOURS, Flavour
 
@@ -348,22 +350,6 @@ def _infer(
     with console.watching(program) as listen:
         result = run(folder, source or known, listen)
     console.end(program, {"result": str(result), "counts": count(result, folder)})
-
-
-ALIASES = {"export-training-data": "export"}  # the name in ArcGIS
-LAZY: Mapping[str, tuple[str, str]] = {
-    "export": ("tasks.cli:export", "Cut imagery into labelled chips."),
-    "train": ("tasks.cli:train", "Train a network on chips."),
-    "evaluate": ("tasks.cli:evaluate", "Score a model on held-out chips."),
-    "compare": ("tasks.cli:compare", "Tell which of two models is better on the same chips."),
-    "package": ("tasks.cli:package", "Make a deep learning package (.dlpk) of a model folder."),
-    "export-onnx": ("tasks.cli:export_onnx", "Write the network of a model as ONNX, for QGIS and others."),
-    "detect-objects": ("tasks.cli:detect_objects", "Find the objects in a raster."),
-    "classify-pixels": ("tasks.cli:classify_pixels", "Classify every pixel of a raster."),
-    "classify-objects": ("tasks.cli:classify_objects", "Tell the class of every feature, or of every raster."),
-    "detect-change": ("tasks.cli:detect_change", "Find what changed between two rasters of one place."),
-}
-INNER: Mapping[str, tuple[str, str]] = {"run-scenes": ("tasks.cli:run_scenes", "")}  # for flows
 
 
 @click.group(cls=LazyGroup, lazy={**LAZY, **INNER}, aliases=ALIASES)

@@ -13,7 +13,6 @@ import json
 import types
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -21,17 +20,11 @@ import click
 from pydantic import BaseModel, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
 
-from registry.errors import DlpkError, OptionsError
-from tasks import console
+from registry.errors import OptionsError
+from tasks.lazy_group import imported
 
 Model = TypeVar("Model", bound=BaseModel)
 PREFIX = "options_"  # keeps a field apart from an argument of the same name
-
-
-def imported(address: str) -> Any:
-    """What `package.module:name` names."""
-    module, _, name = address.partition(":")
-    return getattr(import_module(module), name)
 
 
 def parse(model: type[Model], document: Mapping[str, Any], where: object = "") -> Model:
@@ -137,46 +130,3 @@ class _Json(click.ParamType[Any]):
             return json.loads(value) if isinstance(value, str) else value
         except ValueError:
             return value  # a bare word is a text; the options class says if that is wrong
-
-
-class LazyGroup(click.Group):
-    """A group that knows its commands by name and one line of help, and imports one when it is called.
-
-    A command is an address `package.module:name`, or `package.module:list` of commands to look the name up in.
-    Another name of a command is among the `aliases`, {other name: name}, and not in the list.
-    """
-
-    def __init__(
-        self,
-        *args: Any,
-        lazy: Mapping[str, tuple[str, str]],
-        aliases: Mapping[str, str] = types.MappingProxyType({}),
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.lazy, self.aliases = lazy, aliases
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.lazy)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        name = self.aliases.get(name, name)
-        if name not in self.lazy:
-            return None
-        found = imported(self.lazy[name][0])
-        command = found if isinstance(found, click.Command) else next(c for c in found if c.name == name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self.lazy.items()])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DlpkError as error:
-            if ctx.params.get("debug"):
-                raise
-            console.end(ctx.obj, error)
-            ctx.exit(1)

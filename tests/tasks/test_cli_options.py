@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from registry.errors import OptionsError
-from tasks.cli_options import Verb, imported, parse
+from tasks.cli_options import Verb, parse
+from tasks.lazy_group import imported
 from tasks.options import Options
 
 
