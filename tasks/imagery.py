@@ -5,6 +5,7 @@ The working grid is the raster's own, or, when a cell size is asked for, the sam
 doubled to rounding, and memory follows the window, not the raster.
 """
 
+import itertools
 import math
 import os
 import warnings
@@ -219,17 +220,25 @@ class Imagery:
 
 
 @contextmanager
-def open_imagery(path: Path | str, *, cell_size: tuple[float, float] | None = None) -> Iterator[Imagery]:
+def open_imagery(
+    path: Path | str, *, cell_size: tuple[float, float] | None = None, straighten: bool = False
+) -> Iterator[Imagery]:
     """Open a raster on its own grid, or on one of `cell_size` (x, y in units of its CRS).
 
-    Raises ImageryError when the file is missing, no raster, or of a kind whose pixels are no measurements on a
-    straight grid (palette, complex numbers, rotated, control points only), with the command that repairs it.
+    `straighten`: lay a raster that is rotated against its CRS on a straight grid of its cells (bilinear); there is no
+    data in the corners. Raises ImageryError when the file is missing, no raster, or of a kind whose pixels are no
+    measurements on a straight grid (palette, complex numbers, rotated, control points only), with the command that
+    repairs it.
     """
     from tasks.mosaic import honest
 
     with gdal_settings(), open_raster(honest(str(path)) if cell_size else path) as source:
         name = short_name(str(path))
         bands = data_bands(name, source)
+        if straighten and _is_rotated(source) and source.crs:
+            with WarpedVRT(source, **straight_grid(source, cell_size)) as grid:
+                yield Imagery(name, grid, bands)
+            return
         _refuse_unplaced(name, source)
         if cell_size is None or same_cell(source.transform, cell_size):
             yield Imagery(name, source, bands)
@@ -291,9 +300,13 @@ def data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
 
 
 def _refuse_unplaced(path: Path, source: rasterio.DatasetReader) -> None:
-    if source.transform.b or source.transform.d:
+    if _is_rotated(source):
         raise ImageryError("is rotated against its coordinate system", where=path, do="straighten it with gdalwarp")
     refuse_scattered(path, source)
+
+
+def _is_rotated(source: rasterio.DatasetReader) -> bool:
+    return bool(source.transform.b or source.transform.d)
 
 
 def refuse_scattered(path: Path, source: rasterio.DatasetReader, do: str = "put it on a grid with gdalwarp") -> None:
@@ -350,4 +363,20 @@ def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float
         "width": max(1, round((xmax - xmin) / x)),
         "height": max(1, round((ymax - ymin) / y)),
         "resampling": Resampling.average if coarser else Resampling.bilinear,
+    }
+
+
+def straight_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float] | None) -> dict[str, object]:
+    """The envelope of a rotated raster, in cells of its own size or of another, as WarpedVRT wants it."""
+    x, y = cell_size or _cell(source.transform)
+    corners = [source.transform @ xy for xy in itertools.product((0, source.width), (0, source.height))]
+    (xmin, *_, xmax), (ymin, *_, ymax) = (sorted(values) for values in zip(*corners, strict=True))
+    told = any(flag != MaskFlags.all_valid for flags in source.mask_flag_enums for flag in flags)
+    return {
+        "crs": source.crs,
+        "transform": Affine(x, 0, xmin, 0, -y, ymax),
+        "width": max(1, math.ceil((xmax - xmin) / x - 1e-6)),
+        "height": max(1, math.ceil((ymax - ymin) / y - 1e-6)),
+        "resampling": Resampling.bilinear,
+        "add_alpha": not told,
     }

@@ -1,5 +1,6 @@
 """What the inference tools share: the working grid, bands, the walk over blocks (ArcGIS formats E.12)."""
 
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from tasks.trust import is_trusted, refuse_stranger
 
 AnyFunction = RasterFunction | GuardedFunction
 NO_MATTER = ("memory_limit", "tile_seconds", "trust")  # options that change no result
+_last = threading.local()  # wanted, function
 AHEAD = 2  # blocks that are read while the function is at work
 
 
@@ -60,25 +62,35 @@ def load_function(model: ModelFolder, options: InferenceOptions) -> AnyFunction:
     """
     demand(model.path)
     if is_trusted(model):
-        return RasterFunction.load(model, device=options.device, arguments=options.arguments)
+        return _loaded(model, options)
     if not options.trust:
         refuse_stranger(model)
     limits = {"memory": options.memory_limit, "seconds": options.tile_seconds}
     return GuardedFunction.load(model, device=options.device, arguments=options.arguments, **limits)
 
 
+def _loaded(model: ModelFolder, options: InferenceOptions) -> RasterFunction:
+    """Of this thread the one before, when nothing of it has changed: many small rasters load their network once."""
+    wanted = (str(model.path), facts_of_model(model, ""), options.device, dict(options.arguments))
+    if getattr(_last, "wanted", None) != wanted:
+        _last.wanted = _last.function = None  # its memory is free before the next one needs it
+        _last.function = RasterFunction.load(model, device=options.device, arguments=options.arguments)
+        _last.wanted = wanted
+    function: RasterFunction = _last.function
+    return function
+
+
 @contextmanager
 def open_working_grid(imagery: Imageries, emd: Emd, cell_size: float | None) -> Iterator[Imagery]:
     """The raster at `cell_size`, or at the model's training cell size where its units can be compared."""
     path = mosaicked(imagery)
-    with open_imagery(path) as image:
-        transform = image.transform
-        own = (abs(transform.a), abs(transform.e))
+    with open_imagery(path, straighten=True) as image:
+        own = image.cell
         cell = (cell_size, cell_size) if cell_size else training_cell(emd, image.crs, own)
         if cell is None:
             yield image
             return
-    with open_imagery(path, cell_size=cell) as image:
+    with open_imagery(path, cell_size=cell, straighten=True) as image:
         yield image
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
+from affine import Affine
 from rasterio.crs import CRS
 
 from registry.dlpk import open_model, pack
@@ -130,6 +131,21 @@ def test_nothing_is_found_in_holes_of_nodata(make_model: Any, make_raster: Any, 
     pixels[64:, 64:] = 255
     out = detect_objects(make_model(), make_raster(pixels, nodata=255), tmp_path / "roofs.gpkg", DetectOptions())
     assert [(5, 5, 20, 20)] == in_pixels(out)
+
+
+@pytest.mark.parametrize("angle", [0, 30, 90])
+def test_a_raster_that_is_rotated_is_laid_straight(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, angle: int
+) -> None:
+    grid = Affine(0.5, 0, 500000, 0, -0.5, 4600000) @ Affine.rotation(angle)
+    town = [(20, 20, 50, 40), (60, 70, 80, 90)]
+    image = make_raster(roofs(100, 110, town), transform=grid)
+    found = geopandas.read_file(detect_objects(make_model(), image, tmp_path / "roofs.gpkg", DetectOptions()))
+    boxes = [shapely.box(*box).exterior.coords for box in town]
+    true = [shapely.box(*shapely.Polygon([grid @ xy for xy in box]).bounds) for box in boxes]
+    overlaps = [max(shapely.area(t & f) / shapely.area(t | f) for f in found.geometry) for t in true]
+    assert 2 == len(found)
+    assert min(overlaps) > 0.85  # the corners of a roof that is not parallel to the grid are blurred
 
 
 def test_imagery_is_brought_to_the_cell_size_of_the_training(
