@@ -46,6 +46,10 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "up": ("infra.cli:up", "Start servers and workers on this machine, without containers."),
     "down": ("infra.cli:down", "End them."),
     "status": ("infra.cli:status", "Show which of them work."),
+    "doctor": ("infra.cli:doctor", "Look at everything that a run needs."),
+    "metrics": ("infra.cli:metrics", "Serve figures for Prometheus."),
+    "backup": ("infra.cli:backup", "Back up both databases and the stores."),
+    "restore": ("infra.cli:restore", "Restore them."),
 }
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -95,6 +95,13 @@ def down(folder: Path) -> list[str]:
     for path in (folder / "run").glob("*.json"):
         path.unlink(missing_ok=True)
     return left
+
+
+def restart(folder: Path, names: Iterable[str]) -> None:
+    """End these services; returns when the supervisor has all of them at work again."""
+    if plan := plans.read(folder):
+        processes.end_all(folder, dict.fromkeys(names, signal.SIGTERM))
+        _wait(plan, lambda _: None)
 
 
 def status(folder: Path) -> list[State]:

@@ -55,7 +55,8 @@ class Service:
 def services(plan: Plan) -> list[Service]:
     """All of them, those that others need first."""
     extras = [_browse(plan)] if _has_command("browse") else []
-    return [_postgres(plan), _databases(plan), _s3(plan), _prefect(plan), _mlflow(plan), *extras, *_workers(plan)]
+    servers = [_postgres(plan), _databases(plan), _s3(plan), _prefect(plan), _mlflow(plan)]
+    return [*servers, *extras, _metrics(plan), *_workers(plan)]
 
 
 def _python(*arguments: str) -> tuple[str, ...]:
@@ -203,6 +204,13 @@ def _browse(plan: Plan) -> Service:
     command = _python("flows.cli", "browse", "--host", HOST, "--port", str(port))
     ready = lambda: answers(f"http://{HOST}:{port}/")  # noqa: E731
     return Service("browse", command, ready, after=("mlflow", "s3"), environment=plan.environment)
+
+
+def _metrics(plan: Plan) -> Service:
+    port = plan.ports["metrics"]
+    command = _python("flows.cli", "metrics", "--host", HOST, "--port", str(port))
+    ready = lambda: _listens(port)  # noqa: E731
+    return Service("metrics", command, ready, after=("prefect", "mlflow"), environment=plan.environment)
 
 
 def _has_command(name: str) -> bool:

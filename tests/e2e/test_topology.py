@@ -15,7 +15,12 @@ import pytest
 
 from infra import processes
 from infra.local import Place, down, topology
+from registry import catalog
+from registry.promotion import promote
+from registry.publishing import publish
+from registry.stores import open_store
 from tests.e2e.prefect_server import CHECKOUT, FINAL, until
+from tests.registry.conftest import make_package
 from tests.scenes import roofs
 
 pytestmark = pytest.mark.slow
@@ -89,6 +94,52 @@ def test_status_names_every_service(place: Place) -> None:
     rows = json.loads(dlpk(place, "status", str(place.plan.folder)))
     assert {"supervisor", "postgres", "s3", "prefect", "mlflow", "cpu-1"} <= {row["name"] for row in rows}
     assert {"working", "done"} == {row["state"] for row in rows}
+
+
+def test_the_doctor_finds_what_is_missing_and_nothing_else(place: Place) -> None:
+    command = [sys.executable, "-m", "flows.cli", "doctor", "--json"]
+    done = subprocess.run(command, env={**os.environ, **place.environment}, capture_output=True, text=True, check=False)
+    findings = {finding["what"]: finding for finding in json.loads(done.stdout)}
+    wrong = [what for what, finding in findings.items() if finding["state"] == "wrong"]
+    assert ["workers of gpu"] == [what for what in wrong if what != "disk"]
+    assert "prefect worker start --pool gpu" in findings["workers of gpu"]["do"]
+    assert {"store", "results", "MLflow", "Prefect", "package versions", "GPU"} <= set(findings)
+    assert 1 == done.returncode
+
+
+def test_the_figures_tell_of_runs_queues_and_workers(place: Place) -> None:
+    page = httpx.get(f"http://127.0.0.1:{place.plan.ports['metrics']}/metrics", timeout=60).text
+    lines = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    assert "1.0" == lines['dlpk_workers{pool="cpu"}']
+    assert 1 <= float(lines['dlpk_flow_runs{state="completed"}'])
+    assert "0.0" == lines['dlpk_queue_age_seconds{pool="cpu"}']
+    assert ["1.0", "1.0"] == [lines[f'dlpk_up{{source="{name}"}}'] for name in ("prefect", "champions")]
+
+
+def published(folder: Path, weights: str, f1: float) -> None:
+    dlpk = make_package(folder / weights, weights=weights.encode())
+    publish(dlpk, scores={"f1": f1}, data_digest="d1", git_commit="c1")
+
+
+def deployed(place: Place) -> set[tuple[str, str]]:
+    return {(deployment["name"], deployment["id"]) for deployment in api(place, "/deployments/filter", {})}
+
+
+def test_a_restored_backup_gives_the_same_catalog(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    published(tmp_path, "one", f1=0.5)
+    promote("roofs", 1, reason="the first")
+    before = catalog.versions("roofs"), deployed(place)
+    dlpk(place, "backup", str(tmp_path / "backup"), "--topology", str(place.plan.folder))
+    published(tmp_path, "two", f1=0.1)
+    promote("roofs", 2, reason="a mistake")
+    open_store(place.environment["DLPK_STORE"]).delete(before[0][0].uri.partition("dlpk-packages/")[2])
+    dlpk(place, "restore", str(tmp_path / "backup"), "--topology", str(place.plan.folder), "--yes")
+    assert before == (catalog.versions("roofs"), deployed(place))
+    assert b"one" in catalog.fetch("roofs@champion").read_bytes()
 
 
 def test_the_number_of_workers_follows_the_plan(place: Place) -> None:
