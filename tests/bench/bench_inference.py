@@ -1,6 +1,6 @@
 """What inference costs beside the network: packages against a plain loop over the same tiles, in one run.
 
-    python tests/bench/bench_inference.py FOLDER [--model null|unet18|oracle] [--side 4096] [--rounds 3] [--many]
+    python tests/bench/bench_inference.py FOLDER [--model null|unet18|oracle] [--side 4096] [--rounds 3] [--many] [--vrt]
         [--imagery RASTER --labels FEATURES] [--weights FILE.pt]
 
 Each measurement is an interpreter of its own with its libraries loaded before the clock starts; who is compared takes
@@ -9,7 +9,7 @@ turns, so a busy machine is busy for all. CPU seconds first: machines are shared
 loop      reads a tile, runs it and writes a strip, as one would by hand: no mask, statistics, overviews, nothing kept
 ours      the tool, with a batch of four tiles of 512 pixels and a padding of 32, or 64 for objects
 network   its passes alone, over the blocks that ours has
-vrt       ours over a sparse virtual raster of 100,000 x 100,000 pixels, all but a corner empty: for the memory
+vrt       ours over a sparse virtual raster of 100,000 x 100,000 pixels, all but a corner empty: for the memory (--vrt)
 files     ours over the same pixels in 64 files, as one mosaic (--many)
 each      ours over these files one by one, into 64 results (--many)
 

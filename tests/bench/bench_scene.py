@@ -113,6 +113,8 @@ def split(folder: Path, imagery: Path, parts: int) -> Path:
 def sparse(folder: Path, imagery: Path, side: int) -> Path:
     """A virtual raster of side x side pixels whose upper left corner is the raster; elsewhere there is nothing."""
     path = folder / f"sparse_{side}.vrt"
+    if path.exists():  # a new time would begin a killed run anew
+        return path
     with rasterio.open(imagery) as source:
         crs, grid = source.crs.to_wkt().replace('"', "&quot;"), ", ".join(map(str, source.transform.to_gdal()))
         width, height = source.width, source.height
