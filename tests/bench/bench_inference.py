@@ -1,7 +1,7 @@
 """What inference costs beside the network: packages against a plain loop over the same tiles, in one run.
 
-    python tests/bench/bench_inference.py FOLDER [--model null|unet18|oracle] [--side 4096] [--rounds 3] [--many] [--vrt]
-        [--imagery RASTER --labels FEATURES] [--weights FILE.pt]
+    python tests/bench/bench_inference.py FOLDER [--model null|unet18|oracle] [--side 4096] [--rounds 3]
+        [--many] [--vrt] [--imagery RASTER --labels FEATURES] [--weights FILE.pt]
 
 Each measurement is an interpreter of its own with its libraries loaded before the clock starts; who is compared takes
 turns, so a busy machine is busy for all. CPU seconds first: machines are shared. Without --imagery a scene is made.
