@@ -152,7 +152,11 @@ def _publish(work: Work, package: Path, chips: ChipFolder, scores: Scores) -> Ve
     work.run.log_scores({f"held_out/{name}": value for name, value in numbers(scores).items()})
     work.run.log_figures(work.model)
     work.run.log_images(work.model)
+    from tasks.ground import ground_of
+
     made = {"recipe": work.recipe.model_dump(mode="json"), "evaluation": scores}
+    if place := ground_of(chips):
+        made["extent"] = place
     return publishing.publish(
         package, scores=numbers(scores), data_digest=chips.digest, git_commit=commit(), run_id=work.run.id, made=made
     )
