@@ -1,6 +1,6 @@
 """Publishers killed at random moments: what is seen of a version afterwards, and whether the next run completes it.
 
-python tests/bench/bench_kills.py FOLDER [--kills 200] [--store file|s3] [--megabytes 12] [--seed 0]
+python tests/bench/bench_kills.py FOLDER [--kills 200] [--store file|s3] [--megabytes 12] [--seed 0] [--minutes 60]
 
 Each publisher is a process of its own and dies by SIGKILL somewhere between its first and its last step; every second
 one has a rival that publishes other bytes under the same name at the same moment. After each kill the catalog and the
@@ -106,12 +106,13 @@ def _seconds(folder: Path, number: int, megabytes: float) -> float:
     return time.perf_counter() - started
 
 
-def drill(folder: Path, kills: int, megabytes: float, seed: int) -> Counter[str]:
+def drill(folder: Path, kills: int, megabytes: float, seed: int, minutes: float) -> Counter[str]:
     from registry.files import sha256
 
     dice, seen = random.Random(seed), Counter[str]()
     takes, number = min(_seconds(folder, i, megabytes) for i in range(3)), 2
-    while seen["killed"] < kills:
+    ends = time.monotonic() + 60 * minutes
+    while seen["killed"] < kills and time.monotonic() < ends:
         number += 1
         dlpk = package(folder, number, megabytes)
         digest, rival = sha256(dlpk), 0
@@ -149,7 +150,7 @@ def left_behind(folder: Path) -> int:
     return parts + len(store.client.list_multipart_uploads(Bucket=store.bucket).get("Uploads", ()))
 
 
-def run(folder: Path, kind: str, kills: int, megabytes: float, seed: int) -> Counter[str]:
+def run(folder: Path, kind: str, kills: int, megabytes: float, seed: int, minutes: float) -> Counter[str]:
     with ExitStack() as stack:
         os.environ["DLPK_HOME"] = str(folder / "home")
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
@@ -164,7 +165,7 @@ def run(folder: Path, kind: str, kills: int, megabytes: float, seed: int) -> Cou
 
         if kind == "s3":
             s3.PART = SMALLEST_PART  # several parts in a small file
-        seen = drill(folder, kills, megabytes, seed)
+        seen = drill(folder, kills, megabytes, seed, minutes)
         seen["left behind"] += asked(lambda: left_behind(folder))
         return seen
 
@@ -176,11 +177,13 @@ def main() -> None:
     parser.add_argument("--store", choices=["file", "s3"], default="file")
     parser.add_argument("--megabytes", type=float, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=60, help="stop after so many, however few were killed")
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    seen = run(folder, arguments.store, arguments.kills, arguments.megabytes, arguments.seed)
+    how = arguments.kills, arguments.megabytes, arguments.seed, arguments.minutes
+    seen = run(folder, arguments.store, *how)
     for what, count in seen.items():
         print(f"{what:28} {count:6,}")
     print(f"{'seconds':28} {time.perf_counter() - started:6.0f}")
