@@ -41,6 +41,8 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "prune": ("registry.cli:registry_commands", "Remove old versions that nothing refers to."),
     "share": ("registry.cli:registry_commands", "Share a package in an ArcGIS portal."),
     "diff": ("registry.cli:registry_commands", "Tell what differs between two packages."),
+    "browse": ("registry.web.cli:web_commands", "Serve the page to browse models, results and runs."),
+    "token": ("registry.web.cli:web_commands", "Make a token with which somebody signs in there."),
     "run": ("flows.cli:run", "Trigger a deployment on the Prefect server."),
     "deploy": ("flows.cli:deploy", "Send prefect.yaml to the Prefect server."),
     "up": ("infra.cli:up", "Start servers and workers on this machine, without containers."),

@@ -14,6 +14,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
+from registry.parameters import laid_over
 
 START = "start it (prefect server start), or correct PREFECT_API_URL"
 SECONDS = 2.0
@@ -43,21 +44,6 @@ def trigger(name: str, changes: Mapping[str, Any], *, wait: bool = False) -> dic
     if wait and not (run.state and run.state.is_completed()):
         raise DlpkError(f"ended {state}: {run.state and run.state.message}", where=run.name, do=f"see {page}")
     return {"run": run.name, "id": str(run.id), "state": state, "page": page}
-
-
-def laid_over(parameters: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters with the changes at their dotted places; Prefect itself would replace whole objects."""
-    merged = dict(parameters)
-    for key, value in changes.items():
-        head, _, rest = key.partition(".")
-        inner = merged.get(head)
-        if rest:
-            merged[head] = laid_over(inner if isinstance(inner, Mapping) else {}, {rest: value})
-        elif isinstance(value, Mapping) and isinstance(inner, Mapping):
-            merged[head] = laid_over(inner, value)
-        else:
-            merged[head] = value
-    return merged
 
 
 def server() -> str:

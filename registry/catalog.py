@@ -100,6 +100,19 @@ def versions(name: str) -> list[Version]:
     return found
 
 
+def versions_of(names: Sequence[str]) -> dict[str, list[Version]]:
+    """The whole versions of several models in one question, newest first; [] for a name that nothing has."""
+    known: dict[str, list[Version]] = {name: [] for name in names}
+    if known:
+        with reading() as rows:
+            marks = ", ".join(["?"] * len(known))
+            sql = f"""SELECT v.name, v.version FROM model_versions v WHERE v.name IN ({marks})
+                AND {WHOLE.format("v")} ORDER BY v.version DESC"""
+            for version in loaded(rows, [(name, number) for name, number in rows.ask(sql, tuple(known))]):
+                known[version.name].append(version)
+    return known
+
+
 def of_package(sha256: str) -> list[Version]:
     """The whole versions, of any model, that are the package of this digest."""
     if not re.fullmatch("[0-9a-f]{64}", sha256):

@@ -10,9 +10,15 @@ from registry.emd import Emd
 
 def differences(a: Path, b: Path) -> dict[str, Any]:
     """Of two .dlpk, or two .emd: {"same", "members": {name: what}, "definition": {path of a key: [in a, in b]}}."""
-    emds, files = [_emd(path) for path in (a, b)], [_files(path) for path in (a, b)]
-    definition = dict(_changed(emds[0].document, emds[1].document))
-    members = {name: _what(files[0], files[1], name) for name in sorted({*files[0], *files[1]})}
+    return between(_emd(a).document, _emd(b).document, _files(a), _files(b))
+
+
+def between(
+    a: Mapping[str, Any], b: Mapping[str, Any], files_a: Mapping[str, str], files_b: Mapping[str, str]
+) -> dict[str, Any]:
+    """The same of what is known already: two definitions, and the digests of the members by name."""
+    definition = dict(_changed(a, b))
+    members = {name: _what(files_a, files_b, name) for name in sorted({*files_a, *files_b})}
     members = {name: what for name, what in members.items() if what}
     return {"same": not definition and not members, "members": members, "definition": definition}
 

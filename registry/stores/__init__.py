@@ -39,6 +39,9 @@ class Store(Protocol):
     def get_bytes(self, key: str) -> bytes:
         """The content of something small."""
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """`length` bytes from `start`, fewer at the end of the object; not checked against its sha256."""
+
     def list(self, prefix: str = "") -> list[str]:
         """The keys that start with `prefix`, sorted."""
 

@@ -64,6 +64,11 @@ class FileStore:
         with _told(source := self._file(key)):
             return source.read_bytes()
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        with _told(source := self._file(key)), source.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
     def list(self, prefix: str = "") -> list[str]:
         with _told(self.folder):
             below = self.folder / prefix.rpartition("/")[0]

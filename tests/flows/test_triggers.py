@@ -1,7 +1,8 @@
 import pytest
 
-from flows.triggers import laid_over, trigger
+from flows.triggers import trigger
 from registry.errors import OptionsError
+from registry.parameters import laid_over
 
 
 def test_a_dotted_key_changes_one_place_and_keeps_the_rest() -> None:

@@ -1,0 +1,140 @@
+import hashlib
+import html
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from registry.catalog import find_version
+from registry.stores import locate
+
+PAGES = [
+    *("/", "/?text=roof&sort=ap50", "/?extent=79,6,80,7&cell_size=0.2:1", "/models/roofs", "/models/roofs/4"),
+    *("/models/palms/1", "/models/roofs/history", "/compare", "/compare?ref=roofs@4&ref=roofs@3", "/results"),
+    *("/results?model=roofs", "/results/district-1", "/sign-in"),
+]
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_every_page_is_whole(page: TestClient, address: str) -> None:
+    answer = page.get(address)
+    assert 200 == answer.status_code, answer.text
+    assert answer.text.rstrip().endswith("</html>")
+    assert 1 == answer.text.count("<h1")
+    assert [] == re.findall(r"<script(?! src)|\son\w+=|\sstyle=", answer.text)  # what the content policy would refuse
+
+
+@pytest.mark.parametrize("address", PAGES)
+def test_every_address_in_a_page_leads_somewhere(page: TestClient, address: str) -> None:
+    text = page.get(address).text
+    told = {
+        html.unescape(one)
+        for one in re.findall(r'(?:href|src|data-footprint|data-features|data-land)="(/[^"]*)"', text)
+    }
+    assert {} == {one: code for one in sorted(told) if (code := page.get(one).status_code) != 200}
+
+
+def test_a_card_tells_task_classes_score_trend_and_picture(page: TestClient) -> None:
+    (card,) = page.get("/?text=roofs").text.split('<li class="card">')[1:]
+    for told in ("Object detection", "roof", "tank", "0.710", "ap50 over 4 versions: from 0.520 to 0.710", "champion"):
+        assert told in card
+    assert "/models/roofs/4/picture/ModelCharacteristics/show_results.png" in card
+
+
+def test_the_conditions_of_a_search_must_all_hold(page: TestClient) -> None:
+    def names(query: str) -> list[str]:
+        return re.findall(r'<h2><a href="/models/([^"]+)"', page.get(f"/?{query}").text)
+
+    assert ["land-cover", "palms", "roofs"] == names("")
+    assert ["roofs", "palms"] == names("sort=ap50&model_type=&least=ap50%3D0.4")
+    assert ["land-cover"] == names("class_name=trees")
+    assert [] == names("text=roofs&model_type=ImageClassification")
+    assert [] == names("extent=10,10,11,11")
+
+
+def test_a_condition_that_cannot_be_read_is_told(page: TestClient) -> None:
+    for query in ("least=high", "extent=1,2", "since=yesterday", "cell_size=x", "sort=nothing"):
+        answer = page.get(f"/?{query}")
+        assert 422 == answer.status_code
+        assert "expected" in answer.text or "nothing to sort by" in answer.text
+    assert 422 == page.get("/?page=0").status_code
+
+
+def test_what_is_not_there_is_told(page: TestClient) -> None:
+    for address in ("/models/none", "/models/roofs/99", "/models/roofs/4/picture/none.png", "/results/none", "/none"):
+        answer = page.get(address)
+        assert 404 == answer.status_code
+        assert "Not found" in answer.text
+
+
+def test_a_package_comes_down_whole_or_in_part(page: TestClient) -> None:
+    version = find_version("roofs@2")
+    whole = page.get("/models/roofs/2/package")
+    assert version.sha256 == hashlib.sha256(whole.content).hexdigest() == whole.headers["x-checksum-sha256"]
+    assert 'attachment; filename="roofs.dlpk"' == whole.headers["content-disposition"]
+    part = page.get("/models/roofs/2/package", headers={"range": "bytes=10-19"})
+    assert (206, whole.content[10:20]) == (part.status_code, part.content)
+    tail = page.get("/models/roofs/2/package", headers={"range": "bytes=-5"})
+    assert whole.content[-5:] == tail.content
+    assert 416 == page.get("/models/roofs/2/package", headers={"range": f"bytes={version.size}-"}).status_code
+    head = page.head("/models/roofs/2/package")
+    assert (str(version.size), b"") == (head.headers["content-length"], head.content)
+
+
+def test_only_pictures_of_the_package_are_shown(page: TestClient) -> None:
+    place = "/models/roofs/1/picture"
+    answer = page.get(f"{place}/ModelCharacteristics/loss_graph.png")
+    assert "image/png" == answer.headers["content-type"]
+    assert 304 == page.get(answer.request.url.path, headers={"if-none-match": answer.headers["etag"]}).status_code
+    for member in ("DetectObjects.py", "roofs.pth", "..%2F..%2Fmanifest.json", "%2Fetc%2Fpasswd"):
+        assert 404 == page.get(f"{place}/{member}").status_code
+
+
+def test_a_report_can_do_nothing_but_be_read(page: TestClient) -> None:
+    answer = page.get("/models/roofs/1/report")
+    assert "Average precision" in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox; default-src 'none'")
+    assert "script" not in policy
+
+
+def test_two_versions_are_compared_score_by_score(page: TestClient) -> None:
+    text = page.get("/compare?ref=roofs@4&ref=roofs@1").text
+    assert "+0.190" in text
+    assert "Both were scored on the same held-out chips." in text
+    assert "train.epochs" in text
+    assert "roofs.pth" in text
+    assert 422 == page.get("/compare?ref=roofs@4&ref=none@1").status_code
+
+
+def test_a_damaged_store_is_told_and_not_shown(page: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = find_version("roofs@3")
+    store, key = locate(version.uri, depth=3)
+    place = store.folder / key  # type: ignore[attr-defined]  (a store of files)
+    content = place.read_bytes()
+    place.chmod(0o600)
+    try:
+        place.write_bytes(content[:-200])
+        assert page.get("/models/roofs/3/picture/ModelCharacteristics/loss_graph.png").status_code in (422, 503)
+        assert 200 == page.get("/models/roofs/3").status_code
+    finally:
+        place.write_bytes(content)
+
+
+def test_runs_are_not_offered_without_a_prefect_server(page: TestClient) -> None:
+    assert "/deployments" not in page.get("/").text
+    answer = page.get("/runs")
+    assert 503 == answer.status_code
+    assert "PREFECT_API_URL" in answer.text
+
+
+def test_programs_get_the_same_as_json(page: TestClient) -> None:
+    found = page.get("/api/models?count=2").json()
+    assert (3, ["land-cover@3", "palms@1"]) == (found["total"], [version["ref"] for version in found["versions"]])
+    assert [4, 3, 2, 1] == [version["number"] for version in page.get("/api/models/roofs").json()["versions"]]
+    told = page.get("/api/models/roofs/4").json()
+    assert "c0ffee" * 6 == told["manifest"]["git_commit"]
+    assert page.get(told["links"]["package"]).status_code == 200
+    assert 0.13 == pytest.approx(page.get("/api/compare?a=roofs@4&b=roofs@3").json()["scores"]["ap50"]["difference"])
+    assert ["promoted", "promoted"] == [event["action"] for event in page.get("/api/models/roofs/history").json()]
+    assert {"detail"} == set(page.get("/api/models/none").json())
