@@ -45,6 +45,13 @@ async function below(map, data) {
   L.geoJSON(land, { pane: "land", interactive: false, style: { className: "land" } }).addTo(map);
 }
 
+// A town is a speck on the map of a country: a dot of fixed size stands where it is.
+function mark(shape, map) {
+  if (!shape.getBounds) return;
+  const dot = L.circleMarker(shape.getBounds().getCenter(), { ...OUTLINE, radius: 7, fillOpacity: 0.5 }).addTo(map);
+  dot.bindPopup(() => popup(shape.feature?.properties));
+}
+
 async function draw(element) {
   const data = element.dataset;
   const map = L.map(element, { worldCopyJump: true, attributionControl: Boolean(data.tiles), zoomSnap: 0.5 });
@@ -53,7 +60,12 @@ async function draw(element) {
   L.control.scale({ imperial: false }).addTo(map);
   const colors = JSON.parse(data.colors ?? "{}");
   let bounds = null;
-  const fit = (box) => { if (box?.isValid()) { bounds = bounds ? bounds.extend(box) : box; map.fitBounds(bounds, { padding: [24, 24], maxZoom: 19, animate: false }); } };
+  const nearest = data.footprint && !data.tiles ? 6 : 19; // outlines of the land say nothing of a town: show the region
+  const fit = (box) => {
+    if (!box?.isValid()) return;
+    bounds = bounds ? bounds.extend(box) : box;
+    map.fitBounds(bounds, { padding: [24, 24], maxZoom: nearest, animate: false });
+  };
   if (data.bbox) {
     const [west, south, east, north] = data.bbox.split(",").map(Number);
     const box = L.latLngBounds([south, west], [north, east]);
@@ -71,6 +83,7 @@ async function draw(element) {
         onEachFeature: (feature, shape) => shape.bindPopup(() => popup(feature.properties)),
       }).addTo(map);
       fit(layer.getBounds());
+      if (address === data.footprint) layer.eachLayer((shape) => mark(shape, map));
     }));
   }
   const done = await Promise.allSettled(parts);
