@@ -1,6 +1,6 @@
 """How long the pages take with 10,000 models of 10 versions each, and how many bytes they are.
 
-    python tests/bench/bench_browse.py FOLDER [--postgres] [--rounds 40]
+    python tests/bench/bench_browse.py FOLDER [--rounds 40]
 
 The page runs in a process of its own, as `dlpk browse` does, and is asked over HTTP by one visitor, each time for
 another model. The catalog is that of bench_catalog.py, whose packages lie on S3; none of their manifests is there.
@@ -19,8 +19,8 @@ import httpx
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(CHECKOUT)]
-from tests.bench.bench_catalog import WORDS, fill_postgres, fill_sqlite, p95  # noqa: E402
-from tests.servers import Server, answers, free_ports, postgres  # noqa: E402
+from tests.bench.bench_catalog import WORDS, fill_sqlite, p95  # noqa: E402
+from tests.servers import Server, answers, free_ports  # noqa: E402
 
 PAGES = {
     "cards, any page": "/?page={page}",
@@ -75,7 +75,6 @@ def measure(address: str, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
     folder = arguments.folder.absolute()
@@ -83,17 +82,12 @@ def main() -> None:
     from registry.tracking import connect
 
     with ExitStack() as stack:
-        if arguments.postgres:
-            uri = stack.enter_context(postgres("mlflow"))
-            connect(uri)
-            fill_postgres(uri, 10_000, 10)
-        else:
-            uri = f"sqlite:///{folder / 'mlflow.db'}"
-            connect(uri)
-            with closing(sqlite3.connect(folder / "mlflow.db")) as database:
-                filled = database.execute("SELECT count(*) FROM registered_models").fetchone()[0]
-            if not filled:
-                fill_sqlite(folder / "mlflow.db", 10_000, 10)
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        connect(uri)
+        with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+            filled = database.execute("SELECT count(*) FROM registered_models").fetchone()[0]
+        if not filled:
+            fill_sqlite(folder / "mlflow.db", 10_000, 10)
         measure(serve(stack, folder, uri), arguments.rounds)
 
 
