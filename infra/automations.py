@@ -10,11 +10,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.events import AutomationCore, EventTrigger, Posture, ResourceSpecification
-from prefect.events.actions import CallWebhook, ChangeFlowRunState
+from prefect.events.actions import CallWebhook, ChangeFlowRunState, SendNotification
+from pydantic import SecretStr
 
 ENDED = ("Completed", "Failed", "Cancelled", "Crashed")
 RUNS = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
@@ -33,14 +35,19 @@ ZOMBIES = AutomationCore(
     actions=[ChangeFlowRunState(state=StateType.CRASHED, message="its heartbeat stopped")],
 )
 TOLD = {"failed": "Failed", "crashed": "Crashed", "late": "Late"}  # word of the message -> state of the run
-WEBHOOK = "dlpk-alerts"
+WEBHOOK, EMAIL = "dlpk-alerts", "dlpk-alert-mail"
 
 
 def ensure(client: SyncPrefectClient) -> list[str]:
     """Bring the automations in line; what was done, in words."""
     wanted = [ZOMBIES]
     if address := os.environ.get("DLPK_ALERT_WEBHOOK"):
-        wanted += [_telling(word, state, _webhook(address)) for word, state in TOLD.items()]
+        block = _webhook(address)
+        wanted += [_telling(word, state, CallWebhook(block_document_id=block, payload=_payload(word)), "tell")
+                   for word, state in TOLD.items()]  # fmt: skip
+    if address := os.environ.get("DLPK_ALERT_EMAIL"):
+        block = _email(address)
+        wanted += [_telling(word, state, _mail(block, word), "mail") for word, state in TOLD.items()]
     return [line for automation in wanted for line in _ensure(client, automation)]
 
 
@@ -72,20 +79,35 @@ def _sorted(value: Any) -> Any:
     return value
 
 
-def _telling(word: str, state: str, block: UUID) -> AutomationCore:
-    payload = (
+def _payload(word: str) -> str:
+    return (
         '{"what": "' + word + '", "run": "{{ flow_run.name }}", "flow": "{{ flow.name }}", "id": "{{ flow_run.id }}", '
         '"text": "Flow run {{ flow.name }}/{{ flow_run.name }} is ' + word + ': {{ flow_run|ui_url }}"}'
     )
+
+
+def _mail(block: UUID, word: str) -> SendNotification:
+    body = "Flow run {{ flow.name }}/{{ flow_run.name }} is " + word + ".\n\n{{ flow_run|ui_url }}"
+    return SendNotification(block_document_id=block, subject=f"A flow run is {word}", body=body)
+
+
+def _telling(word: str, state: str, action: CallWebhook | SendNotification, verb: str) -> AutomationCore:
     return AutomationCore(
-        name=f"tell of {word} runs",
-        description=f"DLPK_ALERT_WEBHOOK hears of every run that is {word}",
+        name=f"{verb} of {word} runs",
+        description=f"Somebody hears of every run that is {word}",
         trigger=EventTrigger(
             posture=Posture.Reactive, expect={f"prefect.flow-run.{state}"}, match=RUNS,
             for_each={"prefect.resource.id"}, threshold=1, within=timedelta(seconds=0),
         ),
-        actions=[CallWebhook(block_document_id=block, payload=payload)],
+        actions=[action],
     )  # fmt: skip
+
+
+def _email(address: str) -> UUID:
+    """Slack's block by name; any other address it hands to Apprise as it is, mailtos:// among them."""
+    made = SlackWebhook(url=SecretStr(address)).save(EMAIL, overwrite=True)
+    assert isinstance(made, UUID)
+    return made
 
 
 def _webhook(address: str) -> UUID:

@@ -7,7 +7,7 @@ missing is made, what differs is brought in line, nothing is deleted. `dlpk depl
     DLPK_GPU_SLOTS        1          GPUs of all machines together: slots of the limit `gpu`
     DLPK_BUCKETS          none       buckets to make, with commas
     DLPK_ALERT_WEBHOOK    none       an address that hears of failed, crashed and late runs
-    DLPK_ALERT_EMAIL      none       addresses that hear of them, with commas; needs DLPK_SMTP_URL
+    DLPK_ALERT_EMAIL      none       the same by mail: mailtos://user:password@host?from=a@b&to=c@d (Apprise)
 """
 
 import os
