@@ -1,6 +1,7 @@
 """A shelf that is filled once a session, and the page over it in different configurations."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,10 +36,11 @@ def _settle(patch: pytest.MonkeyPatch, home: Path) -> None:
 
 
 @pytest.fixture
-def shelf(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home folder of the filled shelf, set for this test."""
-    _settle(monkeypatch, filled)
-    return filled
+def shelf(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home folder of a filled shelf, set for this test; its own, as some tests promote."""
+    home = shutil.copytree(filled, tmp_path / "shelf")
+    _settle(monkeypatch, home)
+    return home
 
 
 @pytest.fixture
