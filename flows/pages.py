@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.champion import numbers
+from flows.drift import Drift
 from flows.new_scenes import Summary
 from flows.work import Work
 from registry.catalog import Version
 from registry.promotion import Decision
+from registry.pruning import Pruning
 
 Row = Mapping[str, Any]
 
@@ -58,6 +60,31 @@ def scenes_page(model: str, place: str, summary: Summary) -> tuple[str, list[Row
     failed = [f"- **{scene}** gave nothing: {why}" for scene, why in sorted(summary.failed.items())]
     told = f"{summary.found} scenes, {summary.new} of them new; {len(rows)} results by this run, {summary.total} at"
     return "\n".join([f"# {model}", "", f"{told} `{place}`", "", *failed]), rows
+
+
+def drift_page(
+    model: str, report: str, scores: Mapping[str, float], manifest: Row, verdict: Drift
+) -> tuple[str, list[Row]]:
+    """Markdown and rows of a champion scored again: each figure now and when it was published."""
+    before = numbers(dict(manifest.get("evaluation") or {}))
+    rows: list[Row] = [{"score": name, "now": round(n, 4), "before": before.get(name)} for name, n in scores.items()]
+    word = "has drifted" if verdict.drifted else "holds"
+    return "\n".join([f"# {model} {word}", "", verdict.why, "", f"- report `{report}`"]), rows
+
+
+def imports_page(place: str, records: Sequence[Row]) -> tuple[str, list[Row]]:
+    """Markdown and rows of an import; a record is {package, ref, kind, runs_with} or {package, error}."""
+    failed = [f"- **{record['package']}**: {record['error']}" for record in records if "error" in record]
+    return "\n".join([f"# {len(records) - len(failed)} imported", "", f"from `{place}`", "", *failed]), list(records)
+
+
+def prune_page(plan: Pruning, folders: Sequence[str], *, dry_run: bool) -> tuple[str, list[Row]]:
+    """Markdown and rows of a pruning: what goes, what stays and why."""
+    rows: list[Row] = [{"version": version.ref, "fate": "goes"} for version in plan.remove]
+    rows += [{"version": ref, "fate": f"stays: {why}"} for ref, why in plan.keep.items()]
+    size = sum(version.size for version in plan.remove)
+    title = f"# {len(plan.remove)} versions, {size / 1e6:.1f} MB{' (not removed: dry run)' if dry_run else ''}"
+    return "\n".join([title, "", *(f"- `{folder}`" for folder in folders)]), rows
 
 
 def _counted(counts: Mapping[str, int]) -> str:

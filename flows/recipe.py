@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from registry.emd import ClassLabel
 from registry.errors import NotFound, OptionsError
+from registry.scenes import content_of
 from tasks.cli_options import parse
 from tasks.export import ExportOptions
 from tasks.options import Options
@@ -94,7 +95,7 @@ class Recipe(Options):
         """Names the work: 12 hex digits over the recipe and its input files. Raises NotFound for a missing file."""
         total = hashlib.sha256(self.model_dump_json().encode())
         for part in self._inputs():
-            total.update(json.dumps(_fingerprint(part)).encode())
+            total.update(json.dumps(fingerprint(part)).encode())
         return total.hexdigest()[:12]
 
     @property
@@ -137,11 +138,16 @@ def _absolute(path: Any, folder: Path) -> Any:
     return str((folder / Path(path).expanduser()).resolve()) if local else path
 
 
-def _fingerprint(path: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of a file and of those that belong to it; of a remote file only the name."""
-    if any(mark in path for mark in REMOTE):
-        return [(path, 0, 0)]
+def fingerprint(path: str) -> list[tuple[str, str]]:
+    """Name and content of a file and of those that belong to it: size and time of change, of a remote one its ETag.
+
+    Raises NotFound for one that is not there.
+    """
+    if "/vsi" in path:
+        return [(path, "")]  # only GDAL can ask
+    if "://" in path:
+        return [(path, content_of(path))]
     if not (file := Path(path)).is_file():
         raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
     files = [file, *filter(Path.exists, (file.with_suffix(end) for end in BESIDE))]
-    return [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return [(str(f), f"{f.stat().st_size}-{f.stat().st_mtime_ns}") for f in files]

@@ -21,16 +21,17 @@ from prefect.cache_policies import NO_CACHE
 from flows import child
 from flows.champion import Scores, judge, numbers
 from flows.gpus import held
+from flows.happenings import tell_of
 from flows.listening import in_flow_run, listening, publish_report, say
 from flows.new_scenes import Summary
 from flows.pages import chips_page, inference_page, retrain_page, scenes_page
 from flows.recipe import ClassEntry, Imagery, LabelledScene, Recipe, rasters
 from flows.scene_batch import on, run_batch
 from flows.work import Record, Work
-from registry import catalog, promotion, publishing
+from registry import catalog, history, promotion, publishing
 from registry.catalog import Version
 from registry.dlpk import inspect
-from registry.errors import OptionsError, StoreError
+from registry.errors import NotFound, OptionsError, StoreError
 from registry.files import write_text
 from registry.promotion import Decision
 from tasks.chips import DEFINITION, ChipFolder
@@ -82,13 +83,28 @@ class Part:
     options: ExportOptions
 
 
+def _unchanged(recipe: Recipe) -> str:
+    """The newest version that was trained, when this recipe of these files made it and it was judged; else ""."""
+    try:
+        known = catalog.versions(recipe.name)
+    except NotFound:
+        return ""
+    newest = next((version for version in known if version.run_id), None)
+    if newest is None or catalog.manifest_of(newest).get("fingerprint") != recipe.digest():
+        return ""
+    if not any(event.version == newest.number for event in history.history(recipe.name)):
+        return ""  # killed between publishing and judging
+    say(f"{newest.ref} was made by this recipe of these files: nothing to do")
+    tell_of("dlpk.inputs.unchanged", newest)
+    return newest.ref
+
+
 MOST_CHIPS = 1_000_000  # of a scene; those of the next are numbered from there, so a rerun adds none twice
 
 
 def divide(recipe: Recipe) -> tuple[list[Part], list[Part]]:
     """What is trained on, and what is only scored on: there every pixel counts once, empty ground and the edge too."""
-    once = {"stride_x": recipe.export.tile_size_x, "stride_y": recipe.export.tile_size_y, "rotation_angle": 0.0}
-    whole = {**once, "output_nofeature_tiles": True, "max_nodata_share": 0.9, "split": None, "oversample": False}
+    whole = every_pixel_once(recipe.export)
     if recipe.evaluation:
         training = [_part("chips", i, scene, recipe.export, {}) for i, scene in enumerate(recipe.scenes)]
         return training, [_part("held-out", 0, recipe.evaluation, recipe.export, whole)]
@@ -100,12 +116,18 @@ def divide(recipe: Recipe) -> tuple[list[Part], list[Part]]:
     return training, held_out
 
 
+def every_pixel_once(options: ExportOptions) -> dict[str, Any]:
+    """What of them an export to score on has otherwise."""
+    once = {"stride_x": options.tile_size_x, "stride_y": options.tile_size_y, "rotation_angle": 0.0}
+    return {**once, "output_nofeature_tiles": True, "max_nodata_share": 0.9, "split": None, "oversample": False}
+
+
 def _part(name: str, number: int, scene: LabelledScene, options: ExportOptions, changes: Mapping[str, Any]) -> Part:
     own = {"start_index": number * MOST_CHIPS} | ({"in_raster2": scene.in_raster2} if scene.in_raster2 else {})
-    return Part(name, scene, _with(options, {**own, **changes}))
+    return Part(name, scene, changed(options, {**own, **changes}))
 
 
-def _with(options: ExportOptions, changes: Mapping[str, Any]) -> ExportOptions:
+def changed(options: ExportOptions, changes: Mapping[str, Any]) -> ExportOptions:
     return ExportOptions.model_validate({**options.model_dump(), **changes})
 
 
@@ -154,12 +176,14 @@ def _publish(work: Work, package: Path, chips: ChipFolder, scores: Scores) -> Ve
     work.run.log_images(work.model)
     from tasks.ground import ground_of
 
-    made = {"recipe": work.recipe.model_dump(mode="json"), "evaluation": scores}
+    made = {"recipe": work.recipe.model_dump(mode="json"), "evaluation": scores, "fingerprint": work.fingerprint}
     if place := ground_of(chips):
         made["extent"] = place
-    return publishing.publish(
+    version = publishing.publish(
         package, scores=numbers(scores), data_digest=chips.digest, git_commit=commit(), run_id=work.run.id, made=made
     )
+    tell_of("dlpk.model.published", version)
+    return version
 
 
 def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder) -> Decision:
@@ -174,6 +198,7 @@ def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder)
     if verdict.promote:
         figures = numbers(scores)
         promotion.promote(version.name, version.number, reason=verdict.why, scores=figures, gate=verdict.gate)
+        tell_of("dlpk.model.promoted", version, why=verdict.why)
     elif verdict.gate:
         promotion.keep(version.name, version.number, reason=verdict.why, gate=verdict.gate)
     work.run.set_tags({"dlpk.version": version.ref, "dlpk.verdict": verdict.why})
@@ -297,6 +322,7 @@ def _file(work: Work, name: str, content: Options | list[Any]) -> Path:
 # the policy table:  step(verb, patience)
 cut = step(_cut, hours=24, retries=2)
 report_chips = step(_report_chips, hours=1, retries=3)
+unchanged = step(_unchanged, hours=1, retries=3)
 export = step(_export, hours=6, retries=2)
 train = step(_train, hours=48, tags=("gpu",))
 evaluate = step(_evaluate, hours=6, tags=("gpu",))

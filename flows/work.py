@@ -33,6 +33,11 @@ class Work:
     run: Run
 
     @property
+    def fingerprint(self) -> str:
+        """Of the recipe and its input files."""
+        return self.folder.name
+
+    @property
     def model(self) -> Path:
         return self.folder / "model" / self.recipe.name
 

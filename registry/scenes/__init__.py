@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from registry import plugins
 from registry.errors import NotFound, OptionsError
@@ -75,6 +76,13 @@ def find(place: str, search: Search) -> Iterator[Scene]:
 def content(scene: Scene) -> str:
     """What its content is called now. Raises NotFound when it is gone."""
     return str(_source(scene.source).content(scene))
+
+
+def content_of(place: str) -> str:
+    """The same of any file by its path or address."""
+    scheme = _scheme(place)
+    local = unquote(urlsplit(place).path) if scheme == "file" and "://" in place else place
+    return content(Scene(place, "", local, scheme))
 
 
 def fetch(scene: Scene, folder: Path) -> Path:

@@ -30,7 +30,7 @@ def flow_of(deployment: Mapping[str, Any]) -> Flow[Any, Any]:
 
 
 def test_it_has_a_deployment_for_each_flow() -> None:
-    assert ["retrain", "infer", "export"] == list(DEPLOYMENTS)
+    assert ["retrain", "infer", "export", "evaluate", "import", "prune"] == list(DEPLOYMENTS)
 
 
 def test_prefect_knows_every_key_of_the_file() -> None:

@@ -1,0 +1,71 @@
+"""Import: models that were made elsewhere, from one file or from a place where people drop them (prefect.yaml).
+
+Nothing of them is run. The same package gives the same version, so a place may be looked through again and again.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.happenings import tell_of
+from flows.listening import publish_report, say
+from flows.pages import imports_page
+from flows.steps import step
+from registry import scenes
+from registry.errors import DlpkError, StoreError
+from registry.importing import import_model
+from registry.scenes import Scene, Search
+
+SETTLE = 60.0  # seconds that a package must have been left alone
+
+
+@flow(name="import")
+def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = False) -> str:
+    """Register models that were made elsewhere; returns the references of their versions.
+
+    Args:
+        place: a .dlpk, an .emd or a model folder; or where packages lie: a folder or s3://bucket/prefix
+        name: name in the registry, for a single model; empty: that of its definition
+        note: where it came from; it is kept with the version
+        trust: take it even if its weights run code when they are loaded
+    """
+    found = packages(place)
+    records = [take(package, name, note or package.place, trust=trust) for package in found]
+    report(place, records)
+    good = [record["ref"] for record in records if "ref" in record]
+    if records and not good:
+        raise DlpkError("no package could be imported", where=place, do=f"see the page; {records[0]['error']}")
+    return ", ".join(good)
+
+
+def packages(place: str) -> list[Scene]:
+    """Those of a place; a model folder and a single file are one. Raises NotFound."""
+    path = Path(place)
+    if "://" not in place and (path.is_file() or (path.is_dir() and any(path.glob("*.emd")))):
+        return [Scene(path.name, "", str(path), "file")]
+    return list(scenes.find(place, Search(suffixes=(".dlpk",), settle=SETTLE)))
+
+
+def _take(package: Scene, name: str, note: str, *, trust: bool) -> dict[str, Any]:
+    """Which version it became, or why it became none."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            version, needs = import_model(scenes.fetch(package, Path(folder)), name, note=note, trust=trust)
+        except StoreError:
+            raise  # waiting may heal that
+        except DlpkError as error:
+            say(f"{package.id}: {error}")
+            return {"package": package.id, "error": str(error)}
+    tell_of("dlpk.model.published", version)
+    return {"package": package.id, "ref": version.ref, "kind": needs.kind, "runs_with": needs.runs_with}
+
+
+def _report(place: str, records: list[dict[str, Any]]) -> None:
+    markdown, rows = imports_page(place, records)
+    publish_report("import", markdown, rows)
+
+
+take = step(_take, hours=2, retries=3)
+report = step(_report, hours=1, retries=3)

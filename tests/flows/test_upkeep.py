@@ -1,0 +1,128 @@
+"""What keeps a registry in order without anybody looking: no needless training, imports, pruning, scoring again."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from flows.evaluate import evaluate
+from flows.recipe import Recipe
+from flows.retrain import retrain
+from flows.take_in import take_in
+from flows.tidy import _old_work, prune
+from registry import catalog, promotion
+from registry.errors import DlpkError
+from registry.publishing import publish
+from registry.settings import settings
+from registry.tracking import Run
+from tasks.export import ExportOptions
+from tests.registry.conftest import make_package
+from tests.scenes import roofs
+from tests.tiny_model import published as bright
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    imagery, labels = roofs(tmp_path / "town", columns=2, rows=2)
+    return Recipe(name="roofs", imagery=str(imagery), labels=str(labels))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Callable[..., Path]:
+    def make(weights: str, name: str = "roofs") -> Path:
+        return make_package(tmp_path / f"{name}-{weights}", name, weights.encode())
+
+    return make
+
+
+def test_where_nothing_changed_nothing_is_trained(recipe: Recipe, package: Callable[..., Path]) -> None:
+    run, made = Run.start("roofs", "first"), {"fingerprint": recipe.digest()}
+    version = publish(package("one"), scores={}, data_digest="", git_commit="", run_id=run.id, made=made)
+    promotion.promote(version.name, version.number)
+    assert version.ref == retrain.fn(recipe, only_if_changed=True)
+    assert not (settings().home / "work").exists()
+
+
+def test_changed_labels_are_another_fingerprint(recipe: Recipe) -> None:
+    before = recipe.digest()
+    os.utime(recipe.labels, (1, 1))
+    assert before != recipe.digest()
+
+
+def test_what_was_published_but_never_judged_is_gone_on_with(recipe: Recipe, package: Callable[..., Path]) -> None:
+    from flows.steps import unchanged
+
+    run, made = Run.start("roofs", "first"), {"fingerprint": recipe.digest()}
+    publish(package("one"), scores={}, data_digest="", git_commit="", run_id=run.id, made=made)
+    assert "" == unchanged(recipe)
+
+
+def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
+    tmp_path: Path, package: Callable[..., Path]
+) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for source, name in ((package("one"), "a"), (package("two", "ponds"), "b")):
+        shutil.copy(source, inbox / f"{name}.dlpk")
+    (inbox / "c.dlpk").write_bytes(b"no zip")
+    for path in inbox.iterdir():
+        os.utime(path, (1, 1))
+    assert "roofs@1, ponds@1" == take_in.fn(str(inbox))
+    assert "roofs@1, ponds@1" == take_in.fn(str(inbox))
+    assert catalog.find_version("ponds@1").imported
+
+
+def test_a_single_model_gets_the_name_that_it_is_given(package: Callable[..., Path]) -> None:
+    assert "houses@1" == take_in.fn(str(package("one")), name="houses")
+
+
+def test_an_import_of_which_nothing_came_fails(tmp_path: Path) -> None:
+    (tmp_path / "c.dlpk").write_bytes(b"no zip")
+    with pytest.raises(DlpkError, match="no package could be imported"):
+        take_in.fn(str(tmp_path / "c.dlpk"))
+
+
+def test_old_versions_and_old_working_folders_go(package: Callable[..., Path]) -> None:
+    for weights in ("one", "two", "three"):
+        publish(package(weights), scores={}, data_digest="", git_commit="")
+    old = settings().home / "work" / "roofs" / "0123"
+    old.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    assert "2 versions and 1 working folders would go" == prune.fn(keep=1, dry_run=True)
+    assert "2 versions and 1 working folders are gone" == prune.fn(keep=1)
+    assert not old.exists()
+    assert ["roofs@3"] == [version.ref for version in catalog.versions("roofs")]
+
+
+def test_a_working_folder_that_somebody_is_at_stays() -> None:
+    folder = settings().home / "work" / "roofs" / "0123"
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for path in (folder / ".lock", folder):
+            os.utime(path, (1, 1))
+        assert [] == _old_work(30, "", dry_run=False)
+    assert folder.is_dir()
+
+
+def first_band(imagery: Path) -> Path:
+    with rasterio.open(imagery) as source:
+        alone = imagery.with_name("first.tif")
+        with rasterio.open(alone, "w", **{**source.profile, "count": 1}) as raster:
+            raster.write(source.read(1), 1)
+    return alone
+
+
+@pytest.mark.slow
+def test_a_champion_is_scored_again_on_fresh_labels(tmp_path: Path) -> None:
+    imagery, labels = roofs(tmp_path / "town", columns=2, rows=2)
+    version = bright(tmp_path / "models")
+    export = ExportOptions(metadata_format="Classified_Tiles", tile_size=64)
+    why = evaluate.fn(version.ref, str(first_band(imagery)), str(labels), export=export)
+    assert "there is nothing to compare it with" in why
+    [folder] = (settings().home / "evaluations" / "roofs").iterdir()
+    assert (folder / "report" / "model_metrics.html").is_file()
