@@ -192,7 +192,7 @@ def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder)
         rival = catalog.fetch(champion.ref)
         with listening(f"compare with {champion.ref}") as listen:
             places = (work.model, rival, held_out.path)
-            return work.once(name, work.model, lambda: child.run_on_gpu("compare", *places, listen=listen))
+            return work.once(name, work.model, lambda: child.run_on_gpu("compare", *places, "--trust", listen=listen))
 
     verdict = judge(version, scores, catalog.champion(version.name), compare)
     if verdict.promote:

@@ -43,6 +43,7 @@ NO_LABELS = "-"
 SOME = click.Path(path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 DEVICE = click.option("--device", default=-1, show_default=True, help="GPU to use, counted from 0; -1: the CPU")
+TRUST = click.option("--trust", is_flag=True, help="run code that this registry did not publish, in a confined process")
 EXPORT_GROUPS = {
     "Chips": (
         *("metadata_format", "image_chip_format", "compress", "tile_size", "tile_size_x", "tile_size_y"),
@@ -140,8 +141,11 @@ def train(program: console.JsonLines | None, chips: Path, out: Path, options: "T
 @click.argument("chips", type=FOLDER)
 @click.option("--report", type=SOME, help="folder for figures and page; none: the model folder, or NAME_evaluation")
 @DEVICE
+@TRUST
 @click.pass_obj
-def evaluate(program: console.JsonLines | None, *, model: str, chips: Path, report: Path | None, device: int) -> None:
+def evaluate(
+    program: console.JsonLines | None, *, model: str, chips: Path, report: Path | None, device: int, trust: bool
+) -> None:
     """Score a model on held-out chips; a model folder gets figures, report and the best threshold."""
     from tasks.chips import ChipFolder
     from tasks.evaluate import evaluate_model
@@ -150,7 +154,8 @@ def evaluate(program: console.JsonLines | None, *, model: str, chips: Path, repo
     if not Path(model).exists() or Path(model).suffix == ".dlpk":  # what was published stays as it is
         report = report or Path(f"{folder.name}_evaluation")
     with console.watching(program) as listen:
-        scores = evaluate_model(folder, ChipFolder.open(chips), report=report, device=device, on_progress=listen)
+        held_out = ChipFolder.open(chips)
+        scores = evaluate_model(folder, held_out, report=report, device=device, trust=trust, on_progress=listen)
     console.end(program, {**scores.document(), "report": str((report or folder.path) / "model_metrics.html")})
 
 
@@ -159,8 +164,11 @@ def evaluate(program: console.JsonLines | None, *, model: str, chips: Path, repo
 @click.argument("model_b")
 @click.argument("chips", type=FOLDER)
 @DEVICE
+@TRUST
 @click.pass_obj
-def compare(program: console.JsonLines | None, *, model_a: str, model_b: str, chips: Path, device: int) -> None:
+def compare(
+    program: console.JsonLines | None, *, model_a: str, model_b: str, chips: Path, device: int, trust: bool
+) -> None:
     """Tell which of two models is better on the same chips, and how sure that is."""
     from tasks.chips import ChipFolder
     from tasks.compare import compare_models
@@ -168,7 +176,7 @@ def compare(program: console.JsonLines | None, *, model_a: str, model_b: str, ch
     with console.watching(program) as listen:
         found, judge = (fetched(model_a), fetched(model_b)), ChipFolder.open(chips)
         a, b = (open_model(path) for path, _ in found)
-        comparison = compare_models(a, b, judge, device=device, on_progress=listen)
+        comparison = compare_models(a, b, judge, device=device, trust=trust, on_progress=listen)
     rivals = {side: {"name": m.name, "sha256": m.sha256} for side, (_, m) in zip("ab", found, strict=True)}
     console.end(program, {**comparison.document(), "models": rivals, "chips_digest": judge.digest})
 

@@ -43,13 +43,20 @@ class Comparison:
 
 
 def compare_models(
-    a: ModelFolder, b: ModelFolder, chips: ChipFolder, *, device: int = -1, on_progress: OnProgress = ignore
+    a: ModelFolder,
+    b: ModelFolder,
+    chips: ChipFolder,
+    *,
+    device: int = -1,
+    trust: bool = False,
+    on_progress: OnProgress = ignore,
 ) -> Comparison:
     """Score two models on the same chips, which neither may have been trained on. Nothing is written.
 
-    `device`: -1 CPU, else the GPU's number. Raises OptionsError when chips and models do not fit.
+    `device`: -1 CPU, else the GPU's number. `trust`: as inference has it. Raises OptionsError when chips and models do
+    not fit, or one holds a stranger's code.
     """
-    one, two = (examine(model, chips, device=device) for model in (a, b))
+    one, two = (examine(model, chips, device=device, trust=trust) for model in (a, b))
     if type(one.tally) is not type(two.tally):
         raise OptionsError("the models do different things", where=b.path, do="compare models of one type")
     return compared(*(exam.sit(f"compare {side}", on_progress) for side, exam in (("a", one), ("b", two))))

@@ -32,15 +32,16 @@ def evaluate_model(
     *,
     report: Path | None = None,
     device: int = -1,
+    trust: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Scores:
     """Score a model on held-out chips (ArcGIS formats F.6), on their split `test` where they have one.
 
     `report`: the folder that gets figures and page, the model then stays as it is; None: the model's own folder, whose
-    definition also gets the best threshold. `device`: -1 CPU, else the GPU's number.
+    definition also gets the best threshold. `device`: -1 CPU, else the GPU's number. `trust`: as inference has it.
     Raises OptionsError when chips and model do not fit, RasterFunctionError when the function fails.
     """
-    exam = examine(model, chips, device=device).sit("evaluate", on_progress)
+    exam = examine(model, chips, device=device, trust=trust).sit("evaluate", on_progress)
     threshold = _best_threshold(exam)
     scores = _scored(exam, threshold)
     write_report(model, report or model.path, exam, scores)

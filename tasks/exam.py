@@ -16,7 +16,8 @@ from registry.emd import ModelType
 from registry.errors import OptionsError
 from tasks.chips import Chip, ChipFolder
 from tasks.feature_sets import Detection
-from tasks.host import RasterFunction
+from tasks.inference import AnyFunction, load_function
+from tasks.inference_options import InferenceOptions
 from tasks.progress import OnProgress, Progress
 from tasks.scores import ChangeScores, DetectionScores, ObjectScores, PixelScores, Tally
 
@@ -27,6 +28,7 @@ TASKS = {  # type of a model -> what chips must carry for it
     ModelType.IMAGE_CLASSIFICATION: ("mask", "panoptic"),
     ModelType.OBJECT_CLASSIFICATION: ("label", "labels"),
 }
+Load = Callable[..., AnyFunction]  # of arguments of the raster function
 
 
 @dataclass(frozen=True)
@@ -63,25 +65,31 @@ class Exam:
         return self
 
 
-def examine(model: ModelFolder, chips: ChipFolder, *, device: int = -1) -> Exam:
+def examine(model: ModelFolder, chips: ChipFolder, *, device: int = -1, trust: bool = False) -> Exam:
     """The exam that fits the model's type. `device`: -1 CPU, else the GPU's number.
 
-    Raises OptionsError when chips and model do not fit, RasterFunctionError when the function fails.
+    `trust`: a package whose code this registry did not publish is run, too, confined in a process of its own.
+    Raises OptionsError when chips and model do not fit or the code is a stranger's, RasterFunctionError when the
+    function fails.
     """
     _check(model, chips)
     names = chips.splits.get("test") or chips.names
     kind = model.emd.model_type
+
+    def load(**arguments: object) -> AnyFunction:
+        given = {name: str(value) for name, value in arguments.items()}
+        return load_function(model, InferenceOptions(arguments=given, device=device, trust=trust))
+
     if kind in (ModelType.OBJECT_DETECTION, ModelType.INSTANCE_DETECTION):
-        return _detection(model, chips, names, device)
+        return _detection(model, chips, names, load)
     if kind == ModelType.OBJECT_CLASSIFICATION:
-        return _objects(model, chips, names, device)
-    return _pixels(model, chips, names, device)
+        return _objects(model, chips, names, load)
+    return _pixels(model, chips, names, load)
 
 
 # -- detection -------------------------------------------------------------------------------------------------------
-def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], device: int) -> Exam:
-    arguments = {"padding": 0, "batch_size": 1, "threshold": LOWEST}
-    function = RasterFunction.load(model, device=device, arguments=arguments)
+def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load) -> Exam:
+    function = load(padding=0, batch_size=1, threshold=LOWEST)
     tally = DetectionScores(chips.classes)
     index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
     by_masks = model.emd.model_type == ModelType.INSTANCE_DETECTION
@@ -128,15 +136,15 @@ def _masks(found: Sequence[Detection], shape: tuple[int, ...]) -> NDArray[np.boo
 
 
 # -- pixels ----------------------------------------------------------------------------------------------------------
-def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], device: int) -> Exam:
-    function = RasterFunction.load(model, device=device, arguments={"padding": 0, "batch_size": 1})
+def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load) -> Exam:
+    function = load(padding=0, batch_size=1)
     background = bool(model.emd.document.get("PredictBackground", True))
     kind = ChangeScores if chips.paired else PixelScores
     tally = kind(chips.classes, background=background)
     values = np.array([0, *(label.value for label in chips.classes)])  # sorted; a position is a class index
 
     def ask(chip: Chip) -> Answer:
-        found = function.update_pixels(chip.dates, chip.valid)[0]
+        found = function.update_block(chip.dates, chip.valid)[0][0]
         mask = np.searchsorted(values, found).clip(max=len(values) - 1).astype(np.uint8)
         mask[values[mask] != found] = 0  # a class that these chips do not have
         return Answer(replace(chip, mask=mask))
@@ -151,8 +159,8 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], devic
 
 
 # -- objects ---------------------------------------------------------------------------------------------------------
-def _objects(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], device: int) -> Exam:
-    function = RasterFunction.load(model, device=device)
+def _objects(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load) -> Exam:
+    function = load()
     tally = ObjectScores(chips.classes, multilabel=chips.format.CARRIES == "labels")
     index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
     position = {label.name: i for i, label in enumerate(model.emd.classes)}

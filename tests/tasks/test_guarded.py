@@ -18,9 +18,11 @@ from registry.importing import import_model
 from registry.publishing import publish
 from tasks.classify_pixels import classify_pixels
 from tasks.confinement import confine_writing
+from tasks.evaluate import evaluate_model
 from tasks.guarded import GuardedFunction, clean_environment
 from tasks.inference_options import ClassifyOptions
 from tasks.trust import is_ours, is_published, is_trusted
+from tests.chips_by_hand import chip, write_chips
 
 STRANGER = """
 import json, os, signal, socket, time
@@ -32,6 +34,8 @@ class Stranger:
     def getParameterInfo(self):
         return [{"name": "raster", "dataType": "raster"},
                 {"name": "act", "dataType": "string", "value": "work"},
+                {"name": "padding", "dataType": "numeric", "value": "0"},
+                {"name": "batch_size", "dataType": "numeric", "value": "1"},
                 {"name": "place", "dataType": "string", "value": ""}]
     def getConfiguration(self, **scalars):
         self.scalars = scalars
@@ -84,6 +88,15 @@ def image(make_raster: Any) -> Path:
 def run(model: ModelFolder, image: Path, out: Path, act: str = "work", place: object = "", **limits: Any) -> Path:
     arguments = {"act": act, **({"place": str(place)} if place else {})}
     return classify_pixels(model, image, out, ClassifyOptions(arguments=arguments, trust=True, **limits))
+
+
+def test_an_evaluation_runs_a_strangers_code_as_inference_does(stranger: ModelFolder, tmp_path: Path) -> None:
+    roof = chip(np.full((32, 32), 150, np.uint8), mask=np.ones((32, 32), np.uint8))
+    known = [label.document() for label in stranger.emd.classes]
+    held_out = write_chips(tmp_path / "held-out", [roof], known, "Classified_Tiles")
+    with pytest.raises(OptionsError, match="give --trust"):
+        evaluate_model(stranger, held_out, report=tmp_path / "report")
+    assert 1 == evaluate_model(stranger, held_out, report=tmp_path / "report", trust=True).values["accuracy"]
 
 
 def test_code_that_nobody_vouches_for_is_refused(stranger: ModelFolder, image: Path, tmp_path: Path) -> None:
