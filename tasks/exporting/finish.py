@@ -96,7 +96,7 @@ def _prepared(out: Path, definition: Emd, holds: NDArray[np.int64] | None, what:
 
 def _definition(export: Export) -> Emd:
     """D.4: the keys of old exports first, then those that readers have used since Pro 2.7."""
-    options, statistics, names = export.options, export.part.statistics, export.imagery[0].band_names
+    options, statistics, names = export.options, export.part.statistics, _band_names(export.imagery[0])
     second = (
         {"AllTilesStats2": [s.document() for s in statistics.bands2(export.second.band_names)]} if export.second else {}
     )
@@ -122,6 +122,12 @@ def _definition(export: Export) -> Emd:
             **_panoptic(statistics),
         }
     )
+
+
+def _band_names(facts: ImageryFacts) -> tuple[str, ...]:
+    """Plain colours of 8 bits in lower case: only so are they known as such by a reader without GDAL (D.4)."""
+    lower = tuple(name.lower() for name in facts.band_names)
+    return lower if facts.dtype == "uint8" and sorted(lower) == ["blue", "green", "red"] else facts.band_names
 
 
 def _labelled_tiles(options: ExportOptions) -> dict[str, object]:

@@ -2,7 +2,6 @@
 one scene.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,9 +56,10 @@ class Labels:
         return sum(f.repaired for f in (self.source, self.objects) if isinstance(f, Features))
 
     @property
-    def lost(self) -> Counter[str]:
-        """Features of the file that cannot be used, by reason."""
-        return self.source.lost.copy() if isinstance(self.source, Features) else Counter()
+    def counted(self) -> Features | None:
+        """The features that chips hold, each of which is in a chip or told of: the objects of a panoptic export."""
+        counted = self.objects if self.carries == "panoptic" else self.source
+        return counted if isinstance(counted, Features) else None
 
     @contextmanager
     def on(self, imagery: Imagery) -> Iterator[SceneLabels]:

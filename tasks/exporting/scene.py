@@ -219,8 +219,8 @@ class Scenes(Sequence[Scene]):
 
     def lost(self, surveys: Iterable[Survey]) -> Counter[str]:
         """Features that no chip shows, by reason, once all windows were surveyed."""
-        source = self.labels.source
-        if not isinstance(source, Features):
+        source = self.labels.counted
+        if source is None:
             return Counter()
         reasons = np.full(len(source.values), ELSEWHERE, object)
         shown = np.zeros(len(source.values), bool)

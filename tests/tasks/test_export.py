@@ -83,6 +83,18 @@ def test_the_definition_tells_the_true_bands_classes_and_cells(scene: tuple[Path
     assert np.std(town.pixels()[0]) == pytest.approx(red["StdDev"])
 
 
+def test_plain_colours_are_named_as_readers_without_gdal_know_them(tmp_path: Path) -> None:
+    imagery, labels = town.write(tmp_path / "town")
+    with (
+        rasterio.open(imagery) as source,
+        rasterio.open(tmp_path / "rgb.tif", "w", **source.profile | {"count": 3}) as rgb,
+    ):
+        rgb.write(source.read([1, 2, 3]))
+        rgb.colorinterp = source.colorinterp[:3]
+    document = export((tmp_path / "rgb.tif", labels), tmp_path / "chips").definition.document
+    assert ["red", "green", "blue"] == document["InputRastersProps"]["BandNames"]
+
+
 def test_statistics_over_many_chips_are_those_of_all_pixels(tmp_path: Path) -> None:
     scene = town.write(tmp_path / "town", repeat=3, noise=9)
     statistics = export(scene, tmp_path / "chips", tile_size=32, stride=32, output_nofeature_tiles=True).band_statistics

@@ -417,6 +417,16 @@ def test_features_that_no_chip_shows_are_counted_by_reason(scene: Town, tmp_path
     assert expected == lost(scene[0], labels, min_polygon_overlap_ratio=0.9)
 
 
+def test_of_a_panoptic_export_the_objects_are_counted(scene: Town, tmp_path: Path) -> None:
+    ground = write_features(tmp_path / "ground.gpkg", [town.outline((0, 0, 96, 96))])
+    away = [town.outline((10, 10, 26, 26)), town.outline((400, 0, 410, 10)), town.outline((30, 30, 40, 40))]
+    options = {
+        "metadata_format": "Panoptic_Segmentation",
+        "in_instance_data": str(write_features(tmp_path / "o.gpkg", away)),
+    }
+    assert {"outside the imagery or the extent": 1} == lost(scene[0], ground, **options)
+
+
 def test_a_hundred_thousand_features_are_found_by_an_index(tmp_path: Path) -> None:
     import time
 
