@@ -334,9 +334,13 @@ class ChipStatistics:
 
 
 def amounts(chip: Chip, classes: int) -> NDArray[np.int64]:
-    """(classes,) objects of each class in a chip, or pixels where it carries a mask alone."""
-    seen = chip.mask.ravel() if chip.mask is not None and not len(chip.labels) else chip.labels
-    return np.bincount(seen, minlength=classes + 1)[1 : classes + 1]
+    """(classes,) objects of each class in a chip; pixels where it carries a mask, those of its objects too."""
+    if chip.mask is None:
+        return np.bincount(chip.labels, minlength=classes + 1)[1 : classes + 1]
+    counts = np.bincount(chip.mask.ravel(), minlength=classes + 1)
+    if chip.masks is not None:
+        np.add.at(counts, chip.labels, chip.masks.sum(axis=(1, 2)))
+    return counts[1 : classes + 1]
 
 
 def _with_bands(bands: list[Band], image: NDArray[np.generic], valid: NDArray[np.bool_] | None) -> list[Band]:

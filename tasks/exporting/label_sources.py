@@ -123,6 +123,10 @@ def _read_objects(options: ExportOptions, given: Sequence[ClassLabel]) -> Featur
 
 
 def _union(first: Sequence[ClassLabel], second: Sequence[ClassLabel]) -> tuple[ClassLabel, ...]:
-    """The classes of both; where both name a Value the first counts."""
+    """The classes of both; the first's colours. Raises LabelError when they call one Value by two names."""
     both = {c.value: c for c in (*second, *first)}
+    for label in second:
+        if len({label.name, both[label.value].name} - {str(label.value)}) > 1:
+            got = f"class {label.value} is {both[label.value].name!r} of the pixels, {label.name!r} of the objects"
+            raise LabelError("the labels and in_instance_data do not agree", got=got, do="number the classes apart")
     return tuple(both[value] for value in sorted(both))

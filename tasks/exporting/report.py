@@ -138,7 +138,7 @@ def _bounds(chips: ChipFolder, facts: ExportFacts) -> NDArray[np.float64]:
 
 
 def _unit(chips: ChipFolder) -> str:
-    return {"boxes": "objects", "instances": "objects", "mask": "pixels", "panoptic": "objects"}.get(
+    return {"boxes": "objects", "instances": "objects", "mask": "pixels", "panoptic": "pixels"}.get(
         chips.format.CARRIES, "chips"
     )
 

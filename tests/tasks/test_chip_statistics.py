@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError
-from tasks.chip_statistics import ChipStatistics
+from tasks.chip_statistics import ChipStatistics, amounts
 from tasks.chips import Chip, Grid
 
 CLASSES = (ClassLabel(1, "roof"), ClassLabel(20, "pond"))
@@ -151,6 +151,13 @@ def test_stats_of_pixels_are_laid_out_as_arcgis_prints_them() -> None:
         "pond                         20          0          0        0.00        0.00        0.00\n"
     )
     assert expected == seen([boxed()], "mask").text(SHAPE)
+
+
+def test_of_a_chip_with_pixels_and_objects_the_pixels_of_both_count() -> None:
+    pond = np.zeros((3, *SHAPE), bool)
+    pond[2, :4, :8] = True
+    assert [32, 32] == amounts(replace(boxed(), masks=pond), 2).tolist()
+    assert [2, 1] == amounts(replace(boxed(), mask=None), 2).tolist()
 
 
 def test_accumulated_statistics_have_the_keys_of_arcgis() -> None:

@@ -275,6 +275,14 @@ def test_ground_and_objects_make_a_panoptic_chip(scene: Town, tmp_path: Path) ->
         cut(scene[0], ground, **options)
 
 
+def test_one_value_has_one_name_among_pixels_and_objects(scene: Town, tmp_path: Path) -> None:
+    ground = write_features(
+        tmp_path / "ground.gpkg", [town.outline((0, 0, 96, 96))], Classvalue=[1], Classname=["grass"]
+    )
+    with pytest.raises(LabelError, match="class 1 is 'grass' of the pixels, 'roof' of the objects"):
+        cut(scene[0], ground, metadata_format="Panoptic_Segmentation", in_instance_data=str(scene[1]))
+
+
 # Tables
 
 
