@@ -14,17 +14,14 @@ from registry.dlpk import ModelFolder
 from registry.errors import OptionsError, RasterFunctionError
 from tasks.class_units import Tally, Unit, Units, packed
 from tasks.cog import Description, Layer
-from tasks.imagery import Imagery
 from tasks.inference import AnyFunction, blocks, place_of
 from tasks.inference_options import ModelSource
 from tasks.overviews import Floor
-from tasks.pairs import Pair
+from tasks.parts import Readable
 from tasks.progress import OnProgress, Progress
-from tasks.results import pixel_type, write_class_raster
+from tasks.results import RASTERS, pixel_type, write_class_raster
 from tasks.run_folder import RunFolder, Share, run_folder
 from tasks.tiling import Plan, Window, block_windows
-
-TIFFS = (".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Classifying:
 
     function: AnyFunction
     model: ModelFolder
-    image: Imagery | Pair
+    image: Readable
     bands: tuple[int, ...] | None
     plan: Plan
     kind: tuple[str, float]  # numpy type and nodata value of the result
@@ -41,7 +38,7 @@ class Classifying:
 
     @classmethod
     def of(
-        cls, function: AnyFunction, model: ModelFolder, image: Imagery | Pair, bands: tuple[int, ...] | None
+        cls, function: AnyFunction, model: ModelFolder, image: Readable, bands: tuple[int, ...] | None
     ) -> "Classifying":
         info = function.update_raster_info(np.dtype(image.dtype).str[1:], image.bands, place_of(image))
         plan = Plan.of(image.width, image.height, function.configuration.tx, function.configuration.ty)
@@ -58,7 +55,7 @@ class Classifying:
 def write_classes(
     function: AnyFunction,
     model: ModelFolder,
-    image: Imagery | Pair,
+    image: Readable,
     bands: tuple[int, ...] | None,
     out: Path,
     source: ModelSource,
@@ -71,7 +68,7 @@ def write_classes(
     `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units. With a
     `share` only these units are done, and nothing is put together.
     """
-    if out.suffix.lower() not in TIFFS:
+    if out.suffix.lower() not in RASTERS:
         raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
     work = Classifying.of(function, model, image, bands)
     with run_folder(out, {**facts, "plan": vars(work.plan), "kind": work.kind, "bands": bands}, share) as run:
@@ -127,6 +124,8 @@ def _classified(
                 col, row, block = next(ahead)
                 if block.valid.any():
                     found, valid = work.function.update_block(block.pixels, block.valid, at=(col, row))
+                    if (wanted := work.image.wanted(col, row, valid.shape[1], valid.shape[0])) is not None:
+                        valid = valid & wanted
                     _store(pixels[:, row - within.row :, col - within.col :], found, valid, work)
                 tick()
             yield number, pixels

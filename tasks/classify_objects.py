@@ -11,24 +11,27 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas
-import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pyogrio.errors import DataSourceError
 from rasterio.enums import Resampling
 from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from registry.dlpk import ModelFolder
-from registry.errors import ImageryError, LabelError, OptionsError
+from registry.errors import LabelError, OptionsError
+from tasks.feature_files import read_features
 from tasks.feature_sets import Labelling
 from tasks.imagery import Block, Imagery, open_imagery
-from tasks.inference import AnyFunction, band_indexes, check_tool, load_function, open_working_grid
+from tasks.inference import AnyFunction, check_tool, load_function
 from tasks.inference_options import ClassifyObjectsOptions, ModelSource
+from tasks.parts import Part, Readable, wanted_part
+from tasks.placement import in_pixels
 from tasks.progress import OnProgress, Progress, ignore
+from tasks.projecting import system
 from tasks.results import driver_of, write_table
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import around, boxed
+from tasks.working_grid import band_indexes, open_working_grid
 
 CONFIDENCE, IMAGE = "Confidence", "Image"  # columns of the result
 STRIP = 512  # rows of the raster whose features follow each other, so that blocks are decoded once
@@ -59,6 +62,8 @@ def classify_objects(
         table, labels = _features(function, model, imagery, options, on_progress)
     else:
         table, labels = _rasters(function, imagery, out, on_progress)
+    if options.output_coordinate_system and getattr(table, "crs", None):
+        table = table.to_crs(system(options.output_coordinate_system).to_wkt())
     columns = {**_columns(labels, options.class_label_field), **source.columns(len(labels))}
     return write_table(out, table.assign(**columns), source.tags())
 
@@ -71,11 +76,11 @@ def _features(
     options: ClassifyObjectsOptions,
     on_progress: OnProgress,
 ) -> tuple[geopandas.GeoDataFrame, list[Labelling | None]]:
-    table = _read(Path(str(options.in_features)))
+    table = read_features(Path(str(options.in_features)))
     labels: list[Labelling | None] = [None] * len(table)
-    with open_working_grid(imagery, model.emd, options.cell_size) as image:
-        shapes = _in_pixels(table, image, str(options.in_features))
-        rows = _inside(shapes, image)
+    with open_working_grid(imagery, model.emd, options) as image:
+        shapes = in_pixels(table.geometry, image, str(options.in_features))
+        rows = _wanted(_inside(shapes, image), shapes, wanted_part(image, options))
         if len(table) and not len(rows):
             do = "check the coordinate systems of both"
             raise LabelError(f"has no feature inside {image.path.name}", where=options.in_features, do=do)
@@ -90,35 +95,19 @@ def _features(
     return table, labels
 
 
-def _read(path: Path) -> geopandas.GeoDataFrame:
-    """Raises LabelError when it holds no features."""
-    try:
-        table = geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else pyogrio.read_dataframe(path)
-    except (OSError, ValueError, DataSourceError) as error:
-        raise LabelError(f"cannot be read as features ({error})", where=path, do="give e.g. a GeoPackage") from error
-    if not isinstance(table, geopandas.GeoDataFrame):
-        raise LabelError("is a table without geometries", where=path, do="give features")
-    return table
-
-
-def _in_pixels(table: geopandas.GeoDataFrame, image: Imagery, where: str) -> NDArray[np.object_]:
-    """The geometries in columns and rows of the working grid. Raises LabelError or ImageryError without a CRS."""
-    if image.crs is None:
-        do = "assign one: gdal_edit.py -a_srs EPSG:CODE FILE"
-        raise ImageryError("has no coordinate system, so features cannot be placed on it", where=image.path, do=do)
-    if table.crs is None:
-        raise LabelError("has no coordinate system", where=where, do="assign one, e.g. ogr2ogr -a_srs EPSG:CODE")
-    placed = table.geometry.to_crs(image.crs.to_wkt()).to_numpy()
-    a, b, c, d, e, f, *_ = ~image.transform
-    return np.asarray(shapely.transform(placed, lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f]))
-
-
 def _inside(shapes: NDArray[np.object_], image: Imagery) -> NDArray[np.int64]:
     """Rows of the features that touch the image, in the order in which it is read."""
     bounds = np.nan_to_num(shapely.bounds(shapes).reshape(-1, 4), nan=-np.inf)
     high = np.array([image.width, image.height])
     rows = np.flatnonzero(((bounds[:, :2] < high) & (bounds[:, 2:] > 0)).all(axis=1))
     return rows[np.lexsort((bounds[rows, 0], bounds[rows, 1] // STRIP))]
+
+
+def _wanted(rows: NDArray[np.int64], shapes: NDArray[np.object_], part: Readable) -> NDArray[np.int64]:
+    """Those that touch extent and mask."""
+    if not isinstance(part, Part):
+        return rows
+    return rows[part.wants(shapely.transform(shapes[rows], lambda xy: xy - part.window[:2]))]
 
 
 def _crop(function: AnyFunction, image: Imagery, shape: shapely.Geometry) -> Block:

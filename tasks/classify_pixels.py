@@ -1,14 +1,27 @@
 """Classify Pixels Using Deep Learning: a model and imagery in, a raster of class values out (ArcGIS formats F.4)."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import shapely
+from rasterio.crs import CRS
 
 from registry.dlpk import ModelFolder
+from registry.errors import OptionsError
 from tasks.class_blocks import write_classes
-from tasks.inference import band_indexes, check_tool, load_function, open_working_grid, run_facts
+from tasks.class_products import finish
+from tasks.imagery import open_imagery
+from tasks.inference import check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
+from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
+from tasks.projecting import projected_between
+from tasks.results import RASTERS, driver_of, write_features
 from tasks.run_folder import Share
 from tasks.sources import Imageries
+from tasks.working_grid import band_indexes, items_of, open_working_grid
 
 
 def classify_pixels(
@@ -25,15 +38,78 @@ def classify_pixels(
 
     0 is background; nodata, the highest value that no class has, is what the input has not. The grid is the working
     grid: the raster's own, unless it was resampled to the model's cell size (see `training_cell`). Memory follows the
-    block, not the raster. With a `share` only that part of the work is done, see `tasks.run_folder`. Raises
+    block, not the raster. Items that are processed separately give a raster each in the folder `out`. With a `share`
+    only that part of the work is done, see `tasks.run_folder`. Raises
     ImageryError for a raster without the model's bands, OptionsError for a model or an argument that does not fit,
     RasterFunctionError when the model fails.
     """
     check_tool(model, "classify-pixels")
+    source = source or ModelSource.of(model)
+    if options.processing_mode == "PROCESS_AS_MOSAICKED_IMAGE":
+        return _classify(model, imagery, out, options, source, on_progress, share)
+    return _each(model, imagery, out, options, source, on_progress, share)
+
+
+def _classify(
+    model: ModelFolder,
+    imagery: Imageries,
+    out: Path,
+    options: ClassifyOptions,
+    source: ModelSource,
+    on_progress: OnProgress,
+    share: Share | None,
+) -> Path:
     function = load_function(model, options)
-    with open_working_grid(imagery, model.emd, options.cell_size) as image:
+    with open_working_grid(imagery, model.emd, options) as whole:
+        image = wanted_part(whole, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
-        source = source or ModelSource.of(model)
-        facts = run_facts("classify-pixels", model, source, [image], options)
+        facts = run_facts("classify-pixels", model, source, [whole], options)
         write_classes(function, model, image, bands, out, source, tell, facts, share)
+        if share:
+            return out
+        return finish(out, image, model.emd.classes, options, source)
+
+
+def _each(
+    model: ModelFolder,
+    imagery: Imageries,
+    out: Path,
+    options: ClassifyOptions,
+    source: ModelSource,
+    on_progress: OnProgress,
+    share: Share | None,
+) -> Path:
+    """A raster for each item in the folder `out`, named like it; what is there is left unless told otherwise."""
+    if out.suffix.lower() in RASTERS:
+        raise OptionsError("expected a folder for rasters that are processed separately", where=out, got=out.suffix)
+    if options.polygons:
+        do = "process the rasters as one mosaic, or run the tool once for each"
+        raise OptionsError("polygons are one file, of one raster", do=do)
+    if options.out_featureclass:
+        driver_of(Path(options.out_featureclass))
+    items = [str(item) for item in items_of(imagery, options.processing_mode)]
+    results = [out / f"{Path(item).stem}.tif" for item in items]
+    if len(set(results)) < len(results):
+        raise OptionsError("several rasters are of one name", where=out, do="rename them, or give folders apart")
+    for item, result in zip(items, results, strict=True):
+        if options.overwrite_attachments or not result.is_file():
+            _classify(model, item, result, options, source, on_progress, share)
+    if options.out_featureclass and not share:
+        _outlines(items, results, Path(options.out_featureclass), source)
     return out
+
+
+def _outlines(items: Sequence[str], results: Sequence[Path], out: Path, source: ModelSource) -> None:
+    """A feature for each raster that lies on the map: its outline, its name and where its result is."""
+    rows: list[tuple[str, str]] = []
+    shapes, crs = [], None
+    for item, result in zip(items, results, strict=True):
+        with open_imagery(item, straighten=True) as image:
+            if image.crs is None:
+                continue
+            crs = crs or image.crs
+            shapes.append(projected_between(np.array([shapely.box(*image.bounds)]), image.crs, crs)[0])
+        rows.append((Path(item).name, str(result)))
+    names = {name: np.array([row[i] for row in rows], dtype=object) for i, name in enumerate(("Image", "Result"))}
+    columns: dict[str, Any] = names | source.columns(len(rows))
+    write_features(out, np.array(shapes, dtype=object), columns, crs or CRS.from_epsg(4326), source.tags())

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from registry.dlpk import ModelFolder
 from tasks.class_blocks import write_classes
+from tasks.class_products import finish
 from tasks.inference import check_tool, load_function, run_facts
 from tasks.inference_options import ChangeOptions, ModelSource
 from tasks.pairs import open_pair, pair_indexes
+from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
 from tasks.run_folder import Share
 from tasks.sources import Imageries
@@ -32,9 +34,12 @@ def detect_change(
     """
     check_tool(model, "detect-change")
     function = load_function(model, options)
-    with open_pair(from_raster, to_raster, model.emd, options.cell_size) as pair:
+    source = source or ModelSource.of(model)
+    with open_pair(from_raster, to_raster, model.emd, options) as pair:
         bands, tell = pair_indexes(pair, function.configuration), (on_progress, "detect change")
-        source = source or ModelSource.of(model)
+        image = wanted_part(pair, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
-        write_classes(function, model, pair, bands, out, source, tell, facts, share)
-    return out
+        write_classes(function, model, image, bands, out, source, tell, facts, share)
+        if share:
+            return out
+        return finish(out, image, model.emd.classes, options, source)

@@ -17,7 +17,8 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from tasks.feature_sets import Detection
-from tasks.inference import AnyFunction, Readable, blocks
+from tasks.inference import AnyFunction, blocks
+from tasks.parts import Readable
 from tasks.run_folder import RunFolder, Share
 from tasks.tiling import Window, block_windows
 

@@ -108,9 +108,10 @@ class Imagery:
     @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
         """xmin, ymin, xmax, ymax in map units."""
-        corners = [self.transform @ xy for xy in ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))]
-        xs, ys = zip(*corners, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        return bounds_of(self.transform, self.width, self.height)
+
+    def wanted(self, col: int, row: int, width: int, height: int) -> NDArray[np.bool_] | None:
+        """Where a result is wanted: everywhere (see `tasks.parts`)."""
 
     @property
     def block_shape(self) -> tuple[int, int]:
@@ -301,7 +302,8 @@ def data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
 
 def _refuse_unplaced(path: Path, source: rasterio.DatasetReader) -> None:
     if _is_rotated(source):
-        raise ImageryError("is rotated against its coordinate system", where=path, do="straighten it with gdalwarp")
+        do = "straighten it with gdalwarp"
+        raise ImageryError("is rotated against its coordinate system", where=path, do=do)
     refuse_scattered(path, source)
 
 
@@ -340,6 +342,12 @@ def _is_alpha(source: rasterio.DatasetReader, index: int) -> bool:
     """GDAL calls a fourth 8-bit band alpha unless told otherwise; a band with another name is no alpha."""
     name = (source.descriptions[index - 1] or "alpha").lower()
     return source.colorinterp[index - 1] == ColorInterp.alpha and "alpha" in name
+
+
+def bounds_of(transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
+    """xmin, ymin, xmax, ymax of a grid in map units."""
+    xs, ys = zip(*(transform @ xy for xy in ((0, 0), (width, 0), (0, height), (width, height))), strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def same_cell(transform: Affine, cell_size: tuple[float, float]) -> bool:

@@ -5,10 +5,12 @@ Apart from the tools themselves, so that a flow's form can be made where no GDAL
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from registry.dlpk import ModelFolder
 from registry.emd import Emd, ModelType
@@ -44,8 +46,19 @@ def _is_of_two_dates(emd: Emd) -> bool:
     return bool(CHANGE & names) or any(c.value == 0 and c.name == "NoChange" for c in emd.classes)
 
 
+def _keyword(value: object) -> object:
+    """ArcGIS's keywords stand for true and false: NMS and NO_NMS, PIXELSPACE and NO_PIXELSPACE."""
+    word = value.strip().upper() if isinstance(value, str) else ""
+    known = {"NMS", "PIXELSPACE", "OVERWRITE"}
+    return word in known if word.removeprefix("NO_") in known else value
+
+
+Switch = Annotated[bool, BeforeValidator(_keyword)]
+Extent = tuple[float, float, float, float]
+
+
 class InferenceOptions(Options):
-    """The dials of every inference tool."""
+    """The dials of every inference tool: the model's arguments, and ArcGIS's environments."""
 
     arguments: dict[str, str] = Field(
         default_factory=dict, description='arguments of the raster function, as in ArcGIS: "padding 64; batch_size 16"'
@@ -53,6 +66,15 @@ class InferenceOptions(Options):
     cell_size: float | None = Field(
         None, gt=0, description="cell size to work at, in units of the raster; none = the one the model was trained at"
     )
+    extent: Extent | None = Field(
+        None, description="work inside of xmin ymin xmax ymax only, in map units of the raster"
+    )
+    mask: str | None = Field(None, description="features; outside of them nothing is told and nothing is read")
+    output_coordinate_system: str | None = Field(
+        None, description="coordinate system of the result, e.g. EPSG:4326; none = that of the raster"
+    )
+    processor_type: Literal["CPU", "GPU"] | None = Field(None, description="short for device: CPU is -1, GPU -2")
+    gpu_id: int | None = Field(None, ge=-2, description="with processor_type GPU: which one; -2 any free one")
     device: int = Field(-1, ge=-2, description="-1 CPU, -2 any free GPU or else the CPU, 0 and above: that GPU")
 
     trust: bool = Field(
@@ -66,21 +88,78 @@ class InferenceOptions(Options):
     def _from_text(cls, value: object) -> object:
         return parse_arguments(value) if isinstance(value, str) else value
 
+    @field_validator("extent")
+    @classmethod
+    def _in_order(cls, extent: Extent | None) -> Extent | None:
+        if extent and not (extent[0] < extent[2] and extent[1] < extent[3]):
+            raise ValueError("expected xmin ymin xmax ymax, the smaller ones first")
+        return extent
 
-class DetectOptions(InferenceOptions):
+    @model_validator(mode="before")
+    @classmethod
+    def _place(cls, given: Any) -> Any:
+        """ArcGIS's two environments are one number here."""
+        if not isinstance(given, Mapping) or not given.get("processor_type"):
+            return given
+        number = given.get("gpu_id")
+        return {**given, "device": -1 if given["processor_type"] == "CPU" else -2 if number is None else number}
+
+
+class SceneOptions(InferenceOptions):
+    """Of the tools that read one date."""
+
+    use_pixelspace: Switch = Field(
+        False,
+        description="work on the raster's own pixels and bring the result to the map: for rasters that are rotated, or "
+        "that control points or RPCs place (PIXELSPACE)",
+    )
+
+
+class ItemsOptions(SceneOptions):
+    """Of the tools that work on many rasters at once or one by one; Classify Objects takes each for itself anyway."""
+
+    processing_mode: Literal["PROCESS_AS_MOSAICKED_IMAGE", "PROCESS_ITEMS_SEPARATELY"] = Field(
+        "PROCESS_AS_MOSAICKED_IMAGE", description="several rasters: as one mosaic, the later above, or one by one"
+    )
+
+
+class DetectOptions(ItemsOptions):
     """The dials of Detect Objects."""
 
-    run_nms: bool = Field(True, description="remove copies of an object, e.g. those that two neighbouring tiles found")
+    run_nms: Switch = Field(
+        True, description="remove copies of an object, e.g. those that two neighbouring tiles found"
+    )
+    confidence_score_field: str = Field("Confidence", min_length=1, description="run_nms: field that ranks the copies")
+    class_value_field: str = Field(
+        "", description="run_nms: field of the class, copies are of one; empty: Value, else Class"
+    )
     max_overlap_ratio: float = Field(
         0.5, ge=0, le=1, description="shared by united area of two features of a class above which the weaker one goes"
     )  # ArcGIS's own default 0 removes every crown or house that touches a likelier one
+    in_objects_of_interest: tuple[str, ...] = Field((), description="classes to keep, by name; none = all")
+    append: bool = Field(False, description="add to the features that OUT already has; else OUT is replaced")
 
 
-class ClassifyOptions(InferenceOptions):
+class PixelOptions(InferenceOptions):
+    """Of the tools that write a raster of classes."""
+
+    polygons: str | None = Field(None, description="features to write besides: the areas of one class as polygons")
+    simplify: float = Field(0.0, ge=0, description="polygons: how far an outline may move, in map units")
+    minimum_area: float = Field(0.0, ge=0, description="polygons: leave out smaller ones, in square map units")
+
+
+class ClassifyOptions(ItemsOptions, PixelOptions):
     """The dials of Classify Pixels."""
 
+    out_featureclass: str | None = Field(
+        None, description="PROCESS_ITEMS_SEPARATELY: features of the rasters' outlines and their results"
+    )
+    overwrite_attachments: Switch = Field(
+        False, description="PROCESS_ITEMS_SEPARATELY: make results anew that are there; else they are left as they are"
+    )
 
-class ClassifyObjectsOptions(InferenceOptions):
+
+class ClassifyObjectsOptions(SceneOptions):
     """The dials of Classify Objects."""
 
     in_features: str | None = Field(
@@ -88,8 +167,16 @@ class ClassifyObjectsOptions(InferenceOptions):
     )
     class_label_field: str = Field("ClassLabel", min_length=1, description="field of the result that tells the class")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spelled(cls, given: Any) -> Any:
+        """The tool's own name of the arguments."""
+        if not isinstance(given, Mapping) or "model_arguments" not in given:
+            return given
+        return {"arguments": given["model_arguments"], **{k: v for k, v in given.items() if k != "model_arguments"}}
 
-class ChangeOptions(InferenceOptions):
+
+class ChangeOptions(PixelOptions):
     """The dials of Detect Change."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
@@ -15,9 +16,10 @@ from registry.emd import Emd
 from registry.errors import ImageryError
 from tasks.host import Configuration
 from tasks.imagery import Block, Imagery, open_raster, short_name
-from tasks.inference import band_indexes, mosaicked, open_working_grid
+from tasks.inference_options import InferenceOptions
 from tasks.mosaic import laid_on, shift_of
 from tasks.sources import Imageries
+from tasks.working_grid import band_indexes, mosaicked, open_working_grid
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,17 @@ class Pair:
     def bands(self) -> int:
         return self.first.bands + self.second.bands
 
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        return self.first.band_names + self.second.band_names
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        return self.first.bounds
+
+    def wanted(self, col: int, row: int, width: int, height: int) -> NDArray[np.bool_] | None:
+        """Where a result is wanted: everywhere (see `tasks.parts`)."""
+
     def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block:
         """One window; valid is what both dates have."""
         bands, before = tuple(range(self.bands)) if bands is None else bands, self.first.bands
@@ -73,12 +86,12 @@ class Pair:
 
 
 @contextmanager
-def open_pair(before: Imageries, after: Imageries, emd: Emd, cell_size: float | None) -> Iterator[Pair]:
+def open_pair(before: Imageries, after: Imageries, emd: Emd, options: InferenceOptions) -> Iterator[Pair]:
     """The first date on its working grid, the second laid upon it, warped where the grids differ.
 
     Raises ImageryError when they do not overlap, or are of different data types.
     """
-    with open_working_grid(before, emd, cell_size) as first:
+    with open_working_grid(before, emd, options) as first:
         name = mosaicked(after)
         _refuse_elsewhere(first, name)
         with laid_on(first, name) as second:

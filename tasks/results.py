@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pandas
 import pyogrio
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataSourceError, FeatureError
@@ -31,7 +32,12 @@ DRIVERS = {
     ".parquet": "Parquet",
 }
 SHORT = {"ModelVersion": "ModelVer", "ModelSHA256": "ModelSHA"}  # a Shapefile's names have ten letters
+RASTERS = (".tif", ".tiff")
 PIXEL_TYPES = ("uint8", "uint16", "int16", "int32")
+COG = {"compress": "deflate", "blocksize": 512, "overview_resampling": "mode", "bigtiff": "if_safer"}
+APPENDED_TO = ("GPKG", "ESRI Shapefile")  # drivers that take a layer in pieces
+AT_ONCE = 50_000  # features written in one piece
+TYPES = {0: "Point", 1: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon"}
 
 
 class Grid(Protocol):
@@ -80,27 +86,69 @@ def driver_of(out: Path) -> str:
 
 
 def write_features(
-    out: Path, polygons: NDArray[Any], columns: Mapping[str, NDArray[Any]], crs: CRS, metadata: Mapping[str, str]
+    out: Path,
+    polygons: NDArray[Any],
+    columns: Mapping[str, NDArray[Any]],
+    crs: CRS,
+    metadata: Mapping[str, str],
+    *,
+    append: bool = False,
 ) -> Path:
-    """Polygons in `crs` with their columns; no rows give an empty layer. A GeoPackage holds `metadata`, too."""
+    """Shapes in `crs` with their columns; no rows give an empty layer. A GeoPackage holds `metadata`, too."""
     table = geopandas.GeoDataFrame(dict(columns), geometry=polygons, crs=crs.to_wkt())
-    return write_table(out, table, metadata, geometry_type="Polygon")
+    return write_table(out, table, metadata, geometry_type=_kind_of(polygons), append=append)
+
+
+def _kind_of(shapes: NDArray[Any]) -> str:
+    """The type of a layer, as OGR calls it; a layer of nothing is one of polygons."""
+    kinds = [TYPES.get(number, "Unknown") for number in np.unique(shapely.get_type_id(shapes)).tolist()]
+    return "Polygon" if not kinds else kinds[0] if len(kinds) == 1 else "Unknown"
 
 
 def write_table(
-    out: Path, table: pandas.DataFrame, metadata: Mapping[str, str], *, geometry_type: str | None = None
+    out: Path,
+    table: pandas.DataFrame,
+    metadata: Mapping[str, str],
+    *,
+    geometry_type: str | None = None,
+    append: bool = False,
 ) -> Path:
-    """Features, or rows without geometries; `geometry_type` as of OGR, none: that of the features."""
+    """Features, or rows without geometries; `geometry_type` as of OGR, none: that of the features.
+
+    With `append` the rows follow those that `out` has, in its coordinate system. Raises OptionsError when their fields
+    are others.
+    """
     driver = driver_of(out)
+    if driver == "ESRI Shapefile":
+        table = table.rename(columns=SHORT)
+    if append and out.exists():
+        table = _after(out, table, driver)
     with workshop(out) as folder:
         if driver == "Parquet":
             table.to_parquet(folder / out.name)
-        else:
-            table = table.rename(columns=SHORT) if driver == "ESRI Shapefile" else table
-            extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
-            target = {"layer": out.stem, "driver": driver, "geometry_type": geometry_type}
-            pyogrio.write_dataframe(table, folder / out.name, **target, **extra)
+            return out
+        extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
+        target = {"layer": out.stem, "driver": driver, "geometry_type": geometry_type}
+        step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
+        for first in range(0, max(1, len(table)), step):
+            part = table.iloc[first : first + step]
+            pyogrio.write_dataframe(part, folder / out.name, append=first > 0, **target, **extra)
     return out
+
+
+def _after(out: Path, table: pandas.DataFrame, driver: str) -> pandas.DataFrame:
+    """The rows of a file and then those of the table."""
+    there = geopandas.read_parquet(out) if driver == "Parquet" else pyogrio.read_dataframe(out)
+    if len(there) and set(there.columns) != set(table.columns):
+        do = "choose another OUT, or leave out --append"
+        raise OptionsError(f"has other fields than {', '.join(table.columns)}", where=out, got=[*there], do=do)
+    if not len(there):
+        return table
+    if isinstance(table, geopandas.GeoDataFrame):
+        table = table.to_crs(there.crs)
+    joined = pandas.concat([there, table] if len(table) else [there], ignore_index=True)
+    ordered: pandas.DataFrame = joined[list(table.columns)]
+    return ordered
 
 
 def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, float]:

@@ -57,7 +57,8 @@ def test_the_raster_says_what_it_shows_and_who_made_it(make_model: Any, make_ras
         assert source.tags().items() <= raster.tags().items()
         assert ("COG", [2]) == (raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"], raster.overviews(1))
     assert (110, 110) == (len(ticks), ticks[-1].total)
-    assert ["classes.tif", "classes.tif.aux.xml"] == sorted(path.name for path in out.parent.iterdir())
+    tables = [f"classes.tif.{end}" for end in ("aux.xml", "vat.cpg", "vat.dbf")]
+    assert ["classes.tif", *tables] == sorted(path.name for path in out.parent.iterdir())
 
 
 def test_gdal_reads_the_attribute_table_and_the_names(make_model: Any, make_raster: Any, tmp_path: Path) -> None:

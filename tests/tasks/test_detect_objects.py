@@ -16,9 +16,9 @@ from registry.emd import Emd
 from registry.errors import DlpkError, OptionsError
 from registry.files import sha256
 from tasks.detect_objects import detect_objects
-from tasks.inference import training_cell
 from tasks.inference_options import DetectOptions, ModelSource, parse_arguments
 from tasks.overlap import keep_best
+from tasks.working_grid import training_cell
 
 Boxes = list[tuple[int, int, int, int]]
 

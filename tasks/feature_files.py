@@ -1,0 +1,20 @@
+"""Feature files that people give: in any format that GDAL or GeoParquet reads."""
+
+from pathlib import Path
+
+import geopandas
+import pyogrio
+from pyogrio.errors import DataSourceError
+
+from registry.errors import LabelError
+
+
+def read_features(path: Path) -> geopandas.GeoDataFrame:
+    """Raises LabelError when it holds no features."""
+    try:
+        table = geopandas.read_parquet(path) if path.suffix.lower() == ".parquet" else pyogrio.read_dataframe(path)
+    except (OSError, ValueError, DataSourceError) as error:
+        raise LabelError(f"cannot be read as features ({error})", where=path, do="give e.g. a GeoPackage") from error
+    if not isinstance(table, geopandas.GeoDataFrame):
+        raise LabelError("is a table without geometries", where=path, do="give features")
+    return table

@@ -1,0 +1,84 @@
+"""Results in another coordinate system: ArcGIS's environment outputCoordinateSystem (ArcGIS formats F.4).
+
+Models look at pixels as the sensor gave them; only what they found is moved.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import rasterio
+import rasterio.shutil
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import CRSError
+from rasterio.vrt import WarpedVRT
+
+from registry.errors import ImageryError, OptionsError
+from tasks.results import COG, workshop
+
+
+def system(text: str) -> CRS:
+    """Raises OptionsError when nothing is known by that text."""
+    try:
+        return CRS.from_user_input(text)
+    except CRSError as error:
+        do = "give e.g. EPSG:32633"
+        raise OptionsError("output_coordinate_system: is not known", got=text, do=do) from error
+
+
+def projected(shapes: NDArray[np.object_], crs: CRS, to: str | None) -> tuple[NDArray[Any], CRS]:
+    """n geometries and their coordinate system; as they are where `to` is None."""
+    wanted = crs if to is None else system(to)
+    return projected_between(shapes, crs, wanted), wanted
+
+
+def projected_between(shapes: NDArray[np.object_], crs: CRS, wanted: CRS) -> NDArray[Any]:
+    if wanted == crs:
+        return shapes
+    moved: NDArray[Any] = geopandas.GeoSeries(shapes, crs=crs.to_wkt()).to_crs(wanted.to_wkt()).to_numpy()
+    return moved
+
+
+def warp_result(path: Path, to: str) -> None:
+    """Bring a finished raster to another coordinate system, each pixel the nearest one of before."""
+    wanted = system(to)
+    with rasterio.open(path) as source:
+        points, crs = source.gcps
+        if source.crs == wanted:
+            return
+        if source.crs is None and not points and not source.rpcs:
+            do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
+            raise ImageryError("has no coordinate system, so it cannot be brought to another", where=path, do=do)
+        known = source.crs or crs or CRS.from_epsg(4326)
+        with WarpedVRT(source, src_crs=known, crs=wanted, resampling=Resampling.nearest) as warped:
+            _rewrite(path, warped, lambda draft: draft.update_tags(**source.tags()))
+
+
+def place_result(path: Path, image: Any) -> None:
+    """Give a finished raster the control points or RPCs of the imagery that it was made of."""
+
+    def carry(draft: rasterio.io.DatasetWriter) -> None:
+        points, crs = image.dataset.gcps
+        if points:
+            draft.gcps = points, crs
+        else:
+            draft.rpcs = image.dataset.rpcs
+
+    with rasterio.open(path) as source:
+        _rewrite(path, source, carry)
+
+
+def _rewrite(path: Path, source: Any, edit: Callable[[rasterio.io.DatasetWriter], None]) -> None:
+    """A cloud optimised GeoTIFF of `source` in place of the one at `path`."""
+    with workshop(path) as folder:
+        draft = folder / "draft.tif"
+        rasterio.shutil.copy(source, draft, driver="GTiff", tiled=True, compress="deflate", bigtiff="if_safer")
+        with rasterio.open(draft, "r+") as raster:
+            edit(raster)
+        rasterio.shutil.copy(draft, folder / path.name, driver="COG", **COG)
+        for file in folder.glob("draft.*"):
+            file.unlink()

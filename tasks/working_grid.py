@@ -1,0 +1,103 @@
+"""The working grid of the inference tools: the raster's own, or one of the cells that the model was trained on."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+
+from registry.emd import Emd
+from registry.errors import ImageryError
+from tasks.host import Configuration
+from tasks.imagery import (
+    SAME_CELL,
+    Imagery,
+    data_bands,
+    gdal_settings,
+    open_imagery,
+    open_raster,
+    scattered,
+    short_name,
+)
+from tasks.inference_options import InferenceOptions
+from tasks.mosaic import alike, mosaic
+from tasks.parts import Readable
+from tasks.sources import Imageries, find_rasters
+
+
+@contextmanager
+def open_working_grid(imagery: Imageries, emd: Emd, options: InferenceOptions) -> Iterator[Imagery]:
+    """The raster at `cell_size`, or at the model's training cell size where its units can be compared.
+
+    In pixel space it is read as it is, also where it is rotated or has no grid at all.
+    """
+    path = mosaicked(imagery)
+    if getattr(options, "use_pixelspace", False):
+        with gdal_settings(), open_raster(path) as source:
+            yield Imagery(short_name(path), source, data_bands(short_name(path), source), placed=not scattered(source))
+        return
+    with open_imagery(path, straighten=True) as image:
+        cell = (asked, asked) if (asked := options.cell_size) else training_cell(emd, image.crs, image.cell)
+        if cell is None:
+            yield image
+            return
+    with open_imagery(path, cell_size=cell, straighten=True) as image:
+        yield image
+
+
+def items_of(imagery: Imageries, mode: str) -> list[Imageries]:
+    """What is worked on by itself: each raster, or all of them as one mosaic (processing_mode, F.4)."""
+    with gdal_settings():
+        names = find_rasters(imagery)
+    return list(names) if mode == "PROCESS_ITEMS_SEPARATELY" else [names]
+
+
+def mosaicked(imagery: Imageries) -> str:
+    """The name of a raster, or of the mosaic of several of one kind, as GDAL opens it. Raises ImageryError."""
+    with gdal_settings():
+        names = find_rasters(imagery)
+        return names[0] if len(names) == 1 else mosaic(alike(names, warp=False, any_cell=False))
+
+
+def training_cell(emd: Emd, crs: CRS | None, own: tuple[float, float]) -> tuple[float, float] | None:
+    """The cell size the model knows, in units of `crs`; None when `own` is one of those, or nothing can be compared.
+
+    A model has seen MinCellSize to MaxCellSize; a raster outside is brought to the nearer end, because networks know
+    objects by their size in pixels. Metres are not compared with degrees, nor units that nobody told.
+    """
+    ends = [cell for key in ("MinCellSize", "MaxCellSize") if (cell := _in_units(emd.document.get(key), crs))]
+    if not ends:
+        return None
+    low, high = ends[0], ends[-1]
+    if own[0] < low[0] * (1 - SAME_CELL):
+        return low
+    return high if own[0] > high[0] * (1 + SAME_CELL) else None
+
+
+def _in_units(cell: Any, crs: CRS | None) -> tuple[float, float] | None:
+    wkid = (cell.get("spatialReference") or {}).get("wkid") if isinstance(cell, Mapping) else None
+    if wkid is None or crs is None:
+        return None
+    try:
+        trained = CRS.from_user_input(wkid)
+    except CRSError:
+        return None  # an Esri code that PROJ does not know
+    if trained.is_geographic != crs.is_geographic or not float(cell["x"]) > 0:
+        return None
+    factor = trained.units_factor[1] / crs.units_factor[1]
+    return float(cell["x"]) * factor, float(cell["y"]) * factor
+
+
+def band_indexes(image: Readable, configuration: Configuration) -> tuple[int, ...] | None:
+    """The bands that the function asks for, as indexes from 0. Raises ImageryError when the raster has them not."""
+    wanted = configuration.extract_bands
+    if wanted is None:
+        return None
+    names = [name.lower() for name in image.band_names]
+    found = [(names.index(b.lower()) if b.lower() in names else -1) if isinstance(b, str) else b for b in wanted]
+    if missing := [b for b, i in zip(wanted, found, strict=True) if not 0 <= i < image.bands]:
+        have = f"the raster has {image.bands} ({', '.join(image.band_names)})"
+        what = f"lacks bands of the model, which reads {len(wanted)}: no {', '.join(map(str, missing))}, counted from 0"
+        raise ImageryError(f"{what}; {have}", where=image.path, do="use imagery with the bands of the training imagery")
+    return tuple(found)

@@ -1,0 +1,206 @@
+"""Parameters and environments of ArcGIS's tools, on towns whose answers are known."""
+
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from click.testing import CliRunner
+from rasterio.control import GroundControlPoint
+
+from registry.errors import OptionsError
+from tasks.classify_pixels import classify_pixels
+from tasks.cli import classify_pixels as classify_command
+from tasks.detect_objects import detect_objects
+from tasks.inference_options import ClassifyOptions, DetectOptions
+from tests.tasks.test_classify_pixels import by_hand, picture
+
+ROOFS = [(5, 5, 20, 20), (60, 10, 80, 30), (100, 100, 118, 116)]
+WEST, NORTH, CELL = 500000.0, 4600000.0, 0.5  # of what `make_raster` makes
+
+
+def on_map(xmin: float, ymin: float, xmax: float, ymax: float) -> shapely.Polygon:
+    """A box of pixels, in map coordinates."""
+    return shapely.box(WEST + xmin * CELL, NORTH - ymax * CELL, WEST + xmax * CELL, NORTH - ymin * CELL)
+
+
+def boxes(layer: Path) -> list[tuple[int, ...]]:
+    """Bounds of the features in pixels."""
+    bounds = geopandas.read_file(layer).geometry.bounds.to_numpy()
+    return sorted(
+        (round((a - WEST) / CELL), round((NORTH - d) / CELL), round((c - WEST) / CELL), round((NORTH - b) / CELL))
+        for a, b, c, d in bounds
+    )
+
+
+def mask_file(folder: Path, *shapes: Any, crs: str = "EPSG:32633") -> str:
+    table = geopandas.GeoDataFrame(geometry=list(shapes), crs="EPSG:32633").to_crs(crs)
+    table.to_file(folder / "mask.gpkg")
+    return str(folder / "mask.gpkg")
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
+def test_outside_of_extent_and_mask_no_roof_is_told(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, crs: str
+) -> None:
+    model, image = make_model(), make_raster(roofs(130, 130, ROOFS))
+    out, masked = tmp_path / "a.gpkg", mask_file(tmp_path, on_map(58, 0, 90, 50), on_map(2, 2, 12, 12), crs=crs)
+    assert ROOFS[:2] == boxes(detect_objects(model, image, out, DetectOptions(mask=masked)))
+    half = on_map(0, 0, 70, 130).bounds
+    assert ROOFS[:2] == boxes(detect_objects(model, image, out, DetectOptions(extent=half)))
+    assert ROOFS[:1] == boxes(detect_objects(model, image, out, DetectOptions(extent=on_map(0, 0, 50, 50).bounds)))
+
+
+def test_a_class_inside_of_extent_and_mask_is_that_of_the_whole_raster(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    pixels = picture(131, 97)
+    extent, masked = on_map(13, 21, 90, 120).bounds, mask_file(tmp_path, on_map(20, 30, 60, 70), on_map(80, 90, 97, 99))
+    out = classify_pixels(
+        make_model("levels"), make_raster(pixels), tmp_path / "c.tif", ClassifyOptions(extent=extent, mask=masked)
+    )
+    expected = by_hand(pixels)
+    inside = np.zeros(pixels.shape, bool)
+    inside[30:70, 20:60] = inside[90:99, 80:90] = True
+    with rasterio.open(out) as raster:
+        assert (99, 77, WEST + 13 * CELL, NORTH - 21 * CELL) == (*raster.shape, raster.transform.c, raster.transform.f)
+        assert np.where(inside, expected, 255)[21:120, 13:90].tolist() == raster.read(1).tolist()
+
+
+def test_an_extent_and_a_mask_elsewhere_are_refused(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    model, image, out = make_model("levels"), make_raster(picture(64, 64)), tmp_path / "c.tif"
+    with pytest.raises(OptionsError, match=r"extent lies outside of town.tif, which covers 500000, "):
+        classify_pixels(model, image, out, ClassifyOptions(extent=(0, 0, 10, 10)))
+    masked = mask_file(tmp_path, on_map(500, 500, 600, 600))
+    with pytest.raises(OptionsError, match="mask lies elsewhere"):
+        classify_pixels(model, image, out, ClassifyOptions(mask=masked))
+    assert not out.exists()
+
+
+def test_results_come_in_the_coordinate_system_that_was_asked_for(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    wanted = {"output_coordinate_system": "EPSG:4326"}
+    image = make_raster(roofs(130, 130, ROOFS))
+    table = geopandas.read_file(
+        detect_objects(make_model(), image, tmp_path / "a.gpkg", DetectOptions.model_validate(wanted))
+    )
+    back = table.to_crs(32633)
+    assert (4326, 3) == (table.crs.to_epsg(), len(table))
+    assert sorted(on_map(*box).area for box in ROOFS) == pytest.approx(sorted(back.area), rel=0.01)
+    out = classify_pixels(
+        make_model("levels", name="levels"), image, tmp_path / "c.tif", ClassifyOptions.model_validate(wanted)
+    )
+    with rasterio.open(out) as raster:
+        assert (4326, {0, 1, 2, 255} >= set(np.unique(raster.read(1)).tolist())) == (raster.crs.to_epsg(), True)
+        assert "COG" == raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"]
+        row, col = raster.index(
+            *geopandas.GeoSeries([on_map(70, 20, 71, 21)], crs=32633).to_crs(4326)[0].exterior.coords[0]
+        )
+        assert 1 == raster.read(1)[row, col]
+    with pytest.raises(OptionsError, match="output_coordinate_system: is not known"):
+        detect_objects(
+            make_model(name="c"), image, tmp_path / "b.gpkg", DetectOptions(output_coordinate_system="nowhere")
+        )
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb", ".parquet"])
+def test_appended_roofs_follow_those_that_are_there(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, suffix: str
+) -> None:
+    model, out = make_model(), tmp_path / f"roofs{suffix}"
+    for box in ROOFS[:2]:
+        detect_objects(model, make_raster(roofs(130, 130, [box])), out, DetectOptions(append=True))
+    table = geopandas.read_parquet(out) if suffix == ".parquet" else geopandas.read_file(out)
+    assert ["Roof", "Roof"] == list(table["Class"])
+
+
+def test_only_objects_of_interest_stay_and_the_best_by_the_named_field(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    pixels = roofs(70, 90, [(5, 5, 20, 20)])
+    pixels[40:60, 60:80] = 250
+    model, image, out = make_model(), make_raster(pixels), tmp_path / "town.gpkg"
+    detect_objects(model, image, out, DetectOptions(in_objects_of_interest=("Pond",)))
+    assert [(60, 40, 80, 60)] == boxes(out)
+    with pytest.raises(OptionsError, match="confidence_score_field: the function gives no such field"):
+        detect_objects(model, image, out, DetectOptions(confidence_score_field="Height"))
+
+
+def test_arcgis_keywords_are_understood() -> None:
+    given = {"run_nms": "NO_NMS", "use_pixelspace": "PIXELSPACE", "processor_type": "GPU", "gpu_id": 1}
+    options = DetectOptions.model_validate(given)
+    assert (False, True, 1) == (options.run_nms, options.use_pixelspace, options.device)
+    assert -1 == DetectOptions.model_validate({"processor_type": "CPU", "device": 3}).device
+
+
+def test_items_are_processed_separately(make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path) -> None:
+    far = Affine(CELL, 0, WEST + 1000, 0, -CELL, NORTH)
+    images = [
+        make_raster(roofs(64, 64, [(5, 5, 20, 20)]), "a.tif"),
+        make_raster(roofs(64, 64, [(5, 5, 20, 20)]), "b.tif", transform=far),
+    ]
+    one_by_one = {"processing_mode": "PROCESS_ITEMS_SEPARATELY"}
+    out = detect_objects(make_model(), images, tmp_path / "a.gpkg", DetectOptions.model_validate(one_by_one))
+    assert [(5, 5, 20, 20), (2005, 5, 2020, 20)] == boxes(out)
+    options = ClassifyOptions.model_validate({**one_by_one, "out_featureclass": str(tmp_path / "outlines.gpkg")})
+    folder = classify_pixels(make_model("levels", name="levels"), images, tmp_path / "classes", options)
+    assert ["a.tif", "b.tif"] == sorted(path.name for path in folder.glob("*.tif"))
+    outlines = geopandas.read_file(tmp_path / "outlines.gpkg")
+    assert ["a.tif", "b.tif"] == sorted(outlines["Image"])
+    assert [1024.0, 1024.0] == outlines.area.tolist()
+
+
+def test_a_rotated_raster_and_one_of_control_points_are_done_in_pixel_space(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    pixels, options = roofs(64, 90, [(5, 5, 20, 20)]), DetectOptions(use_pixelspace=True)
+    grid = Affine.translation(WEST, NORTH) @ Affine.rotation(30) @ Affine.scale(CELL, -CELL)
+    corners = [(5, 5), (20, 5), (20, 20), (5, 20)]
+    where = shapely.Polygon([grid @ corner for corner in corners])
+    rotated = make_raster(pixels, "rotated.tif", transform=grid)
+    points = [GroundControlPoint(row, col, *(grid @ (col, row))) for row in (0, 64) for col in (0, 90)]
+    scattered = make_raster(pixels, "points.tif", transform=None, gcps=points)
+    for number, image in enumerate((rotated, scattered)):
+        out = detect_objects(make_model(name=f"m{number}"), image, tmp_path / "a.gpkg", options)
+        found = geopandas.read_file(out)
+        assert (1, 32633) == (len(found), found.crs.to_epsg())
+        assert 0.99 < found.geometry[0].intersection(where).area / where.area
+
+
+def test_ponds_become_polygons_of_a_least_size(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    pixels = np.zeros((100, 100), np.uint8)
+    pixels[10:40, 10:40] = 100
+    pixels[10:40, 40:70] = 200
+    pixels[80:86, 80:86] = 200
+    out = tmp_path / "ponds.gpkg"
+    options = ClassifyOptions(polygons=str(out), minimum_area=50, simplify=1.0)
+    classify_pixels(make_model("levels"), make_raster(pixels), tmp_path / "c.tif", options)
+    table = geopandas.read_file(out).sort_values("Value")
+    assert ["Class", "Value", "Area", "Model", "ModelVersion", "ModelSHA256", "geometry"] == list(table.columns)
+    large = table[table["Area"] > 50]
+    assert ({"Roof", "Pond"}, len(table)) == (set(large["Class"]), len(large))
+    assert 202.25 == table[table["Class"] == "Pond"].area.max()  # 15 m by 15 m, whose rim is a mean of both
+    assert 1e-6 > table.geometry.iloc[0].intersection(table.geometry.iloc[-1]).area
+
+
+def test_the_attribute_table_lies_where_arcgis_looks_for_it(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    out = classify_pixels(make_model("levels"), make_raster(picture(64, 64)), tmp_path / "c.tif", ClassifyOptions())
+    rows = geopandas.read_file(out.with_name("c.tif.vat.dbf")).drop(columns="geometry", errors="ignore")
+    assert ["Value", "Class", "Red", "Green", "Blue"] == list(rows.columns)
+    assert [[1, "Roof", 230, 60, 40], [2, "Pond", 0, 90, 200]] == rows.to_numpy().tolist()
+
+
+def test_an_extent_is_four_numbers_on_the_command_line(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    model, image = make_model("levels"), make_raster(picture(64, 64))
+    extent = [str(value) for value in on_map(8, 8, 40, 24).bounds]
+    answer = CliRunner().invoke(
+        classify_command, [str(model.path), str(image), str(tmp_path / "c.tif"), "--extent", *extent]
+    )
+    assert (0, "") == (answer.exit_code, answer.output if answer.exit_code else "")
+    with rasterio.open(tmp_path / "c.tif") as raster:
+        assert (16, 32) == raster.shape
