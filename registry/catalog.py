@@ -8,7 +8,7 @@ store knows the rest.
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -100,17 +100,40 @@ def versions(name: str) -> list[Version]:
     return found
 
 
-def versions_of(names: Sequence[str]) -> dict[str, list[Version]]:
-    """The whole versions of several models in one question, newest first; [] for a name that nothing has."""
-    known: dict[str, list[Version]] = {name: [] for name in names}
-    if known:
-        with reading() as rows:
-            marks = ", ".join(["?"] * len(known))
-            sql = f"""SELECT v.name, v.version FROM model_versions v WHERE v.name IN ({marks})
-                AND {WHOLE.format("v")} ORDER BY v.version DESC"""
-            for version in loaded(rows, [(name, number) for name, number in rows.ask(sql, tuple(known))]):
-                known[version.name].append(version)
-    return known
+@dataclass(frozen=True)
+class Overview:
+    """A model at a glance."""
+
+    shown: Version  # the champion, or the newest while there is none
+    scores: Mapping[int, Mapping[str, float]]  # by the number of each whole version, newest first
+
+
+def overview(versions: Sequence[Version]) -> Overview:
+    """Of all versions of a model, newest first."""
+    shown = next((version for version in versions if CHAMPION in version.aliases), versions[0])
+    return Overview(shown, {version.number: version.scores for version in versions})
+
+
+def overviews(names: Sequence[str]) -> list[Overview]:
+    """Of several models, in this order, in a few questions; a name that nothing has is left out."""
+    scores: dict[str, dict[int, Mapping[str, float]]] = {name: {} for name in names}
+    if not scores:
+        return []
+    with reading() as rows:
+        sql = f"""SELECT v.name, v.version, s.value FROM model_versions v LEFT JOIN model_version_tags s
+            ON s.{WORKSPACE} AND s.key = 'scores' AND s.name = v.name AND s.version = v.version
+            WHERE v.name IN ({", ".join("?" * len(scores))}) AND {WHOLE.format("v")} ORDER BY v.version DESC"""
+        for name, number, text in rows.ask(sql, tuple(scores)):
+            scores[name][number] = json.loads(text or "{}")
+        aliases = rows.aliases(names)
+        keys = [(name, _in_use(found, aliases.get(name, {}))) for name, found in scores.items() if found]
+        return [Overview(version, scores[version.name]) for version in loaded(rows, keys)]
+
+
+def _in_use(numbers: Collection[int], aliases: Mapping[str, int]) -> int:
+    """The champion of these, newest first, or the newest."""
+    held = aliases.get(CHAMPION)
+    return held if held is not None and held in numbers else next(iter(numbers))
 
 
 def of_package(sha256: str) -> list[Version]:
@@ -173,15 +196,10 @@ def loaded(rows: Rows, keys: Sequence[tuple[str, int]]) -> list[Version]:
     for i in range(0, len(keys), AT_ONCE):
         some = keys[i : i + AT_ONCE]
         aliases = rows.aliases(sorted({name for name, _ in some}))
-        head = f"WITH k(name, version) AS (VALUES {', '.join(['(?, ?)'] * len(some))}) SELECT"
-        join = "v.workspace = 'default' AND v.name = k.name AND v.version = k.version"
-        values = [value for key in some for value in key]
         tags: dict[tuple[str, int], dict[str, str]] = {}
-        sql = f"{head} v.name, v.version, v.key, v.value FROM k JOIN model_version_tags v ON {join}"
-        for name, number, key, value in rows.ask(sql, values):
+        for name, number, key, value in rows.of(some, "model_version_tags", ("key", "value")):
             tags.setdefault((name, number), {})[key] = value
-        sql = f"{head} v.name, v.version, v.creation_time, v.run_id FROM k JOIN model_versions v ON {join}"
-        for name, number, created, run_id in rows.ask(sql, values):
+        for name, number, created, run_id in rows.of(some, "model_versions", ("creation_time", "run_id")):
             own = sorted(alias for alias, held in aliases.get(name, {}).items() if held == number)
             if {"uri", "sha256", "size"} <= tags.get((name, number), {}).keys():
                 facts = tags[name, number]

@@ -26,7 +26,7 @@ WHOLE = f"""{{0}}.workspace = 'default' AND {{0}}.current_stage <> '{DELETED}' A
     AND EXISTS (SELECT 1 FROM model_version_tags t WHERE {TAG_OF} = 'sha256')
     AND NOT EXISTS (SELECT 1 FROM model_version_tags t WHERE {TAG_OF} = '{PRUNED}')"""  # of the table {{0}}
 TABLES = """
-    CREATE TABLE registered_models (workspace, name, PRIMARY KEY (workspace, name));
+    CREATE TABLE registered_models (workspace, name, last_updated_time, PRIMARY KEY (workspace, name));
     CREATE TABLE model_versions (workspace, name, version INTEGER, creation_time INTEGER, current_stage, status, run_id,
         PRIMARY KEY (workspace, name, version));
     CREATE TABLE model_version_tags (key, value, name, version INTEGER, workspace,
@@ -63,6 +63,26 @@ class Rows:
     def ask_nothing(self, sql: str) -> None:
         with closing(self.connection.cursor()) as cursor:
             cursor.execute(sql)
+
+    def of(self, keys: Sequence[tuple[str, int]], table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Name, version and these columns of the rows of a table that belong to these versions."""
+        if not keys:
+            return []
+        listed = f"WITH k(name, version) AS (VALUES {', '.join(['(?, ?)'] * len(keys))})"
+        wanted = ", ".join(f"v.{column}" for column in ("name", "version", *columns))
+        sql = f"{listed} SELECT {wanted} FROM k JOIN {table} v ON v.{WORKSPACE} AND v.name = k.name"
+        return self.ask(f"{sql} AND v.version = k.version", [value for key in keys for value in key])
+
+    def mark(self) -> tuple[Any, ...]:
+        """Of PostgreSQL: another one once a version came or went, an alias moved or a version is about to be pruned."""
+        sql = f"""SELECT * FROM
+            (SELECT count(*), sum(hashtext(concat(name, ' ', last_updated_time))::bigint)
+                FROM registered_models WHERE {WORKSPACE}) models,
+            (SELECT count(*), sum(hashtext(concat(name, ' ', alias, ' ', version))::bigint)
+                FROM registered_model_aliases WHERE {WORKSPACE}) aliases,
+            (SELECT count(*), sum(hashtext(concat(name, ' ', version))::bigint)
+                FROM model_version_tags WHERE {WORKSPACE} AND key = '{PRUNED}') pruned"""
+        return self.ask(sql)[0]
 
     def aliases(self, names: Sequence[str]) -> dict[str, dict[str, int]]:
         """Model -> alias -> number, of the models that have any."""
@@ -107,23 +127,30 @@ def reading(name: str = "", sha256: str = "") -> Iterator[Rows]:
 
     Raises StoreError when the database or the server cannot be reached, or is not as this version knows it."""
     address = settings().catalog or settings().tracking_uri
-    if address.startswith("sqlite:"):
-        with _sqlite(Path(unquote(address.removeprefix("sqlite:///").partition("?")[0]))) as rows:
+    if path := database():
+        with _sqlite(path) as rows:
             yield rows
     elif address.startswith("postgresql"):
         with _postgres(address) as rows:
             yield rows
     else:
-        with closing(_memory()) as connection:
+        with closing(memory()) as connection:
             text = f"name = '{name}'" if name else f"tags.sha256 = '{sha256}'" if sha256 else ""
             _copy(connection, text, name)
             yield Rows(connection)
 
 
+def database() -> Path | None:
+    """The catalog where it is a SQLite file, which need not be there yet."""
+    address = settings().catalog or settings().tracking_uri
+    sqlite = address.startswith("sqlite:")
+    return Path(unquote(address.removeprefix("sqlite:///").partition("?")[0])) if sqlite else None
+
+
 @contextmanager
 def _sqlite(path: Path) -> Iterator[Rows]:
     if not path.is_file():
-        with closing(_memory()) as connection:  # nothing was published yet
+        with closing(memory()) as connection:  # nothing was published yet
             yield Rows(connection)
         return
     with _told(str(path), sqlite3.Error), closing(sqlite3.connect(path, timeout=30)) as connection:
@@ -155,8 +182,9 @@ def _told(where: str, kind: type[Exception]) -> Iterator[None]:
         raise StoreError(f"the catalog cannot be read ({text})", where=where, do=do) from error
 
 
-def _memory() -> sqlite3.Connection:
-    connection = sqlite3.connect(":memory:")
+def memory() -> sqlite3.Connection:
+    """Empty tables like MLflow's; threads may take turns with them."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
     connection.create_function("casefold", 1, _casefold, deterministic=True)
     connection.executescript(TABLES)
     return connection
@@ -178,7 +206,10 @@ def _copy(connection: sqlite3.Connection, text: str, name: str) -> None:
             connection.executemany(sql, tags)
         text = f"name = '{name}'" if name else ""
         for model in _pages(lambda token: client.search_registered_models(text, PAGE, page_token=token)):
-            connection.execute("INSERT OR REPLACE INTO registered_models VALUES ('default', ?)", (model.name,))
+            moment = model.last_updated_timestamp
+            connection.execute(
+                "INSERT OR REPLACE INTO registered_models VALUES ('default', ?, ?)", (model.name, moment)
+            )
             notes = [(key, value, model.name) for key, value in model.tags.items()]
             connection.executemany("INSERT OR REPLACE INTO registered_model_tags VALUES (?, ?, ?, 'default')", notes)
             held = [(model.name, alias, int(number)) for alias, number in model.aliases.items()]

@@ -60,10 +60,18 @@ def page(wanted: Wanted, *, sort: str = "name", newest: bool = False, first: int
     if first < 0 or count < 0:
         raise OptionsError("expected no number below 0", got=[first, count])
     with reading() as rows:
-        sql, values = _question(rows, wanted, sort, newest=newest)
-        found = rows.scan(f"{sql} LIMIT {count or 2**62} OFFSET {first}", values)
-        total = found[0][2] if found else len(rows.scan(sql, values)) if first else 0
-        return Page(loaded(rows, [(name, number) for name, number, _ in found]), total)
+        keys, total = found(rows, wanted, sort=sort, newest=newest, first=first, count=count)
+        return Page(loaded(rows, keys), total)
+
+
+def found(
+    rows: Rows, wanted: Wanted, *, sort: str, newest: bool, first: int, count: int
+) -> tuple[list[tuple[str, int]], int]:
+    """Name and number of the versions on a `page`, and how many there are in all."""
+    sql, values = _question(rows, wanted, sort, newest=newest)
+    some = rows.scan(f"{sql} LIMIT {count or 2**62} OFFSET {first}", values)
+    total = some[0][2] if some else len(rows.scan(sql, values)) if first else 0
+    return [(name, number) for name, number, _ in some], total
 
 
 # -- the question ------------------------------------------------------------------------------------------------------

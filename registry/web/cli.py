@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import click
 
-from registry.errors import OptionsError
+from registry.errors import DlpkError, OptionsError
 
 if TYPE_CHECKING:
     from registry.web.configuration import Configuration
@@ -47,7 +49,17 @@ def browse(host: str, port: int) -> None:
         )
     )
     click.echo(f"http://{'[' + host + ']' if ':' in host else host}:{port or 'PORT'}  (Ctrl+C ends it)", err=True)
+    Thread(target=get_ready, daemon=True).start()
     server.run()
+
+
+def get_ready() -> None:
+    """Read the catalog before anybody asks; what is wrong with it the pages will tell."""
+    from registry.newest import names
+    from registry.searching import Wanted
+
+    with suppress(DlpkError):
+        names(Wanted(), count=1)
 
 
 def check_address(host: str, known: Configuration) -> None:

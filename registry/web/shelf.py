@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
-from registry import catalog, searching
-from registry.catalog import CHAMPION, Version
+from registry import catalog, newest
+from registry.catalog import CHAMPION, Overview, Version
 from registry.errors import DlpkError
+from registry.searching import Wanted
 from registry.web.charts import Trend, hex_color, trend
 
 PRIMARY = ("ap50", "mIoU", "f1", "accuracy", "average_precision_score")  # where no evaluation says what decides
@@ -64,48 +66,45 @@ class Page:
         return linked
 
 
-def cards(wanted: searching.Wanted, *, sort: str = "name", page: int = 1, size: int = SIZES[0]) -> Page:
+def cards(wanted: Wanted, *, sort: str = "name", page: int = 1, size: int = SIZES[0]) -> Page:
     """The models whose newest version meets all conditions. Raises OptionsError for one that cannot be read."""
-    found = searching.page(wanted, sort=sort, newest=True, first=(page - 1) * size, count=size)
-    several = catalog.versions_of([version.name for version in found.versions])
-    return Page(cards_of([versions for versions in several.values() if versions]), found.total, page, size)
+    names, total = newest.names(wanted, sort=sort, first=(page - 1) * size, count=size)
+    return Page(cards_of(catalog.overviews(names)), total, page, size)
 
 
-def cards_of(models: Sequence[Sequence[Version]]) -> list[Card]:
+def cards_of(models: Sequence[Overview]) -> list[Card]:
     """The card of each model; manifests that were not read yet are read side by side, for they may be far away."""
-    missing = [version for version in map(in_use, models) if version.uri not in _MANIFESTS]
+    missing = [model.shown for model in models if model.shown.uri not in _MANIFESTS]
     if missing:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(manifest, missing))
-    return [card(versions) for versions in models]
+    return [card(model) for model in models]
 
 
-def in_use(versions: Sequence[Version]) -> Version:
-    """The champion, or the newest while there is none."""
-    return next((version for version in versions if CHAMPION in version.aliases), versions[0])
-
-
-def card(versions: Sequence[Version]) -> Card:
-    """Of all versions of a model, newest first."""
-    shown = in_use(versions)
-    document = manifest(shown)
-    metric = primary(shown, document)
+def card(model: Overview) -> Card:
+    document = manifest(model.shown)
+    metric = primary(model.shown, document)
     members = document.get("members", {})
     return Card(
-        shown,
+        model.shown,
         metric,
-        shown.scores.get(metric),
-        score_trend(versions[:MOST_POINTS], metric),
-        len(versions),
-        classes_of(shown, document),
+        model.shown.scores.get(metric),
+        score_trend(model, metric, MOST_POINTS),
+        len(model.scores),
+        classes_of(model.shown, document),
         RESULTS if RESULTS in members else next(iter(pictures(members)), ""),
     )
 
 
-def score_trend(versions: Sequence[Version], metric: str, **shape: float) -> Trend | None:
-    """Of versions, newest first; None when fewer than two have the score."""
-    scored = [version for version in reversed(versions) if metric in version.scores]
-    values = [(v.ref, float(v.scores[metric]), CHAMPION in v.aliases) for v in scored]
+def score_trend(model: Overview, metric: str, most: int, **shape: float) -> Trend | None:
+    """Of the last `most` versions; None when fewer than two have the score."""
+    champion = model.shown.number if CHAMPION in model.shown.aliases else None
+    last = reversed(list(islice(model.scores.items(), most)))
+    values = [
+        (f"{model.shown.name}@{number}", float(scores[metric]), number == champion)
+        for number, scores in last
+        if metric in scores
+    ]
     return trend(values, **shape) if len(values) > 1 else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from registry import newest
 from registry.catalog import Version, find_version, of_package
 from registry.cli import registry_commands
 from registry.dlpk import ModelFolder, pack
@@ -17,7 +18,9 @@ from registry.errors import NotFound, OptionsError
 from registry.history import history
 from registry.promotion import promote
 from registry.publishing import publish
+from registry.rows import PRUNED
 from registry.searching import Wanted, page, search
+from registry.tracking import connect
 from tests.registry.conftest import make_model, make_package
 from tests.servers import postgres
 
@@ -79,6 +82,7 @@ def names(wanted: Wanted, **order: Any) -> list[str]:
 )
 def test_every_condition_must_hold(wanted: Wanted, found: list[str]) -> None:
     assert found == names(wanted)
+    assert (found, len(found)) == newest.names(wanted)
 
 
 @pytest.mark.usefixtures("two")
@@ -113,15 +117,18 @@ def test_every_database_gives_the_same_answers(
             *(({"text": "wan"}, other), ({"since": "2020-01-01", "sensor": ""}, both), ({"before": "2020-01-01"}, [])),
         ]
         for conditions, found in asked:
-            for newest in (False, True):
+            for of_newest in (False, True):
                 wanted = Wanted(**{"text": "find-", **conditions})
                 if "text" in conditions:
                     wanted = Wanted(**conditions)
-                assert found == names(wanted, newest=newest), conditions
+                assert found == names(wanted, newest=of_newest), conditions
+            assert (found, len(found)) == newest.names(wanted), conditions
         assert (one, other) == (
             names(Wanted(text="find-"), sort="ap50")[:1],
             names(Wanted(text="find-"), sort="created")[:1],
         )
+        promote("find-el", 1)
+        assert (both, 2) == newest.names(Wanted(text="find-", alias="champion"))
         assert ["find-nd@1"] == [version.ref for version in of_package(find_version("find-nd").sha256)]
         assert [1] == [event.version for event in history("find-nd")]
         with pytest.raises(NotFound, match="find-nd"):
@@ -140,6 +147,23 @@ def test_of_each_model_only_the_newest(published: Callable[..., Version]) -> Non
     published(b"one")
     published(b"two")
     assert ["roofs@2"] == [version.ref for version in search(Wanted(), newest=True)]
+
+
+def test_what_is_kept_of_the_newest_is_never_older_than_the_question(published: Callable[..., Version]) -> None:
+    def refs(**conditions: Any) -> list[str]:
+        return [version.ref for version in newest.page(Wanted(**conditions)).versions]
+
+    published(b"one")
+    assert (["roofs@1"], []) == (refs(), refs(alias="champion"))
+    promote("roofs", 1)
+    published(b"two")
+    assert (["roofs@2"], ["roofs@1"]) == (refs(), refs(alias="champion"))
+    promote("roofs", 2)
+    assert ["roofs@2"] == refs(alias="champion")
+    connect().set_model_version_tag("roofs", "2", PRUNED, "true")
+    assert (["roofs@1"], []) == (refs(), refs(alias="champion"))
+    connect().delete_model_version("roofs", "1")
+    assert [] == refs()
 
 
 @pytest.mark.usefixtures("mlflow_home")

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from registry import catalog, history
 from registry.catalog import ModelRef, find_version
 from registry.errors import OptionsError
+from registry.newest import page as page_of_newest
 from registry.parameters import laid_over
 from registry.searching import page
 from registry.web import collection, forms, prefect_api, shelf
@@ -73,7 +74,10 @@ def models(
     newest: bool = True,
 ) -> Document:
     """Versions that meet all conditions; of each model the newest, or every one."""
-    found = page(search, sort=sort, newest=newest, first=first, count=count)
+    if newest:
+        found = page_of_newest(search, sort=sort, first=first, count=count)
+    else:
+        found = page(search, sort=sort, first=first, count=count)
     return {"total": found.total, "first": first, "versions": [version.document() for version in found.versions]}
 
 

@@ -102,7 +102,8 @@ def models(
 def model(request: Request, _: Browsing, name: str, page: PageNumber = 1) -> Response:
     """A model with its versions."""
     versions = catalog.versions(name)
-    card = shelf.card(versions)
+    glance = catalog.overview(versions)
+    card = shelf.card(glance)
     rows = versions[(page - 1) * SIZES[1] : page * SIZES[1]]
     champion = next((i for i, version in enumerate(versions) if catalog.CHAMPION in version.aliases), None)
     preset = [0, champion] if champion not in (0, None) else [0, 1]
@@ -110,7 +111,7 @@ def model(request: Request, _: Browsing, name: str, page: PageNumber = 1) -> Res
         "name": name,
         "card": card,
         "page": Page(rows, len(versions), page, SIZES[1]),
-        "trend": shelf.score_trend(versions[:200], card.metric, **TREND) if card.metric else None,
+        "trend": shelf.score_trend(glance, card.metric, 200, **TREND) if card.metric else None,
         "preset": preset if page == 1 else [],
     }
     return render(request, "model.html", facts)
