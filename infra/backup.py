@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import psycopg2
 from psycopg2 import sql
 
-from infra.databases import NAMES
+from infra.databases import NAMES, close
 from infra.plan import BUCKETS, Plan
 from infra.services import postgres_program
 from registry.errors import Conflict, OptionsError, StoreError
@@ -136,7 +136,7 @@ def _replace(server: str, name: str, dump: Path) -> None:
             old, new = sql.Identifier(name), sql.Identifier(fresh)
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(new))
             cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(new, old))
-            cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(new))
+            close(cursor, fresh, name)
             _program("pg_restore", server, fresh, "--no-owner", f"--role={name}", "--exit-on-error", str(dump))
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(old))
             cursor.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(new, old))

@@ -15,6 +15,7 @@ from infra import plan as plans
 from infra.plan import Plan
 
 NAMES = ("prefect", "mlflow")
+READER, READ = "reader", "mlflow"  # a role that changes nothing, and what it sees: where clients look for versions
 SECONDS = 60
 
 
@@ -23,21 +24,39 @@ def ensure(plan: Plan) -> None:
     with_server = _connected(plan)
     try:
         with with_server.cursor() as cursor:
+            for name in (*NAMES, READER):
+                _ensure_role(cursor, name, plan.secrets[f"{name}-database"])
             for name in NAMES:
-                _ensure(cursor, name, plan.secrets[f"{name}-database"])
+                _ensure(cursor, name)
     finally:
         with_server.close()
 
 
-def _ensure(cursor: Any, name: str, word: str) -> None:
-    role = sql.Identifier(name)
+def close(cursor: Any, database: str, name: str) -> None:
+    """Nobody but its owner reaches a database; MLflow's, which is called `name`, a role that only reads it, too."""
+    cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database)))
+    if name == READ and _has_role(cursor, READER):
+        names = sql.Identifier(database), sql.Identifier(READER)
+        cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*names))
+        cursor.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(names[1]))
+
+
+def _ensure_role(cursor: Any, name: str, word: str) -> None:
+    verb = sql.SQL("ALTER" if _has_role(cursor, name) else "CREATE")
+    cursor.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(name), sql.Literal(word)))
+
+
+def _has_role(cursor: Any, name: str) -> bool:
     cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (name,))
-    verb = sql.SQL("ALTER" if cursor.fetchone() else "CREATE")
-    cursor.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, sql.Literal(word)))
+    return cursor.fetchone() is not None
+
+
+def _ensure(cursor: Any, name: str) -> None:
     cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
     if not cursor.fetchone():
-        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
-        cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
+        owned = sql.Identifier(name)
+        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(owned, owned))
+    close(cursor, name, name)
 
 
 def _connected(plan: Plan) -> Any:

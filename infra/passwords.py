@@ -14,9 +14,12 @@ NAMES = (
     "POSTGRES_PASSWORD",
     "PREFECT_DATABASE_PASSWORD",
     "MLFLOW_DATABASE_PASSWORD",
+    "READER_DATABASE_PASSWORD",
     "PREFECT_PASSWORD",
     "S3_ACCESS_KEY",
     "S3_SECRET_KEY",
+    "BROWSE_TOKEN",
+    "BROWSE_KEY",
 )
 LETTERS = string.ascii_letters + string.digits  # some become parts of addresses
 

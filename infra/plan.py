@@ -23,7 +23,7 @@ from registry.settings import settings
 HOST = "127.0.0.1"
 PORTS = {"prefect": 4200, "mlflow": 5000, "browse": 8080, "metrics": 9464, "s3": 8333, "postgres": 15432}
 PARTS = ("master", "volume", "filer", "admin")  # of the S3 server, each with a second port for its own talk
-SECRETS = ("postgres", "prefect-database", "mlflow-database", "prefect", "s3-key", "s3-secret")
+SECRETS = ("postgres", "prefect-database", "mlflow-database", "reader-database", "prefect", "s3-key", "s3-secret")
 PACKAGES, ARTIFACTS, RESULTS = "dlpk-packages", "dlpk-mlflow", "dlpk-results"
 BUCKETS = (PACKAGES, ARTIFACTS, RESULTS)
 QUIET = {
@@ -67,10 +67,11 @@ class Plan:
     def header(self) -> dict[str, str]:
         return {"Authorization": "Basic " + base64.b64encode(":".join(self.auth).encode()).decode()}
 
-    def database(self, name: str, driver: str = "postgresql", owner: str = "") -> str:
-        """A database's URI, as its own role or as the owner of all."""
-        role, secret = (owner, "postgres") if owner else (name, f"{name}-database")
-        return f"{driver}://{role}:{self.secrets[secret]}@{HOST}:{self.ports['postgres']}/{name}"
+    def database(self, name: str, driver: str = "postgresql", *, owner: str = "", role: str = "") -> str:
+        """A database's URI, as its own role, as another or as the owner of all."""
+        role = owner or role or name
+        word = self.secrets["postgres" if owner else f"{role}-database"]
+        return f"{driver}://{role}:{word}@{HOST}:{self.ports['postgres']}/{name}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -87,6 +88,7 @@ class Plan:
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
             "MLFLOW_TRACKING_URI": self.mlflow,
+            "DLPK_CATALOG": self.database("mlflow", role="reader"),
             "MLFLOW_S3_ENDPOINT_URL": self.s3,
             "PREFECT_HOME": str(self.folder / "prefect"),
             "PREFECT_API_URL": self.api,

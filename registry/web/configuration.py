@@ -10,6 +10,7 @@
     anonymous: browse                           # what those may do who have not signed in; empty: nothing
 
 Without the file, and without tokens or proxy in it, the page serves this machine alone; whoever is there may do all.
+Where secrets come by the environment, `DLPK_BROWSE_TOKEN` is the token of one who may do all, called operator.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ from registry.files import atomic
 from registry.settings import settings
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+OPERATOR = "operator"  # whose token comes by the environment
+SHORTEST = 32  # letters of it, as nothing but the number of guesses protects a page
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -110,7 +113,10 @@ def read() -> Configuration:
     document = _document(path())
     if url := os.environ.get("DLPK_BASEMAP_URL"):
         document["basemap_url"] = url
-    return _checked(document)
+    known = _checked(document)
+    if token := os.environ.get("DLPK_BROWSE_TOKEN"):
+        return known.model_copy(update={"tokens": (*known.tokens, _operator(token, known.tokens))})
+    return known
 
 
 def add_token(name: str, role: Role) -> str:
@@ -130,6 +136,13 @@ def add_token(name: str, role: Role) -> str:
 def digest(token: str) -> str:
     """Tokens are random, so a plain hash keeps them."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _operator(token: str, others: tuple[Token, ...]) -> Token:
+    if len(token) < SHORTEST or any(other.name == OPERATOR for other in others):
+        do = f"give {SHORTEST} random letters or more, and call nobody in the file {OPERATOR}"
+        raise OptionsError("cannot be the operator's token", where="DLPK_BROWSE_TOKEN", do=do)
+    return Token(name=OPERATOR, role=Role.PROMOTE, sha256=digest(token))
 
 
 def _document(place: Path) -> dict[str, Any]:

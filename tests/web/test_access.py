@@ -186,6 +186,17 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(dlpk_home: Path) -> None:
     assert 0 != CliRunner().invoke(token, ["anna"]).exit_code
 
 
+def test_a_token_may_come_by_the_environment(dlpk_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPK_BROWSE_TOKEN", "f" * 32)
+    CliRunner().invoke(token, ["anna"])
+    assert [("anna", Role.BROWSE), ("operator", Role.PROMOTE)] == [
+        (t.name, t.role) for t in configuration.read().tokens
+    ]
+    monkeypatch.setenv("DLPK_BROWSE_TOKEN", "secret")
+    with pytest.raises(OptionsError, match="32 random letters"):
+        configuration.read()
+
+
 def test_others_are_served_only_when_they_must_sign_in() -> None:
     with pytest.raises(OptionsError, match="dlpk token"):
         check_address("0.0.0.0", Configuration())
