@@ -7,10 +7,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg2
 import pytest
 
 from infra import processes
@@ -81,6 +83,13 @@ def test_a_stranger_gets_nothing_from_prefect(place: Place) -> None:
     assert 401 == httpx.post(f"{place.plan.api}/deployments/filter", json={}).status_code
 
 
+def test_who_reads_the_catalog_changes_nothing(place: Place) -> None:
+    with closing(psycopg2.connect(place.environment["DLPK_CATALOG"])) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM registered_models")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            cursor.execute("DELETE FROM registered_models")
+
+
 def test_the_set_up_does_nothing_the_second_time(place: Place) -> None:
     command = [sys.executable, "-m", "infra.bootstrap"]
     environment = {**os.environ, **place.environment, "DLPK_BUCKETS": "dlpk-packages,dlpk-mlflow"}
@@ -92,7 +101,7 @@ def test_the_set_up_does_nothing_the_second_time(place: Place) -> None:
 
 def test_status_names_every_service(place: Place) -> None:
     rows = json.loads(dlpk(place, "status", str(place.plan.folder)))
-    assert {"supervisor", "postgres", "s3", "prefect", "mlflow", "cpu-1"} <= {row["name"] for row in rows}
+    assert {"supervisor", "postgres", "s3", "prefect", "mlflow", "browse", "cpu-1"} <= {row["name"] for row in rows}
     assert {"working", "done"} == {row["state"] for row in rows}
 
 
