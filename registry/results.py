@@ -28,6 +28,8 @@ KINDS = {  # suffix of a file -> asset key, media type, roles
     ".gpkg": ("data", "application/geopackage+sqlite3", ["data"]),
     ".geojson": ("preview", "application/geo+json", ["overview"]),
     ".xml": ("attributes", "application/xml", ["metadata"]),
+    ".dbf": ("classes", "application/x-dbf", ["metadata"]),  # ArcGIS's attribute table and its encoding
+    ".cpg": ("encoding", "text/plain", ["metadata"]),
 }
 PICTURES = {"thumbnail.png": ["thumbnail"], "overlay.png": ["overview"]}
 
@@ -105,7 +107,7 @@ def _facts(entry: Entry, made: datetime) -> dict[str, Any]:
 def _kind(file: Path) -> tuple[str, str, list[str]]:
     if file.name in PICTURES:
         return file.stem, "image/png", PICTURES[file.name]
-    return KINDS[file.suffix]
+    return KINDS.get(file.suffix, (file.name, "application/octet-stream", ["metadata"]))
 
 
 def _tidy(store: Store, claim: Claim, *, won: bool) -> None:

@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 
-ALIASES = {"export-training-data": "export"}  # the name in ArcGIS
+ALIASES = {  # names of ArcGIS, and a short one
+    "export-training-data": "export",
+    "nms": "non-maximum-suppression",
+    "compute-accuracy-for-object-detection": "compute-object-accuracy",
+    "compute-accuracy-for-pixel-classification": "compute-pixel-accuracy",
+}
 LAZY: Mapping[str, tuple[str, str]] = {
     "export": ("tasks.cli:export", "Cut imagery into labelled chips."),
     "train": ("tasks.cli:train", "Train a network on chips."),
@@ -14,5 +19,11 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "classify-pixels": ("tasks.cli:classify_pixels", "Classify every pixel of a raster."),
     "classify-objects": ("tasks.cli:classify_objects", "Tell the class of every feature, or of every raster."),
     "detect-change": ("tasks.cli:detect_change", "Find what changed between two rasters of one place."),
+    "non-maximum-suppression": (
+        "tasks.accuracy_cli:non_maximum_suppression",
+        "Remove the copies of objects from features.",
+    ),
+    "compute-object-accuracy": ("tasks.accuracy_cli:object_accuracy", "Compare detected features with true ones."),
+    "compute-pixel-accuracy": ("tasks.accuracy_cli:pixel_accuracy", "Compare a class raster with the truth."),
 }
 INNER: Mapping[str, tuple[str, str]] = {"run-scenes": ("tasks.cli:run_scenes", "")}  # for flows

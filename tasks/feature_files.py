@@ -6,7 +6,7 @@ import geopandas
 import pyogrio
 from pyogrio.errors import DataSourceError
 
-from registry.errors import LabelError
+from registry.errors import LabelError, OptionsError
 
 
 def read_features(path: Path) -> geopandas.GeoDataFrame:
@@ -18,3 +18,12 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
     if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError("is a table without geometries", where=path, do="give features")
     return table
+
+
+def field_of(path: Path, table: geopandas.GeoDataFrame, name: str) -> str:
+    """The field of this name as the file spells it, without regard to case. Raises OptionsError with what there is."""
+    for field in table.columns.drop(table.geometry.name):
+        if str(field).lower() == name.lower():
+            return str(field)
+    have = ", ".join(map(str, table.columns.drop(table.geometry.name)))
+    raise OptionsError(f"has no field {name}", where=path, do=f"name one of {have}")

@@ -20,7 +20,7 @@ def keep_best(
     better, weaker = shapely.STRtree(ranked).query(ranked, predicate="intersects")
     rival = (better < weaker) & (labels[better] == labels[weaker])
     better, weaker = better[rival], weaker[rival]
-    too_much = _overlap(ranked, better, weaker) > max_overlap_ratio
+    too_much = overlap(ranked, better, weaker) > max_overlap_ratio
     stays = np.ones(len(ranked), dtype=bool)
     pairs = sorted(zip(better[too_much].tolist(), weaker[too_much].tolist(), strict=True))
     for first, second in pairs:  # by rank of the better one, whose own fate is then settled
@@ -31,7 +31,7 @@ def keep_best(
     return answer
 
 
-def _overlap(polygons: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.float64]:
+def overlap(polygons: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.float64]:
     """Shared area by united area of pairs; upright boxes by arithmetic, the rest by geometry."""
     areas, bounds = shapely.area(polygons), shapely.bounds(polygons)
     sides = bounds[:, 2:] - bounds[:, :2]
