@@ -102,7 +102,8 @@ def test_new_scenes_are_done_once_and_a_damaged_one_stops_no_other(roofs: Versio
     assert {f"s{number}.tif": {"background": 3840, "roof": 256} for number in range(3)} == {
         name: item["properties"]["dlpk:counts"] for name, item in made.items()
     }
-    assert {"data", "preview", "thumbnail", "overlay", "attributes"} == made["s0.tif"]["assets"].keys()
+    kinds = {"data", "preview", "thumbnail", "overlay", "attributes", "classes", "encoding"}
+    assert kinds == made["s0.tif"]["assets"].keys()
     infer.fn(roofs.ref, str(place), scenes=dials)
     assert made == {item["properties"]["dlpk:scene"]: item for item in results.items(store)}
 
