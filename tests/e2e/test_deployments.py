@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from registry.web.configuration import Configuration, Role, Token, digest
 from tests.e2e.prefect_server import CHECKOUT, Prefect, dlpk, prefect_server, until, worker
 from tests.scenes import roofs
 from tests.servers import postgres
+from tests.web import browser
 
 pytestmark = pytest.mark.slow
 TINY = {  # the smallest networks that the chain can carry
@@ -81,6 +83,55 @@ def test_both_deployments_run_when_triggered_over_http(
     page = next(a for a in prefect.artifacts(told["id"]) if a["key"] == "infer-roofs")
     assert version.sha256[:12] in page["data"]
     assert str(out) in page["data"]
+
+
+@browser.needs_chromium
+def test_the_page_starts_watches_and_cancels_runs(
+    prefect: Prefect, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody signs in, fills the form of `export`, follows the run to its end, and cancels one that is at work."""
+    if "postgres" in request.node.name:
+        pytest.skip("the page does not see Prefect's database")
+    monkeypatch.setenv("PREFECT_API_URL", prefect.url)
+    imagery, labels = roofs(tmp_path)
+    token = Token(name="anna", role=Role.TRIGGER, sha256=digest("dlpk_anna"))
+    with ExitStack() as stack:
+        stack.enter_context(worker(prefect, tmp_path, "cpu"))
+        address = stack.enter_context(browser.served(Configuration(tokens=(token,))))
+        page = stack.enter_context(browser.chromium()).new_page()
+        page.set_default_timeout(60_000)
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto(f"{address}/deployments")
+        page.get_by_label("Token").fill("dlpk_anna")
+        page.get_by_role("button", name="Sign in").click()
+
+        def start(out: Path, stride: str) -> str:
+            page.goto(f"{address}/deployments")
+            page.get_by_role("link", name="export").first.click()
+            for name, text in {"imagery": imagery, "labels": labels, "out": out, "workers": 1}.items():
+                page.locator(f'[name="{name}"]').fill(str(text))
+            for name, number in {
+                "tile_size_x": "48",
+                "tile_size_y": "48",
+                "stride_x": stride,
+                "stride_y": stride,
+            }.items():
+                page.locator(f'[name="options.{name}"]').fill(number)
+            page.get_by_role("button", name="Start the run").click()
+            page.wait_for_url("**/runs/*")
+            return str(page.url).rpartition("/")[2]
+
+        run = start(tmp_path / "chips", "24")
+        page.locator(".standing .state.completed").wait_for()
+        assert (tmp_path / "chips" / "esri_model_definition.emd").is_file()
+        assert "by anna" in prefect.get(f"/flow_runs/{run}")["tags"]
+        assert 24 == prefect.get(f"/flow_runs/{run}")["parameters"]["options"]["stride_x"]
+
+        run = start(tmp_path / "many", "1")
+        page.locator(".standing .state.running").wait_for()
+        page.get_by_role("button", name="Cancel the run").click()
+        page.locator(".standing .state.cancelled").wait_for()
+        assert "CANCELLED" == prefect.get(f"/flow_runs/{run}")["state_type"]
 
 
 def test_the_calendar_of_a_deployment_becomes_scheduled_runs(prefect: Prefect) -> None:

@@ -1,26 +1,18 @@
 """The page as people use it, in a real Chromium: seen, typed at, on a phone, in the dark, without scripts."""
 
-import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from registry.history import history
-from registry.web.app import create
 from registry.web.configuration import Configuration, Limits
-from tests.servers import free_ports
+from tests.web import browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-sync", "--disable-background-networking"]
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; on Debian: apt-get install chromium"),
+    browser.needs_chromium,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning"),
 ]
 PAGES = [
@@ -34,29 +26,14 @@ EXPECTED = ("because the document's frame is sandboxed", "404")  # the script of
 def address(shelf: Path) -> Iterator[str]:
     """Where the page is served, to this machine alone."""
     assert shelf.is_dir()
-    (port,) = free_ports(1)
-    app = create(Configuration(limits=Limits(requests=10**6)))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    with browser.served(Configuration(limits=Limits(requests=10**6))) as where:
+        yield where
 
 
 @pytest.fixture
 def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+    with browser.chromium() as running:
+        yield running
 
 
 def test_every_page_serves_everybody_and_asks_nobody_else(address: str, chromium: Any) -> None:

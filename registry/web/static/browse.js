@@ -73,9 +73,10 @@ for (const form of document.querySelectorAll('form[action="/compare"]')) {
     if (marked.length > 2) (marked.find((box) => box !== event.target) ?? {}).checked = false;
   });
 }
-for (const button of document.querySelectorAll("button.danger")) {
-  button.form?.addEventListener("submit", (event) => { if (!confirm(`${button.textContent.trim()}?`)) event.preventDefault(); });
-}
+document.addEventListener("submit", (event) => {
+  const button = event.submitter;
+  if (button?.classList.contains("danger") && !confirm(`${button.textContent.trim()}?`)) event.preventDefault();
+});
 
 tellMoments(document);
 offerCopies(document);
