@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.announcing import announce
+from registry import watchers
 from registry.errors import OptionsError
 from tasks.commands import ALIASES
 from tasks.commands import LAZY as VERBS
@@ -75,6 +77,7 @@ class _Drawn(logging.Handler):
 @click.version_option(package_name="dlpk-flows")
 def main(debug: bool) -> None:
     """Deep learning packages for ArcGIS: imagery and labels in, a published .dlpk and inference results out."""
+    watchers.champions.add(announce)
     logger = logging.getLogger("dlpk")
     logger.addHandler(_Drawn())
     logger.setLevel(logging.INFO)

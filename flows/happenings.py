@@ -1,7 +1,7 @@
 """What others may react to: events on the Prefect server, which triggers and automations listen for.
 
     dlpk.model.published    a new version                  name, version, ref, sha256
-    dlpk.model.promoted     a new champion                 the same, why
+    dlpk.model.promoted     a new champion, by any hand    the same, why
     dlpk.model.drifted      it scores surely less          the same, why, metric, before, now
     dlpk.inputs.unchanged   no retraining was needed       the same
     dlpk.scenes.done        a run over new scenes          model, results, failed, place

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows import child
+from flows import announcing, child
 from flows.champion import Scores, judge, numbers
 from flows.gpus import held
 from flows.happenings import tell_of
@@ -28,7 +28,7 @@ from flows.pages import chips_page, inference_page, retrain_page, scenes_page
 from flows.recipe import ClassEntry, Imagery, LabelledScene, Recipe, rasters
 from flows.scene_batch import on, run_batch
 from flows.work import Record, Work
-from registry import catalog, history, promotion, publishing
+from registry import catalog, history, promotion, publishing, watchers
 from registry.catalog import Version
 from registry.dlpk import inspect
 from registry.errors import NotFound, OptionsError, StoreError
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 TRANSIENT = (StoreError, ConnectionError)
+watchers.champions.add(announcing.announce)
 PAUSES: list[float] = [5, 30, 120]  # seconds before the second, third and fourth try
 
 
@@ -198,7 +199,6 @@ def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder)
     if verdict.promote:
         figures = numbers(scores)
         promotion.promote(version.name, version.number, reason=verdict.why, scores=figures, gate=verdict.gate)
-        tell_of("dlpk.model.promoted", version, why=verdict.why)
     elif verdict.gate:
         promotion.keep(version.name, version.number, reason=verdict.why, gate=verdict.gate)
     work.run.set_tags({"dlpk.version": version.ref, "dlpk.verdict": verdict.why})

@@ -11,7 +11,6 @@ import json
 import secrets
 import shlex
 import socket
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -128,19 +127,12 @@ def made(folder: Path, cpu: int | None, gpu: int | None) -> Plan:
     """The plan of a folder, with these numbers of workers; made, with fresh secrets and free ports, the first time."""
     plan = read(folder)
     if plan is None:
+        from flows import gpus  # brings Prefect, for which other commands would wait a second
+
         words = {name: secrets.token_urlsafe(24) for name in SECRETS}
-        plan = Plan(folder.absolute(), _ports(), words, gpu=max(1, len(devices())))
+        plan = Plan(folder.absolute(), _ports(), words, gpu=max(1, len(gpus.devices())))
     changed = plan.with_workers(cpu, gpu)
     return changed.write() if changed != read(folder) else changed
-
-
-def devices() -> list[str]:
-    """The GPUs of this machine, as its driver names them; [] where there is none."""
-    with suppress(OSError, subprocess.SubprocessError):
-        asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-        told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=20)
-        return told.stdout.split()
-    return []
 
 
 def document_of(plan: Plan) -> dict[str, object]:

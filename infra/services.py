@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.plan import ARTIFACTS, BUCKETS, HOST, PARTS, Plan, devices
+from infra.plan import ARTIFACTS, BUCKETS, HOST, PARTS, Plan
 from infra.processes import as_user
 from registry.errors import NotFound
 
@@ -228,6 +228,8 @@ def _workers(plan: Plan) -> list[Service]:
         after=("prefect", "s3"),
         environment={**plan.environment, "DLPK_BUCKETS": ",".join(BUCKETS)},
     )
+    from flows.gpus import devices  # brings Prefect, for which other commands would wait a second
+
     gpus = devices()
     seen = {n: {"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} if gpus else {} for n in range(plan.gpu)}
     cpu = [_worker(plan, "cpu", n + 1, {}) for n in range(plan.cpu)]

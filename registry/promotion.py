@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from registry import history
+from registry import history, watchers
 from registry.catalog import CHAMPION, ModelRef, Version, check_alias, find_version, versions
 from registry.errors import Conflict, OptionsError
 from registry.tracking import connect, told
@@ -148,4 +148,7 @@ def _move(
             if text:
                 client.set_model_version_tag(name, str(number), f"{alias}.{key}", text)
         client.set_registered_model_alias(name, alias, str(number))
-    return find_version(ModelRef(new.name, number))
+    version = find_version(ModelRef(new.name, number))
+    if alias == CHAMPION and (old is None or old.number != number):
+        watchers.tell(version, why["reason"])
+    return version

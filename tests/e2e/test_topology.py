@@ -130,6 +130,12 @@ def published(folder: Path, weights: str, f1: float) -> None:
     publish(dlpk, scores={"f1": f1}, data_digest="d1", git_commit="c1")
 
 
+def promoted(place: Place) -> list[str]:
+    """The versions that Prefect's events name as new champions."""
+    wanted = {"filter": {"event": {"name": ["dlpk.model.promoted"]}}}
+    return [event["payload"]["ref"] for event in api(place, "/events/filter", wanted)["events"]]
+
+
 def deployed(place: Place) -> set[tuple[str, str]]:
     return {(deployment["name"], deployment["id"]) for deployment in api(place, "/deployments/filter", {})}
 
@@ -140,7 +146,8 @@ def test_a_restored_backup_gives_the_same_catalog(
     for name, value in place.environment.items():
         monkeypatch.setenv(name, value)
     published(tmp_path, "one", f1=0.5)
-    promote("roofs", 1, reason="the first")
+    dlpk(place, "promote", "roofs@1", "--reason", "the first")
+    until(lambda: promoted(place) == ["roofs@1"], 30)  # Prefect was told, though no flow did it
     before = catalog.versions("roofs"), deployed(place)
     dlpk(place, "backup", str(tmp_path / "backup"), "--topology", str(place.plan.folder))
     published(tmp_path, "two", f1=0.1)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from registry import history
+from registry import history, watchers
 from registry.catalog import Version, champion, find_version
 from registry.cli import registry_commands
 from registry.errors import Conflict, DlpkError, OptionsError
@@ -44,6 +44,25 @@ def test_a_promotion_is_told_at_both_versions(published: Publish) -> None:
     assert first_now.notes["champion.until"] == second.notes["champion.since"]
     assert '{"AP50": 0.7}' == second.notes["champion.scores"]
     assert second == champion("roofs")
+
+
+def test_who_watches_is_told_of_each_new_champion_and_hinders_nothing(
+    published: Publish, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = list[tuple[str, str]]()
+
+    def broken(version: Version, why: str) -> None:
+        raise OSError(f"nobody listens to {version.ref}")
+
+    monkeypatch.setattr(watchers, "champions", {lambda version, why: heard.append((version.ref, why)), broken})
+    published(b"one")
+    published(b"two")
+    for number, alias in ((1, "champion"), (1, "champion"), (2, "trusted"), (2, "champion")):
+        promote("roofs", number, alias, reason="by hand")
+    rollback("roofs")
+    assert [("roofs@1", "by hand"), ("roofs@2", "by hand"), ("roofs@1", "back from roofs@2")] == heard
+    assert "nobody listens to roofs@2" in caplog.text
+    assert ("champion",) == find_version("roofs@1").aliases[:1]
 
 
 @pytest.mark.parametrize("alias", ["latest", "v3", "3", "", "a b"])
