@@ -12,6 +12,7 @@ from typing import Any
 from prefect import flow
 
 from flows import steps
+from flows.listening import about
 from flows.new_scenes import work_off
 from flows.places import is_stream, pairs_of, result_path, scenes_of
 from flows.scene_options import NewScenes
@@ -62,12 +63,20 @@ def infer(
         "classify-objects": classify_objects,
         "detect-change": change,
     }[known.tool]
-    if is_stream(imagery) and not later_imagery:
-        return _new(known, imagery, out, scenes, options)
-    target = Path(out or ".")
-    found = _scenes(known, imagery, later_imagery)
+    with about(model=known.ref):
+        if is_stream(imagery) and not later_imagery:
+            return _new(known, imagery, out, scenes, options)
+        return _each(known, imagery, later_imagery, out, options)
+
+
+def _each(known: steps.Known, imagery: str, later: str, out: str, options: InferenceOptions) -> str:
+    """Every raster; the result, or the folder of the results."""
+    target, results = Path(out or "."), []
+    found = _scenes(known, imagery, later)
     places = [result_path(known.tool, scene[0], imagery, target) for scene in found]
-    results = [steps.infer(known, scene, place, options) for scene, place in zip(found, places, strict=True)]
+    for scene, place in zip(found, places, strict=True):
+        with about(scene=scene[0].name):
+            results.append(steps.infer(known, scene, place, options))
     steps.report_results(known, results)
     return str(places[0]) if Path(imagery).is_file() else str(target)
 

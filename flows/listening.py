@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,6 +24,23 @@ from tasks.progress import Epoch, Progress
 SECONDS = 2.0  # between two updates of a progress artifact: each is a request
 
 
+_FACTS: ContextVar[Mapping[str, str]] = ContextVar("facts", default={})  # noqa: B039  (never changed in place)
+
+
+@contextmanager
+def about(**facts: str) -> Iterator[None]:
+    """Lines of a flow run's log that are written inside carry these, such as model and scene, where logs are JSON."""
+    before = _FACTS.set({**_FACTS.get(), **facts})
+    try:
+        yield
+    finally:
+        _FACTS.reset(before)
+
+
+def _log(line: str) -> None:
+    get_run_logger().info(line, extra=dict(_FACTS.get()))
+
+
 def in_flow_run() -> bool:
     return FlowRunContext.get() is not None
 
@@ -30,7 +48,7 @@ def in_flow_run() -> bool:
 def say(line: str) -> None:
     """A line for the flow run's log, or for the person at the terminal."""
     if in_flow_run():
-        get_run_logger().info(line)
+        _log(line)
     if _someone_looks():
         logging.getLogger("dlpk").info(line)
 
@@ -61,7 +79,7 @@ def listening(step: str, run: Run | None = None) -> Iterator[Listener]:
 def _run_page(step: str) -> Iterator[Listener]:
     """A line for each epoch and quarter in the log, and a progress artifact."""
     artifact = cast(UUID, create_progress_artifact(0.0, description=f"{step}: how far it is"))
-    lines, said = Lines(get_run_logger().info), time.monotonic()
+    lines, said = Lines(_log), time.monotonic()
 
     def tell(event: Progress | Epoch) -> None:
         nonlocal said

@@ -7,7 +7,7 @@ needs no server. Returns the version's name, `roofs@4`; the run page shows its s
 from prefect import flow
 
 from flows import steps, work
-from flows.listening import run_tags
+from flows.listening import about, run_tags
 from flows.recipe import Recipe
 
 
@@ -21,7 +21,7 @@ def retrain(recipe: Recipe, only_if_changed: bool = False) -> str:
     """
     if only_if_changed and (known := steps.unchanged(recipe)):
         return known
-    with work.opened(recipe, run_tags()) as place:
+    with about(model=recipe.name), work.opened(recipe, run_tags()) as place:
         training, held_out = steps.divide(recipe)
         chips = steps.export(place, training)
         unseen = steps.export(place, held_out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows import child
 from flows.gpus import Gpu, held
-from flows.listening import listening, run_tags, say
+from flows.listening import about, listening, run_tags, say
 from flows.patience import patiently
 from registry import results, scenes
 from registry.errors import DlpkError, NotFound, StoreError
@@ -140,14 +140,16 @@ def _changed(claim: Claim) -> bool:
 
 
 def _fail(batch: Batch, claim: Claim, why: str) -> None:
-    say(f"{claim.entry.scene.id}: {why}")
+    with about(scene=claim.entry.scene.id):
+        say(f"{claim.entry.scene.id}: {why}")
     batch.ledger.fail(claim, why)
     del batch.open[claim.entry.key]
 
 
 def _lose(batch: Batch, claim: Claim, why: str) -> None:
     """What is there now, if anything, is another scene, for the next survey."""
-    say(f"{claim.entry.scene.id} is left: {why}")
+    with about(scene=claim.entry.scene.id):
+        say(f"{claim.entry.scene.id} is left: {why}")
     batch.ledger.give_back(claim)
     batch.gone.append(claim.entry.key)
     del batch.open[claim.entry.key]

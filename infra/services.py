@@ -239,7 +239,8 @@ def _workers(plan: Plan) -> list[Service]:
 def _worker(plan: Plan, pool: str, number: int, environment: Mapping[str, str]) -> Service:
     name = f"{pool}-{number}"
     flags = ("--pool", pool, "--limit", "1", "--install-policy", "never", "--name", name)
-    known = {**plan.environment, "PREFECT_WORKER_QUERY_SECONDS": "3", **environment}
+    json_lines = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json"}
+    known = {**plan.environment, "PREFECT_WORKER_QUERY_SECONDS": "3", **json_lines, **environment}
     command = _python("prefect", "worker", "start", *flags)
     return Service(
         name,

@@ -77,6 +77,13 @@ def test_a_run_triggered_over_http_ends_well_though_every_server_is_killed(place
     assert all(place.process(name) not in (None, process) for name, process in before.items())
     assert "COMPLETED" == until(lambda: ended(place, run), 180)
     assert (tmp_path / "chips" / "esri_model_definition.emd").exists()
+    assert [] != [line for line in logged(place, "cpu-1") if line.get("flow_run_id") == run and "task_run_id" in line]
+
+
+def logged(place: Place, name: str) -> list[dict[str, Any]]:
+    """What a worker and its runs logged: an object a line, but for what a library prints by itself."""
+    lines = (place.plan.folder / "logs" / f"{name}.log").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def test_a_stranger_gets_nothing_from_prefect(place: Place) -> None:
