@@ -139,17 +139,21 @@ def _changed(claim: Claim) -> bool:
         return True
 
 
+def _say(claim: Claim, what: str) -> None:
+    scene = claim.entry.scene.id
+    with about(scene=scene):
+        say(f"{scene}{what}")
+
+
 def _fail(batch: Batch, claim: Claim, why: str) -> None:
-    with about(scene=claim.entry.scene.id):
-        say(f"{claim.entry.scene.id}: {why}")
+    _say(claim, f": {why}")
     batch.ledger.fail(claim, why)
     del batch.open[claim.entry.key]
 
 
 def _lose(batch: Batch, claim: Claim, why: str) -> None:
     """What is there now, if anything, is another scene, for the next survey."""
-    with about(scene=claim.entry.scene.id):
-        say(f"{claim.entry.scene.id} is left: {why}")
+    _say(claim, f" is left: {why}")
     batch.ledger.give_back(claim)
     batch.gone.append(claim.entry.key)
     del batch.open[claim.entry.key]

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 TRANSIENT = (StoreError, ConnectionError)
-watchers.champions.add(announcing.announce)
 PAUSES: list[float] = [5, 30, 120]  # seconds before the second, third and fourth try
+watchers.champions.add(announcing.announce)
 
 
 def step(verb: Callable[P, R], *, hours: float, retries: int = 0, tags: tuple[str, ...] = ()) -> Callable[P, R]:

@@ -26,6 +26,7 @@ def ensure(plan: Plan) -> None:
         with with_server.cursor() as cursor:
             for name in (*NAMES, READER):
                 _ensure_role(cursor, name, plan.secrets[f"{name}-database"])
+            cursor.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(READER)))
             for name in NAMES:
                 _ensure(cursor, name)
     finally:
@@ -38,7 +39,6 @@ def close(cursor: Any, database: str, name: str) -> None:
     if name == READ and _has_role(cursor, READER):
         names = sql.Identifier(database), sql.Identifier(READER)
         cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*names))
-        cursor.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(names[1]))
 
 
 def _ensure_role(cursor: Any, name: str, word: str) -> None:

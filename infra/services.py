@@ -222,14 +222,14 @@ def _has_command(name: str) -> bool:
 # -- workers -----------------------------------------------------------------------------------------------------------
 def _workers(plan: Plan) -> list[Service]:
     """After the bootstrap. A GPU's worker takes one run at a time and shows it that GPU alone."""
+    from flows.gpus import devices  # brings Prefect, for which other commands would wait a second
+
     bootstrap = Service(
         "bootstrap",
         _python("infra.bootstrap"),
         after=("prefect", "s3"),
         environment={**plan.environment, "DLPK_BUCKETS": ",".join(BUCKETS)},
     )
-    from flows.gpus import devices  # brings Prefect, for which other commands would wait a second
-
     gpus = devices()
     seen = {n: {"CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} if gpus else {} for n in range(plan.gpu)}
     cpu = [_worker(plan, "cpu", n + 1, {}) for n in range(plan.cpu)]

@@ -25,7 +25,7 @@ def finish(
     out: Path, image: Readable, classes: Sequence[ClassLabel], options: PixelOptions, source: ModelSource
 ) -> Path:
     """The steps that the options ask for; `out` is replaced by its last form."""
-    if not getattr(image, "placed", True):
+    if not image.placed:
         place_result(out, image)
     if options.output_coordinate_system:
         warp_result(out, options.output_coordinate_system)

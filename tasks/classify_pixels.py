@@ -1,6 +1,7 @@
 """Classify Pixels Using Deep Learning: a model and imagery in, a raster of class values out (ArcGIS formats F.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,26 @@ def classify_pixels(
     """
     check_tool(model, "classify-pixels")
     source = source or ModelSource.of(model)
+    classify = partial(_classify, model, options, source, on_progress, share)
     if options.processing_mode == "PROCESS_AS_MOSAICKED_IMAGE":
-        return _classify(model, imagery, out, options, source, on_progress, share)
-    return _each(model, imagery, out, options, source, on_progress, share)
+        return classify(imagery, out)
+    items = _results(imagery, out, options)
+    for item, result in items.items():
+        if options.overwrite_attachments or not result.is_file():
+            classify(item, result)
+    if options.out_featureclass and not share:
+        _outlines(items, Path(options.out_featureclass), source)
+    return out
 
 
 def _classify(
     model: ModelFolder,
-    imagery: Imageries,
-    out: Path,
     options: ClassifyOptions,
     source: ModelSource,
     on_progress: OnProgress,
     share: Share | None,
+    imagery: Imageries,
+    out: Path,
 ) -> Path:
     function = load_function(model, options)
     with open_working_grid(imagery, model.emd, options) as whole:
@@ -70,16 +78,8 @@ def _classify(
         return finish(out, image, model.emd.classes, options, source)
 
 
-def _each(
-    model: ModelFolder,
-    imagery: Imageries,
-    out: Path,
-    options: ClassifyOptions,
-    source: ModelSource,
-    on_progress: OnProgress,
-    share: Share | None,
-) -> Path:
-    """A raster for each item in the folder `out`, named like it; what is there is left unless told otherwise."""
+def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[str, Path]:
+    """The raster that each item gives, in the folder `out`, named like it. Raises OptionsError before work begins."""
     if out.suffix.lower() in RASTERS:
         raise OptionsError("expected a folder for rasters that are processed separately", where=out, got=out.suffix)
     if options.polygons:
@@ -91,19 +91,14 @@ def _each(
     results = [out / f"{Path(item).stem}.tif" for item in items]
     if len(set(results)) < len(results):
         raise OptionsError("several rasters are of one name", where=out, do="rename them, or give folders apart")
-    for item, result in zip(items, results, strict=True):
-        if options.overwrite_attachments or not result.is_file():
-            _classify(model, item, result, options, source, on_progress, share)
-    if options.out_featureclass and not share:
-        _outlines(items, results, Path(options.out_featureclass), source)
-    return out
+    return dict(zip(items, results, strict=True))
 
 
-def _outlines(items: Sequence[str], results: Sequence[Path], out: Path, source: ModelSource) -> None:
+def _outlines(results: Mapping[str, Path], out: Path, source: ModelSource) -> None:
     """A feature for each raster that lies on the map: its outline, its name and where its result is."""
     rows: list[tuple[str, str]] = []
     shapes, crs = [], None
-    for item, result in zip(items, results, strict=True):
+    for item, result in results.items():
         with open_imagery(item, straighten=True) as image:
             if image.crs is None:
                 continue

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from rasterio.crs import CRS
 from registry.errors import OptionsError
 from tasks.feature_sets import Detection, Field
 from tasks.inference_options import DetectOptions
-from tasks.overlap import keep_best
+from tasks.overlap import keep_best, ranks
 from tasks.parts import Part, Readable
-from tasks.placement import Placement
+from tasks.placement import Placement, applied
 from tasks.projecting import projected, projected_between
 
 
@@ -40,13 +41,13 @@ def chosen(
         stays &= np.isin([d.class_name for d in found], options.in_objects_of_interest)
     if isinstance(image, Part) and stays.any():
         wanted = np.flatnonzero(stays)
-        pixels = shapely.transform(polygons[wanted], lambda xy: _applied(~image.transform, xy))
+        pixels = shapely.transform(polygons[wanted], partial(applied, ~image.transform))
         stays[wanted] = image.wants(pixels)
     if options.run_nms and stays.any():
         rows = np.flatnonzero(stays)
         some = [found[row] for row in rows.tolist()]
-        ranks, classes = _ranks(some, options.confidence_score_field), _classes(some, options.class_value_field)
-        stays[rows] = keep_best(polygons[rows], ranks, classes, options.max_overlap_ratio)
+        sure, classes = _ranks(some, options.confidence_score_field), _classes(some, options.class_value_field)
+        stays[rows] = keep_best(polygons[rows], sure, classes, options.max_overlap_ratio)
     return stays
 
 
@@ -96,7 +97,7 @@ def _ranks(found: Sequence[Detection], field: str) -> NDArray[np.float64]:
         return np.array([d.confidence for d in found])
     values = _extra(found, field, "confidence_score_field")
     try:
-        return np.array([float(str(v).replace(",", ".")) for v in values])
+        return ranks(values)
     except ValueError as error:
         raise OptionsError("confidence_score_field: expected numbers", got=field) from error
 
@@ -113,8 +114,3 @@ def _extra(found: Sequence[Detection], field: str, option: str) -> list[Any]:
         have = ", ".join(["Confidence", "Class", "Value", *sorted(found[0].extra)])
         raise OptionsError(f"{option}: the function gives no such field", got=field, do=f"it gives {have}")
     return [d.extra[field] for d in found]
-
-
-def _applied(grid: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:
-    a, b, c, d, e, f, *_ = grid
-    return np.asarray(points @ np.array([[a, d], [b, e]]) + [c, f])

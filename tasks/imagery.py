@@ -110,6 +110,11 @@ class Imagery:
         """xmin, ymin, xmax, ymax in map units."""
         return bounds_of(self.transform, self.width, self.height)
 
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Column and row in the dataset of its upper left pixel (see `tasks.placement`)."""
+        return (0, 0)
+
     def wanted(self, col: int, row: int, width: int, height: int) -> NDArray[np.bool_] | None:
         """Where a result is wanted: everywhere (see `tasks.parts`)."""
 
@@ -302,8 +307,7 @@ def data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
 
 def _refuse_unplaced(path: Path, source: rasterio.DatasetReader) -> None:
     if _is_rotated(source):
-        do = "straighten it with gdalwarp"
-        raise ImageryError("is rotated against its coordinate system", where=path, do=do)
+        raise ImageryError("is rotated against its coordinate system", where=path, do="straighten it with gdalwarp")
     refuse_scattered(path, source)
 
 

@@ -19,8 +19,9 @@ from tasks.trust import is_trusted, refuse_stranger
 
 AnyFunction = RasterFunction | GuardedFunction
 NO_MATTER = {"memory_limit", "tile_seconds", "trust", "processor_type", "gpu_id"}  # options that change no result
-AFTERWARDS = {"output_coordinate_system", "polygons", "simplify", "minimum_area"}
-AFTERWARDS |= {"out_featureclass", "overwrite_attachments"}  # of what is made of a finished raster
+AFTERWARDS = {  # options of what is made of a finished raster
+    *("output_coordinate_system", "polygons", "simplify", "minimum_area", "out_featureclass", "overwrite_attachments"),
+}
 _last = threading.local()  # wanted, function
 AHEAD = 2  # blocks that are read while the function is at work
 

@@ -1,5 +1,6 @@
 """Non Maximum Suppression on map geometries, as the ArcGIS tool of that name does it (ArcGIS formats F.5)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,11 @@ def keep_best(
     answer = np.empty_like(stays)
     answer[order] = stays
     return answer
+
+
+def ranks(values: Iterable[object]) -> NDArray[np.float64]:
+    """Confidences of any writing, also as texts such as `0,87`. Raises ValueError for what is no number."""
+    return np.array([float(str(value).replace(",", ".")) for value in values])
 
 
 def overlap(polygons: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio import DatasetReader
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
@@ -44,6 +45,18 @@ class Pair:
     @property
     def crs(self) -> CRS | None:
         return self.first.crs
+
+    @property
+    def placed(self) -> bool:
+        return self.first.placed
+
+    @property
+    def dataset(self) -> DatasetReader:
+        return self.first.dataset
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        return self.first.corner
 
     @property
     def transform(self) -> Affine:

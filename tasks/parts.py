@@ -12,6 +12,7 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio import DatasetReader
 from rasterio.crs import CRS
 from rasterio.features import rasterize
 
@@ -19,18 +20,15 @@ from registry.errors import OptionsError
 from tasks.feature_files import read_features
 from tasks.imagery import Block, bounds_of
 from tasks.inference_options import Extent, InferenceOptions
-from tasks.placement import in_pixels
-from tasks.results import Grid
+from tasks.placement import Located, in_pixels
 
 Pixels = tuple[int, int, int, int]  # column, row, width, height
 NEAR = 1e-6  # pixels: an extent on the edge of a pixel does not reach into the next
 
 
-class Readable(Grid, Protocol):
+class Readable(Located, Protocol):
     """What blocks are cut from: a raster, two dates as one, or a part of these."""
 
-    @property
-    def path(self) -> Path: ...
     @property
     def dtype(self) -> str: ...
     @property
@@ -69,6 +67,18 @@ class Part:
     @property
     def crs(self) -> CRS | None:
         return self.whole.crs
+
+    @property
+    def placed(self) -> bool:
+        return self.whole.placed
+
+    @property
+    def dataset(self) -> DatasetReader:
+        return self.whole.dataset
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        return self.whole.corner[0] + self.window[0], self.whole.corner[1] + self.window[1]
 
     @cached_property
     def transform(self) -> Affine:

@@ -2,17 +2,34 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio import DatasetReader
 from rasterio.crs import CRS
 from rasterio.transform import GCPTransformer, RPCTransformer
 
 from registry.errors import ImageryError, LabelError
 from tasks.results import Grid
+
+
+class Located(Grid, Protocol):
+    """What knows by which means it lies on the map."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def placed(self) -> bool:
+        """False: no grid places it, but control points or RPCs of its dataset."""
+
+    @property
+    def dataset(self) -> DatasetReader: ...
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Column and row in the dataset of its upper left pixel."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,7 @@ class Placement:
     def to_map(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) column, row -> (n, 2) x, y."""
         if self.transformer is None:
-            return _applied(self.grid, points)
+            return applied(self.grid, points)
         columns, rows = (points + self.corner).T
         xs, ys = self.transformer.xy(rows, columns, offset="ul")
         return np.column_stack([xs, ys])
@@ -35,29 +52,26 @@ class Placement:
     def to_pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) x, y -> (n, 2) column, row."""
         if self.transformer is None:
-            return _applied(~self.grid, points)
+            return applied(~self.grid, points)
         rows, columns = self.transformer.rowcol(points[:, 0], points[:, 1], op=float)
         return np.column_stack([columns, rows]) - self.corner
 
 
-def placement_of(image: Grid) -> Placement:
+def placement_of(image: Located) -> Placement:
     """Raises ImageryError for a raster that nothing places on the map."""
     if image.crs is not None:
         return Placement(image.crs, image.transform)
-    whole, corner = getattr(image, "whole", image), getattr(image, "window", (0, 0))[:2]
-    source = getattr(whole, "dataset", None)
-    if source is None or getattr(whole, "placed", True):
+    if image.placed:
         do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
-        where = getattr(image, "path", Path())
-        raise ImageryError("has no coordinate system, so features would lie nowhere", where=where, do=do)
-    points, crs = source.gcps
+        raise ImageryError("has no coordinate system, so features would lie nowhere", where=image.path, do=do)
+    points, crs = image.dataset.gcps
     if points:
-        return Placement(crs, Affine.identity(), GCPTransformer(points), corner)
-    by_rpcs = RPCTransformer(source.rpcs, RPC_HEIGHT=source.rpcs.height_off)
-    return Placement(CRS.from_epsg(4326), Affine.identity(), by_rpcs, corner)
+        return Placement(crs, Affine.identity(), GCPTransformer(points), image.corner)
+    by_rpcs = RPCTransformer(image.dataset.rpcs, RPC_HEIGHT=image.dataset.rpcs.height_off)
+    return Placement(CRS.from_epsg(4326), Affine.identity(), by_rpcs, image.corner)
 
 
-def in_pixels(shapes: Any, image: Grid, where: object) -> NDArray[np.object_]:
+def in_pixels(shapes: Any, image: Located, where: object) -> NDArray[np.object_]:
     """A GeoSeries in columns and rows of the grid. Raises ImageryError or LabelError without coordinate systems."""
     place = placement_of(image)
     if shapes.crs is None:
@@ -66,6 +80,7 @@ def in_pixels(shapes: Any, image: Grid, where: object) -> NDArray[np.object_]:
     return np.asarray(shapely.transform(placed, place.to_pixels))
 
 
-def _applied(grid: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def applied(grid: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, 2) points through a grid's transform."""
     a, b, c, d, e, f, *_ = grid
     return np.asarray(points @ np.array([[a, d], [b, e]]) + [c, f])

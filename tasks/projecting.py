@@ -4,6 +4,7 @@ Models look at pixels as the sensor gave them; only what they found is moved.
 """
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 
 from registry.errors import ImageryError, OptionsError
+from tasks.placement import Located
 from tasks.results import COG, workshop
 
 
@@ -58,15 +61,19 @@ def warp_result(path: Path, to: str) -> None:
             _rewrite(path, warped, lambda draft: draft.update_tags(**source.tags()))
 
 
-def place_result(path: Path, image: Any) -> None:
+def place_result(path: Path, image: Located) -> None:
     """Give a finished raster the control points or RPCs of the imagery that it was made of."""
+    col, row = image.corner
 
     def carry(draft: rasterio.io.DatasetWriter) -> None:
         points, crs = image.dataset.gcps
         if points:
-            draft.gcps = points, crs
+            moved = [GroundControlPoint(p.row - row, p.col - col, p.x, p.y, p.z) for p in points]
+            draft.gcps = moved, crs
         else:
-            draft.rpcs = image.dataset.rpcs
+            rpcs = copy(image.dataset.rpcs)
+            rpcs.line_off, rpcs.samp_off = rpcs.line_off - row, rpcs.samp_off - col
+            draft.rpcs = rpcs
 
     with rasterio.open(path) as source:
         _rewrite(path, source, carry)

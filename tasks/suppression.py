@@ -10,7 +10,7 @@ from pydantic import Field
 from registry.errors import OptionsError
 from tasks.feature_files import field_of, read_features
 from tasks.options import Options
-from tasks.overlap import keep_best
+from tasks.overlap import keep_best, ranks
 from tasks.results import driver_of, write_table
 
 
@@ -35,20 +35,20 @@ def suppress_non_maxima(in_featureclass: Path, out_featureclass: Path, options: 
     """
     driver_of(out_featureclass)
     table = read_features(in_featureclass)
-    ranks = _numbers(in_featureclass, table, options.confidence_score_field)
+    sure = _numbers(in_featureclass, table, options.confidence_score_field)
     classes = np.zeros(len(table), np.int64)
     if options.class_value_field:
         classes = table[field_of(in_featureclass, table, options.class_value_field)].astype(str).to_numpy()
-    stays = keep_best(table.geometry.to_numpy(), ranks, classes, options.max_overlap_ratio)
+    stays = keep_best(table.geometry.to_numpy(), sure, classes, options.max_overlap_ratio)
     write_table(out_featureclass, table[stays], {})
     return {"kept": int(stays.sum()), "removed": int((~stays).sum())}
 
 
 def _numbers(path: Path, table: geopandas.GeoDataFrame, name: str) -> NDArray[np.float64]:
-    """(n,) of a field; texts as `0,87` count as numbers."""
+    """(n,) of a field."""
     column = table[field_of(path, table, name)]
     try:
-        return np.array([float(str(value).replace(",", ".")) for value in column])
+        return ranks(column)
     except ValueError as error:
         do = "name the field of the confidence by confidence_score_field"
         raise OptionsError(f"field {name} holds no numbers ({error})", where=path, do=do) from error

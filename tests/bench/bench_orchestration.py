@@ -28,6 +28,7 @@ from tests.e2e.prefect_server import CHECKOUT, FINAL  # noqa: E402
 from tests.e2e.test_deployments import recipe  # noqa: E402
 from tests.scenes import roofs  # noqa: E402
 
+DLPK = [sys.executable, "-m", "flows.cli"]
 MINUTES = 10  # of the retraining that 3 % are asked of
 Took = dict[str, list[tuple[float, float]]]  # who: CPU and wall seconds of each round
 INFER = """
@@ -58,9 +59,6 @@ def main() -> None:
         )
         told("retrain", retrainings(place, folder, given), 0.03 * 60 * MINUTES)
         told("infer, warm", inferences(place, folder, given.rounds), 1)
-
-
-DLPK = [sys.executable, "-m", "flows.cli"]
 
 
 def retrainings(place: Place, folder: Path, given: argparse.Namespace) -> Took:

@@ -172,6 +172,23 @@ def test_a_rotated_raster_and_one_of_control_points_are_done_in_pixel_space(
         assert 0.99 < found.geometry[0].intersection(where).area / where.area
 
 
+def test_a_class_raster_keeps_the_control_points_of_its_imagery_also_inside_a_mask(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    grid = Affine.translation(WEST, NORTH) @ Affine.rotation(30) @ Affine.scale(CELL, -CELL)
+    points = [GroundControlPoint(row, col, *(grid @ (col, row))) for row in (0, 64) for col in (0, 90)]
+    image = make_raster(picture(64, 90), "points.tif", transform=None, gcps=points)
+    mask = tmp_path / "mask.gpkg"
+    inside = shapely.Polygon([grid @ corner for corner in ((10, 10), (60, 10), (60, 50), (10, 50))])
+    geopandas.GeoDataFrame(geometry=[inside], crs="EPSG:32633").to_file(mask)
+    for number, options in enumerate(({}, {"mask": str(mask)})):
+        given = ClassifyOptions.model_validate({"use_pixelspace": True, **options})
+        out = classify_pixels(make_model("levels", name=f"m{number}"), image, tmp_path / f"{number}.tif", given)
+        with rasterio.open(out) as raster:
+            assert [(p.row, p.col, p.x, p.y) for p in points] == [(p.row, p.col, p.x, p.y) for p in raster.gcps[0]]
+            assert 32633 == raster.gcps[1].to_epsg()
+
+
 def test_ponds_become_polygons_of_a_least_size(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
     pixels = np.zeros((100, 100), np.uint8)
     pixels[10:40, 10:40] = 100
