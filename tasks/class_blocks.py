@@ -162,7 +162,8 @@ def _finish(work: Classifying, run: RunFolder, out: Path, source: ModelSource) -
     profile = {"crs": work.image.crs, "transform": work.image.transform, "count": work.layers}
     profile |= {"dtype": work.kind[0], "nodata": work.kind[1]}
     tags = {**told, **source.tags()}
-    description = Description(profile, tags, tally.tags, work.model.emd.classes, work.plan.tile)
+    names = info.band_names if info else ()
+    description = Description(profile, tags, tally.tags, work.model.emd.classes, work.plan.tile, names)
     write_class_raster(out, layers, description, counts)
     for floor in floors:
         with suppress(FileNotFoundError):

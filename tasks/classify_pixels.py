@@ -48,7 +48,11 @@ def classify_pixels(
     source = source or ModelSource.of(model)
     classify = partial(_classify, model, options, source, on_progress, share)
     if options.processing_mode == "PROCESS_AS_MOSAICKED_IMAGE":
-        return classify(imagery, out)
+        classify(imagery, out)
+        if options.probabilities:
+            again, shares = options.for_probabilities(), Path(options.probabilities)
+            classify_pixels(model, imagery, shares, again, source=source, on_progress=on_progress, share=share)
+        return out
     items = _results(imagery, out, options)
     for item, result in items.items():
         if options.overwrite_attachments or not result.is_file():
@@ -82,9 +86,9 @@ def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[st
     """The raster that each item gives, in the folder `out`, named like it. Raises OptionsError before work begins."""
     if out.suffix.lower() in RASTERS:
         raise OptionsError("expected a folder for rasters that are processed separately", where=out, got=out.suffix)
-    if options.polygons:
+    if options.polygons or options.probabilities:
         do = "process the rasters as one mosaic, or run the tool once for each"
-        raise OptionsError("polygons are one file, of one raster", do=do)
+        raise OptionsError("polygons and probabilities are one file, of one raster", do=do)
     if options.out_featureclass:
         driver_of(Path(options.out_featureclass))
     items = [str(item) for item in items_of(imagery, options.processing_mode)]

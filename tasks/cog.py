@@ -53,6 +53,7 @@ class Description:
     band_tags: Mapping[str, str]  # of the first band
     classes: Sequence[ClassLabel]  # for the colours
     tile: tuple[int, int]  # columns, rows
+    band_names: Sequence[str] = ()
 
 
 def encode(pixels: NDArray[np.generic], tile: tuple[int, int], nodata: float) -> bytes:
@@ -161,6 +162,8 @@ def _tags_of(description: Description) -> Tags:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(memory.name, "w", **layout, **settings, **description.profile) as file:
                 file.update_tags(**description.tags)
+                for band, name in enumerate(description.band_names, 1):
+                    file.set_band_description(band, name)
                 if file.count == 1:
                     file.update_tags(1, **description.band_tags)
                     if file.dtypes[0] in {"uint8", "uint16"}:

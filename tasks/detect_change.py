@@ -40,6 +40,9 @@ def detect_change(
         image = wanted_part(pair, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
         write_classes(function, model, image, bands, out, source, tell, facts, share)
-        if share:
-            return out
-        return finish(out, image, model.emd.classes, options, source)
+        if not share:
+            finish(out, image, model.emd.classes, options, source)
+    if options.probabilities:
+        again, shares = options.for_probabilities(), Path(options.probabilities)
+        detect_change(model, from_raster, to_raster, shares, again, source=source, on_progress=on_progress, share=share)
+    return out

@@ -88,7 +88,8 @@ class GuardedFunction:
             raise RasterFunctionError(
                 f"expected a pixel type of {', '.join(PIXEL_TYPES)}", where=self._where(), got=kind
             )
-        self.raster_info = RasterInfo(int(told["bands"]), kind, key_metadata=told["key_metadata"])
+        names = tuple(str(name) for name in told["band_names"])
+        self.raster_info = RasterInfo(int(told["bands"]), kind, key_metadata=told["key_metadata"], band_names=names)
         return self.raster_info
 
     def _ask(

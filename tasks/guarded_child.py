@@ -70,7 +70,8 @@ def _info(known: dict[str, Any], _: list[Any], pixel_type: str, bands: int, plac
     from tasks.host import Place
 
     info = known["function"].update_raster_info(pixel_type, bands, Place(**place))
-    return {"bands": info.bands, "pixel_type": info.pixel_type, "key_metadata": dict(info.key_metadata)}, []
+    told = {"bands": info.bands, "pixel_type": info.pixel_type, "key_metadata": dict(info.key_metadata)}
+    return told | {"band_names": info.band_names}, []
 
 
 def _vectorize(known: dict[str, Any], arrays: list[Any], at: list[int]) -> Any:

@@ -81,6 +81,7 @@ class RasterInfo:
     pixel_type: str  # numpy code: u1, i4, f4
     answer: Mapping[str, Any] = field(default_factory=dict)
     key_metadata: Mapping[str, Any] = field(default_factory=dict)
+    band_names: tuple[str, ...] = ()  # of its output, where it tells them
 
 
 @dataclass(frozen=True)
@@ -224,10 +225,18 @@ class RasterFunction:
         if hasattr(self._function, "updateRasterInfo"):
             given = {"raster_info": source, "output_info": output, **self.scalars}
             output = self._call("updateRasterInfo", **given)["output_info"]
-        told = hasattr(self._function, "updateKeyMetadata")
-        metadata = self._call("updateKeyMetadata", names=(), bandIndex=-1) if told else None
-        self.raster_info = RasterInfo(int(output["bandCount"]), str(output["pixelType"]), output, metadata or {})
+        count = int(output["bandCount"])
+        names = tuple(str(self._key_metadata(band).get("bandname") or "") for band in range(count))
+        self.raster_info = RasterInfo(
+            count, str(output["pixelType"]), output, self._key_metadata(-1), names if any(names) else ()
+        )
         return self.raster_info
+
+    def _key_metadata(self, band: int) -> Mapping[str, Any]:
+        """What the function tells of a band of its output, or with -1 of the whole."""
+        if not hasattr(self._function, "updateKeyMetadata"):
+            return {}
+        return self._call("updateKeyMetadata", names=(), bandIndex=band) or {}
 
     def _selected(
         self, blocks: dict[str, NDArray[Any]], at: tuple[int, int], shape: tuple[int, ...], props: Mapping[str, Any]

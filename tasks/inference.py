@@ -21,6 +21,7 @@ AnyFunction = RasterFunction | GuardedFunction
 NO_MATTER = {"memory_limit", "tile_seconds", "trust", "processor_type", "gpu_id"}  # options that change no result
 AFTERWARDS = {  # options of what is made of a finished raster
     *("output_coordinate_system", "polygons", "simplify", "minimum_area", "out_featureclass", "overwrite_attachments"),
+    "probabilities",
 }
 _last = threading.local()  # wanted, function
 AHEAD = 2  # blocks that are read while the function is at work

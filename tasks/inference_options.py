@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -143,9 +143,18 @@ class DetectOptions(ItemsOptions):
 class PixelOptions(InferenceOptions):
     """Of the tools that write a raster of classes."""
 
+    probabilities: str | None = Field(
+        None,
+        description="GeoTIFF to write besides, by a second look: probabilities, a band for background and each class",
+    )
     polygons: str | None = Field(None, description="features to write besides: the areas of one class as polygons")
     simplify: float = Field(0.0, ge=0, description="polygons: how far an outline may move, in map units")
     minimum_area: float = Field(0.0, ge=0, description="polygons: leave out smaller ones, in square map units")
+
+    def for_probabilities(self) -> Self:
+        """Of the second look, whose result is `probabilities`."""
+        arguments = {**self.arguments, "probabilities": "True"}
+        return self.model_copy(update={"arguments": arguments, "probabilities": None, "polygons": None})
 
 
 class ClassifyOptions(ItemsOptions, PixelOptions):

@@ -41,12 +41,14 @@ class ClassifyPixels:
             *_tiles.parameters(self.model),
             _tiles.switch("predict_background", background, "Predict background", told),
             *_tiles.augmentation(self.model),
+            _tiles.probabilities(),
         ]
 
     def getConfiguration(self, **scalars: Any) -> dict[str, Any]:
         values = _tiles.answered(self.getParameterInfo(), scalars)
         self.padding = int(_tiles.number(values["padding"]))
         self.batch_size = int(_tiles.number(values["batch_size"]))
+        self.raster.probabilities = _tiles.truth(values["probabilities"])
         self.background = _tiles.truth(values["predict_background"])
         self.views = self.model.views(_tiles.truth(values["test_time_augmentation"]))
         self.policy = _tiles.policy(values["merge_policy"])
@@ -57,13 +59,22 @@ class ClassifyPixels:
     def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:
         return self.raster.describe(kwargs)
 
+    def updateKeyMetadata(self, names: Any, bandIndex: int, **keyMetadata: Any) -> dict[str, Any]:
+        return self.raster.tell(bandIndex, keyMetadata)
+
     def updatePixels(self, tlc: Any, shape: Any, props: Any, **pixelBlocks: Any) -> dict[str, Any]:
-        how = self.padding, self.batch_size, self._indexes
+        how = self.padding, self.batch_size, self._probabilities if self.raster.probabilities else self._indexes
         return self.raster.update(pixelBlocks, shape, props["pixelType"], *how)
 
     def _indexes(self, tiles: _tiles.Array) -> _tiles.Array:
         """The likeliest index of each pixel."""
         return _class_raster.likeliest(self.model.look(tiles, self._shares, self.views, self.policy))
+
+    def _probabilities(self, tiles: _tiles.Array) -> _tiles.Array:
+        return self.model.look(tiles, self._softmax, self.views, self.policy).float().cpu().numpy()
+
+    def _softmax(self, logits: Any) -> Any:
+        return self._shares(logits).float().softmax(1) if len(self.views) == 1 else self._shares(logits)
 
     def _shares(self, logits: Any) -> Any:
         """(n, classes + 1, rows, cols) -> probabilities, or what has the same order where there is only one view."""

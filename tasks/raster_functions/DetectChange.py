@@ -42,12 +42,14 @@ class DetectChange:
             *_tiles.parameters(self.model),
             _tiles.parameter("threshold", "numeric", threshold, "Threshold", "Least probability of a change, 0 to 1"),
             *_tiles.augmentation(self.model),
+            _tiles.probabilities(),
         ]
 
     def getConfiguration(self, **scalars: Any) -> dict[str, Any]:
         values = _tiles.answered(self.getParameterInfo(), scalars)
         self.padding = int(_tiles.number(values["padding"]))
         self.batch_size = int(_tiles.number(values["batch_size"]))
+        self.raster.probabilities = _tiles.truth(values["probabilities"])
         self.threshold = _tiles.number(values["threshold"])
         self.views = self.model.views(_tiles.truth(values["test_time_augmentation"]))
         self.policy = _tiles.policy(values["merge_policy"])
@@ -58,16 +60,25 @@ class DetectChange:
     def updateRasterInfo(self, **kwargs: Any) -> dict[str, Any]:
         return self.raster.describe(kwargs)
 
+    def updateKeyMetadata(self, names: Any, bandIndex: int, **keyMetadata: Any) -> dict[str, Any]:
+        return self.raster.tell(bandIndex, keyMetadata)
+
     def updatePixels(self, tlc: Any, shape: Any, props: Any, **pixelBlocks: Any) -> dict[str, Any]:
-        how = self.padding, self.batch_size, self._indexes
+        how = self.padding, self.batch_size, self._probabilities if self.raster.probabilities else self._indexes
         return self.raster.update(pixelBlocks, shape, props["pixelType"], *how)
 
     def _indexes(self, tiles: _tiles.Array) -> _tiles.Array:
         """0, or the likeliest change of each pixel where any change is as likely as the threshold."""
-        shares = self.model.look(tiles, self._shares, self.views, self.policy)
+        shares = self._looked(tiles)
         changed = ((1 - shares[:, 0]) >= self.threshold).cpu().numpy()
         kinds: _tiles.Array = (_class_raster.likeliest(shares[:, 1:]).astype(np.int64) + 1) * changed
         return kinds
+
+    def _probabilities(self, tiles: _tiles.Array) -> _tiles.Array:
+        return self._looked(tiles).cpu().numpy()
+
+    def _looked(self, tiles: _tiles.Array) -> Any:
+        return self.model.look(tiles, self._shares, self.views, self.policy)
 
     def _shares(self, logits: Any) -> Any:
         """(n, kinds of change + 1, rows, cols) -> probabilities."""

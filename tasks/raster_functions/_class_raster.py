@@ -17,15 +17,21 @@ COLUMNS = [("Value", INTEGER), ("Class", TEXT), ("Red", INTEGER), ("Green", INTE
 
 
 class ClassRaster:
-    """One band of class values; 0 is background, and what has no data is masked."""
+    """One band of class values, 0 is background, or a band of probabilities a class; what has no data is masked."""
 
     def __init__(self, model: _tiles.Model) -> None:
         self.model = model
         self.values = np.array([0] + [c["Value"] for c in model.classes])  # index in the network -> Value
         self.pixel_type = next(t for t in PIXEL_TYPES if (self.values.astype(t) == self.values).all())
+        self.probabilities = False  # instead of class values
 
     def describe(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Answer of updateRasterInfo: one band, its type, colours and attribute table."""
+        """Answer of updateRasterInfo: one band, its type, colours and attribute table; or a float band a class."""
+        if self.probabilities:
+            kwargs["output_info"].update(
+                bandCount=len(self.values), pixelType="f4", colormap=(), rasterAttributeTable=""
+            )
+            return kwargs
         entries = self.model.document["Classes"]
         values = np.array([c["Value"] for c in entries], "i4")
         colors = np.array([c["Color"] for c in entries]).clip(0, 255).astype("u1")
@@ -37,6 +43,13 @@ class ClassRaster:
         )
         return kwargs
 
+    def tell(self, band: int, metadata: dict[str, Any]) -> dict[str, Any]:
+        """Answer of updateKeyMetadata: which class a band of probabilities is of. `band`: -1 is the whole raster."""
+        if self.probabilities and band >= 0:
+            names = {c["Value"]: c["Name"] for c in self.model.document["Classes"]}
+            metadata["bandname"] = names.get(int(self.values[band]), "Background")
+        return metadata
+
     def update(
         self,
         blocks: dict[str, Any],
@@ -44,20 +57,23 @@ class ClassRaster:
         pixel_type: str,
         padding: int,
         batch_size: int,
-        indexes: Callable[[_tiles.Array], _tiles.Array],
+        look: Callable[[_tiles.Array], _tiles.Array],
     ) -> dict[str, Any]:
-        """Answer of updatePixels. `indexes`: tiles (n, bands, rows, cols) -> classes (n, rows, cols), whole numbers."""
+        """Answer of updatePixels. `look`: tiles (n, bands, rows, cols) -> indexes of classes (n, rows, cols), whole
+        numbers; or probabilities (n, classes, rows, cols).
+        """
         pixels, mask = blocks["raster_pixels"], blocks["raster_mask"]
         rows, cols = (length - 2 * padding for length in pixels.shape[1:])
         values = self.values.astype(pixel_type)
-        result = np.zeros((1, rows, cols), pixel_type)
+        result = np.zeros((len(values) if self.probabilities else 1, rows, cols), pixel_type)
         for spots, tiles in self.model.batches(pixels, mask, padding, batch_size, tight=True):
-            for spot, found in zip(spots, indexes(tiles)):
-                place = (0, *spot.core(padding))
-                result[place] = np.take(values, spot.own(found)[: result[place].shape[0], : result[place].shape[1]])
+            for spot, found in zip(spots, look(tiles)):
+                place = result[(slice(None), *spot.core(padding))]
+                own = spot.own(found)[..., : place.shape[1], : place.shape[2]]
+                place[...] = own if self.probabilities else np.take(values, own)
         valid = mask[:, padding : padding + rows, padding : padding + cols].min(axis=0)[None] > 0
         if not valid.all():
-            result[~valid] = 0
+            result[:, ~valid[0]] = 0
         rows, cols = shape[-2:]
         blocks["output_pixels"] = result[:, :rows, :cols]
         blocks["output_mask"] = valid[:, :rows, :cols].view("u1")

@@ -364,6 +364,12 @@ def switch(name: str, value: object, title: str, description: str) -> dict[str, 
     return parameter(name, "string", str(truth(value)), title, description, domain=("True", "False"))
 
 
+def probabilities() -> dict[str, Any]:
+    """The row of functions for pixels that asks for shares instead of classes."""
+    told = "True gives a band of probabilities for the background and each class, in place of the class"
+    return switch("probabilities", False, "Probabilities", told)
+
+
 def augmentation(model: Model | None) -> list[dict[str, Any]]:
     """The rows of test time augmentation (ArcGIS formats E.4)."""
     default = model.document.get("test_time_augmentation", False) if model else False

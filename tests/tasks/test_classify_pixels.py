@@ -46,6 +46,30 @@ def test_a_class_does_not_depend_on_the_tiles(
             assert by_hand(pixels).tolist() == raster.read(1).tolist()
 
 
+def test_probabilities_are_a_band_a_class_and_the_likeliest_is_the_class(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    shares = tmp_path / "shares.tif"
+    options = ClassifyOptions.model_validate({"arguments": "padding 7; batch_size 2", "probabilities": str(shares)})
+    out = classify_pixels(make_model("levels"), make_raster(picture(131, 97)), tmp_path / "classes.tif", options)
+    with rasterio.open(shares) as floats, rasterio.open(out) as classes:
+        found = floats.read()
+        assert (("float32",) * 3, ("Background", "Roof", "Pond")) == (floats.dtypes, floats.descriptions)
+        assert found.argmax(axis=0).tolist() == classes.read(1).tolist()
+    assert np.allclose(1, found.sum(axis=0), atol=1e-5)
+
+
+def test_a_class_that_is_not_background_has_all_of_the_probability(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    arguments = "probabilities True; predict_background False; test_time_augmentation True"
+    options = ClassifyOptions.model_validate({"arguments": arguments})
+    out = classify_pixels(make_model("levels"), make_raster(picture(40, 30)), tmp_path / "shares.tif", options)
+    with rasterio.open(out) as raster:
+        assert 0 == raster.read(1).max()
+        assert np.allclose(1, raster.read().sum(axis=0), atol=1e-5)
+
+
 def test_the_raster_says_what_it_shows_and_who_made_it(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
     source, ticks, image = ModelSource("lakes", "3", "ab" * 32), list[Any](), make_raster(picture(700, 600))
     out = tmp_path / "new" / "classes.tif"

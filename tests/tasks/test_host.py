@@ -254,7 +254,7 @@ CLASSIFIER = """
         kwargs["output_info"].update(bandCount=1, pixelType="i4")
         return kwargs
     def updateKeyMetadata(self, names, bandIndex, **keyMetadata):
-        return {"WavelengthMin": 400} if bandIndex == -1 else keyMetadata
+        return {"WavelengthMin": 400} if bandIndex == -1 else {"bandname": "Level"}
     def selectRasters(self, tlc, shape, props):
         return ("raster",) if tlc[0] < 900 else ()
     def updatePixels(self, tlc, shape, props, **pixelBlocks):
@@ -305,6 +305,7 @@ def test_a_template_classifier_answers_the_block_without_its_padding(template: A
     place = Place((0.5, 0, 500000, 0, -0.5, 4600000), (960, 960), 32633, 0)
     info = function.update_raster_info("u1", 3, place)
     assert (1, "i4", {"WavelengthMin": 400}) == (info.bands, info.pixel_type, info.key_metadata)
+    assert ("Level",) == info.band_names
     assert (500000, 4599520, 500480, 4600000) == function._function.raster_info["extent"]
     pixels = np.random.default_rng(2).integers(0, 255, (3, 112, 112), np.uint8)
     answer = function.update_pixels(pixels, np.ones((112, 112), bool), at=(96, 0))
