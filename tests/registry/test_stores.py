@@ -75,6 +75,14 @@ def test_what_was_put_comes_back(store: Store, tmp_path: Path) -> None:
     assert b"content" == store.get_bytes("roofs/1/roofs.dlpk")
 
 
+def test_a_part_of_an_object_is_read_alone(store: Store) -> None:
+    store.put_bytes("roofs/part", b"0123456789")
+    spans = {(0, 3): b"012", (8, 5): b"89", (20, 4): b"", (4, 0): b""}
+    assert spans == {span: store.get_range("roofs/part", *span) for span in spans}
+    with pytest.raises(NotFound, match="no such"):
+        store.get_range("roofs/missing", 0, 4)
+
+
 def test_a_large_file_comes_back(store: Store, tmp_path: Path, large: Path) -> None:
     store.put("large", large)
     assert large.read_bytes() == store.get("large", tmp_path / "back").read_bytes()
