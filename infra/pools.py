@@ -45,14 +45,24 @@ def template(kind: str, pool: str) -> dict[str, Any]:
     return document
 
 
-def ensure(client: SyncPrefectClient, kind: str) -> list[str]:
-    """Make or mend both pools and their queues; what was done, in words."""
+def ensure(client: SyncPrefectClient, kind: str, slots: str = "") -> list[str]:
+    """Make or mend both pools and their queues; what was done, in words. `slots`: of the pool gpu; empty = as it is."""
+    limits = {"gpu": _slots(slots)} if slots else {}
     done = []
     for name, description in POOLS.items():
         done += _pool(client, kind, name, description)
+        if name in limits and client.read_work_pool(name).concurrency_limit != limits[name]:
+            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limits[name]))
+            done.append(f"work pool {name}: {slots} runs at once")
         for queue, priority in QUEUES.items():
             done += _queue(client, name, queue, priority)
     return done
+
+
+def _slots(text: str) -> int:
+    if not text.strip().isdecimal() or not int(text):
+        raise OptionsError("expected the number of runs at once, 1 or more", where="DLPK_GPU_SLOTS", got=text)
+    return int(text)
 
 
 def _pool(client: SyncPrefectClient, kind: str, name: str, description: str) -> list[str]:

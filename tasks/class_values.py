@@ -48,7 +48,7 @@ def class_values(
         values, labels = _by_name(path, field, column.astype(str), given)
     if lost := sorted(set(np.unique(values).tolist()) - {c.value for c in labels}):
         what = f"field {field} has values that are no class"
-        do = "list them among the classes, or leave these features out by definition_query"
+        do = "list them among the classes, or leave these features out (in an export by definition_query)"
         raise LabelError(what, where=path, got=lost, do=do)
     return values, tuple(sorted(labels, key=lambda c: c.value))
 
@@ -63,9 +63,8 @@ def check_values(path: Path, values: NDArray[np.generic], what: str) -> NDArray[
     numbers = np.asarray(values, np.float64)
     bad = ~np.isfinite(numbers) | (numbers != np.round(numbers)) | (numbers < 1) | (numbers > LARGEST)
     if bad.any():
-        do = (
-            f"class values are whole numbers from 1 to {LARGEST}, 0 is background; definition_query leaves features out"
-        )
+        numbering = f"class values are whole numbers from 1 to {LARGEST}, 0 is background"
+        do = f"{numbering}; an export leaves features out by definition_query"
         raise LabelError(
             f"{what} has values that are no class", where=path, got=np.unique(numbers[bad])[:9].tolist(), do=do
         )

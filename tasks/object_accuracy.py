@@ -16,7 +16,7 @@ from registry.errors import LabelError, OptionsError
 from tasks.feature_files import field_of, read_features
 from tasks.matching import average_precision
 from tasks.options import Options
-from tasks.overlap import overlap
+from tasks.overlap import overlap, ranks
 from tasks.tables import write_rows
 
 ALL = "All"  # the row of all classes
@@ -149,11 +149,11 @@ def _classes(path: Path, table: geopandas.GeoDataFrame, field: str) -> NDArray[A
 def _confidences(path: Path, table: geopandas.GeoDataFrame, field: str) -> NDArray[np.float64]:
     if not field:
         return np.zeros(len(table))
-    column = pandas.to_numeric(table[field_of(path, table, field)], errors="coerce")
-    if column.isna().any():
+    try:
+        return ranks(table[field_of(path, table, field)])
+    except ValueError as error:
         do = 'name another by confidence_score_field; "" when there is none'
-        raise OptionsError(f"field {field} holds no numbers", where=path, do=do)
-    return np.asarray(column, np.float64)
+        raise OptionsError(f"field {field} holds no numbers ({error})", where=path, do=do) from error
 
 
 def _report(out: Path, rows: Sequence[dict[str, Any]], judged: Sequence[Judged], least: float) -> None:

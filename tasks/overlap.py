@@ -34,7 +34,10 @@ def keep_best(
 
 def ranks(values: Iterable[object]) -> NDArray[np.float64]:
     """Confidences of any writing, also as texts such as `0,87`. Raises ValueError for what is no number."""
-    return np.array([float(str(value).replace(",", ".")) for value in values])
+    numbers = np.array([float(str(value).replace(",", ".")) for value in values], np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError("some are missing")
+    return numbers
 
 
 def overlap(polygons: NDArray[Any], first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -99,7 +99,14 @@ def test_who_reads_the_catalog_changes_nothing(place: Place) -> None:
 
 def test_the_set_up_does_nothing_the_second_time(place: Place) -> None:
     command = [sys.executable, "-m", "infra.bootstrap"]
-    environment = {**os.environ, **place.environment, "DLPK_BUCKETS": "dlpk-packages,dlpk-mlflow"}
+    environment = {
+        **os.environ,
+        **place.environment,
+        "DLPK_BUCKETS": "dlpk-packages,dlpk-mlflow",
+        "DLPK_GPU_SLOTS": "3",
+    }
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "work pool gpu: 3 runs at once" in told
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert [] == [line for line in told.splitlines() if "not done" not in line and "as it should be" not in line]
     names = {automation["name"] for automation in api(place, "/automations/filter", {})}

@@ -70,6 +70,19 @@ def test_accuracy_of_objects_is_that_of_the_tool(found: Path, true: Path, tmp_pa
     assert 1 == compute_object_accuracy(found, true, out, stricter)[-1]["True_Positive"]
 
 
+def test_confidences_may_be_texts_of_any_locale(found: Path, true: Path, tmp_path: Path) -> None:
+    table = geopandas.read_file(found)
+    table["Confidence"] = [f"{value / 100:.2f}".replace(".", ",") for value in table["Confidence"]]
+    table.to_file(written := tmp_path / "texts.gpkg")
+    options = ObjectAccuracyOptions.model_validate(BY_CLASS)
+    tables = [compute_object_accuracy(path, true, tmp_path / "table.csv", options) for path in (found, written)]
+    assert tables[0] == tables[1]
+    table["Confidence"] = "high"
+    table.to_file(written)
+    with pytest.raises(OptionsError, match="field Confidence holds no numbers"):
+        compute_object_accuracy(written, true, tmp_path / "table.csv", options)
+
+
 def test_only_what_touches_the_mask_counts_and_other_systems_are_brought_together(
     found: Path, true: Path, tmp_path: Path
 ) -> None:
