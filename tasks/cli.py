@@ -8,12 +8,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
-from registry.dlpk import ModelFolder, open_model
+from registry.dlpk import ModelFolder, open_model, pack
 from registry.emd import ClassLabel
 from registry.errors import NotFound, OptionsError
 from registry.files import sha256
@@ -327,6 +328,22 @@ def export_onnx(program: console.JsonLines | None, *, model: str, out: Path) -> 
     with console.watching(program):
         made = verb(opened(model), out)
     console.end(program, made.document())
+
+
+@click.command()
+@click.argument("model")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def convert(program: console.JsonLines | None, *, model: str, out: Path) -> None:
+    """Write a MODEL that ArcGIS trained again as a package that runs without ArcGIS: FasterRCNN and MaskRCNN.
+
+    MODEL is a .dlpk, a model folder or a reference; OUT is the .dlpk to write.
+    """
+    from tasks.conversion import convert as verb
+
+    with console.watching(program), TemporaryDirectory() as folder:
+        made = pack(verb(opened(model), Path(folder) / out.stem), out)
+    console.end(program, {"dlpk": str(made), "sha256": sha256(made)})
 
 
 @click.command("run-scenes", hidden=True)

@@ -27,6 +27,7 @@ from tasks.isolation import Room
 
 POLYGON = 4  # of getGeometryType
 MOST_TOLD = 400  # characters of what a function raises
+CONVERT = "write it again by dlpk convert MODEL OUT.dlpk,"
 PIP = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"} | {
     "yaml": "pyyaml",
     "torch": "torch torchvision",
@@ -306,7 +307,7 @@ def _file_name(model: ModelFolder) -> str:
     if name and not name.startswith("[Functions]"):
         return name
     got = name or model.emd.document.get("ModelConfiguration")
-    do = "run it in ArcGIS, or repack the model with a raster function of its own"
+    do = f"{CONVERT} where that is possible, or run it in ArcGIS"
     raise RasterFunctionError(
         "needs ArcGIS: its function is a part of the installation", where=model.name, got=got, do=do
     )
@@ -343,6 +344,8 @@ def _told(error: BaseException) -> str:
 
 def _remedy(error: BaseException) -> str:
     if missing := _missing_library(error):
+        if missing == "arcgis":
+            return f"{CONVERT} where that is possible, or install ArcGIS's library: pip install arcgis"
         return f"install the library that has {missing}, e.g. pip install {PIP.get(missing, missing)}"
     if isinstance(error, MemoryError):
         return "give it more memory, or a smaller batch_size"

@@ -71,7 +71,8 @@ class ClassifyPixels:
         return _class_raster.likeliest(self.model.look(tiles, self._shares, self.views, self.policy))
 
     def _probabilities(self, tiles: _tiles.Array) -> _tiles.Array:
-        return self.model.look(tiles, self._softmax, self.views, self.policy).float().cpu().numpy()
+        shares: _tiles.Array = self.model.look(tiles, self._softmax, self.views, self.policy).float().cpu().numpy()
+        return shares
 
     def _softmax(self, logits: Any) -> Any:
         return self._shares(logits).float().softmax(1) if len(self.views) == 1 else self._shares(logits)

@@ -75,7 +75,8 @@ class DetectChange:
         return kinds
 
     def _probabilities(self, tiles: _tiles.Array) -> _tiles.Array:
-        return self._looked(tiles).cpu().numpy()
+        shares: _tiles.Array = self._looked(tiles).cpu().numpy()
+        return shares
 
     def _looked(self, tiles: _tiles.Array) -> Any:
         return self.model.look(tiles, self._shares, self.views, self.policy)

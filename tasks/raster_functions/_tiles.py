@@ -72,7 +72,7 @@ class Model:
         self._place: Any = None
 
     def normalise(self, pixels: Array, mask: Array | None) -> Array:
-        """(bands, rows, cols) sensor values -> float32 (x - Mean) / StdDev, 0 where the mask is 0."""
+        """(bands, rows, cols) sensor values -> float32 (x - Mean) / StdDev; where the mask is 0, `_nothing`."""
         return self._normalised(pixels, mask, np.empty(pixels.shape, np.float32))
 
     def _normalised(self, pixels: Array, mask: Array | None, out: Array) -> Array:
@@ -82,12 +82,22 @@ class Model:
         np.subtract(pixels, mean, out=out, casting="unsafe", dtype=np.float32)
         np.divide(out, deviation, out=out)
         if mask is not None:
-            out[mask == 0] = 0
+            np.copyto(out, self._nothing, where=mask == 0)
         return out
+
+    @property
+    def _nothing(self) -> Any:
+        """Where there is no data: the mean; for networks that ArcGIS trained a pixel of 0, which they were shown."""
+        mean, deviation = self._scale
+        return -mean / deviation if self.document.get("Normalization") else np.float32(0)
 
     @property
     def _scale(self) -> tuple[Array, Array]:
         """Mean and deviation of the bands that are read, (bands, 1, 1) float32."""
+        if self._known_scale is None and self.document.get("Normalization"):
+            told = self.document["Normalization"]
+            mean, deviation = (np.array(told[key], np.float32)[:, None, None] for key in ("Mean", "StdDev"))
+            self._known_scale = mean, deviation
         if self._known_scale is None:
             if not self.statistics:
                 raise ValueError("AllTilesStats: is missing in the model definition, so pixels cannot be normalised")
