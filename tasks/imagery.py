@@ -32,6 +32,7 @@ CACHE = 128 * 2**20  # bytes, as rasterio wants it: decoded blocks that neighbou
 GDAL_SETTINGS: dict[str, str | int] = {"GDAL_NUM_THREADS": "2", "GDAL_CACHEMAX": CACHE}
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 COLOURS = ("red", "green", "blue")
+ON_A_GRID = "with gdalwarp; tools that run a model take it as it is with use_pixelspace"
 SAME_CELL = 0.02  # cell sizes that differ by less than this share are taken as equal: no resampling
 
 
@@ -307,7 +308,7 @@ def data_bands(path: Path, source: rasterio.DatasetReader) -> tuple[int, ...]:
 
 def _refuse_unplaced(path: Path, source: rasterio.DatasetReader) -> None:
     if _is_rotated(source):
-        raise ImageryError("is rotated against its coordinate system", where=path, do="straighten it with gdalwarp")
+        raise ImageryError("is rotated against its coordinate system", where=path, do=f"straighten it {ON_A_GRID}")
     refuse_scattered(path, source)
 
 
@@ -315,7 +316,7 @@ def _is_rotated(source: rasterio.DatasetReader) -> bool:
     return bool(source.transform.b or source.transform.d)
 
 
-def refuse_scattered(path: Path, source: rasterio.DatasetReader, do: str = "put it on a grid with gdalwarp") -> None:
+def refuse_scattered(path: Path, source: rasterio.DatasetReader, do: str = f"put it on a grid {ON_A_GRID}") -> None:
     """Raises ImageryError for a raster that only control points or a sensor model place on the map."""
     if kind := scattered(source):
         raise ImageryError(f"is located by {kind} only", where=path, do=do)

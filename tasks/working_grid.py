@@ -25,6 +25,8 @@ from tasks.mosaic import alike, mosaic
 from tasks.parts import Readable
 from tasks.sources import Imageries, find_rasters
 
+FINEST = 10.0  # times finer than the raster that a model's cells may be, before this is taken for a mistake
+
 
 @contextmanager
 def open_working_grid(imagery: Imageries, emd: Emd, options: InferenceOptions) -> Iterator[Imagery]:
@@ -39,6 +41,8 @@ def open_working_grid(imagery: Imageries, emd: Emd, options: InferenceOptions) -
         return
     with open_imagery(path, straighten=True) as image:
         cell = (asked, asked) if (asked := options.cell_size) else training_cell(emd, image.crs, image.cell)
+        if cell and not asked:
+            _refuse_coarse(image, cell)
         if cell is None:
             yield image
             return
@@ -58,6 +62,15 @@ def mosaicked(imagery: Imageries) -> str:
     with gdal_settings():
         names = find_rasters(imagery)
         return names[0] if len(names) == 1 else mosaic(alike(names, warp=False, any_cell=False))
+
+
+def _refuse_coarse(image: Imagery, cell: tuple[float, float]) -> None:
+    """Raises ImageryError where cells would be made up out of much larger ones: many, and without a thing to see."""
+    factor = image.cell[0] / cell[0]
+    if factor > FINEST:
+        what = f"has cells {factor:,.0f} times as large as those that the model was trained at ({cell[0]:g})"
+        do = "use finer imagery, or say at which cell_size to work"
+        raise ImageryError(what, where=image.path, got=f"{image.cell[0]:g}", do=do)
 
 
 def training_cell(emd: Emd, crs: CRS | None, own: tuple[float, float]) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 
 from registry.dlpk import open_model, pack
 from registry.emd import Emd
-from registry.errors import DlpkError, OptionsError
+from registry.errors import DlpkError, ImageryError, OptionsError
 from registry.files import sha256
 from tasks.detect_objects import detect_objects
 from tasks.inference_options import DetectOptions, ModelSource, parse_arguments
@@ -155,6 +155,14 @@ def test_imagery_is_brought_to_the_cell_size_of_the_training(
     image = make_raster(roofs(200, 200, [(20, 20, 60, 60)]))  # 40 pixels of 0.5 m: too large for padding 16
     model = make_model(MinCellSize=cell, MaxCellSize=cell)
     assert [(20, 20, 60, 60)] == in_pixels(detect_objects(model, image, tmp_path / "roofs.gpkg", DetectOptions()))
+
+
+def test_imagery_far_too_coarse_for_the_model_is_refused(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    metres = {"x": 0.02, "y": 0.02, "spatialReference": {"wkid": 32633}}
+    model, image = make_model(MinCellSize=metres, MaxCellSize=metres), make_raster(np.zeros((40, 40), np.uint8))
+    with pytest.raises(ImageryError, match=r"has cells 25 times as large as those .*\(0.02\), got '0.5'; .* cell_size"):
+        detect_objects(model, image, tmp_path / "found.gpkg", DetectOptions())
+    detect_objects(model, image, tmp_path / "found.gpkg", DetectOptions(cell_size=0.5))
 
 
 def test_cell_sizes_are_compared_only_where_units_allow_it() -> None:
