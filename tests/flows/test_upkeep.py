@@ -39,6 +39,7 @@ def package(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.mark.slow
 def test_where_nothing_changed_nothing_is_trained(recipe: Recipe, package: Callable[..., Path]) -> None:
     run, made = Run.start("roofs", "first"), {"fingerprint": recipe.digest()}
     version = publish(package("one"), scores={}, data_digest="", git_commit="", run_id=run.id, made=made)
@@ -53,6 +54,7 @@ def test_changed_labels_are_another_fingerprint(recipe: Recipe) -> None:
     assert before != recipe.digest()
 
 
+@pytest.mark.slow
 def test_what_was_published_but_never_judged_is_gone_on_with(recipe: Recipe, package: Callable[..., Path]) -> None:
     from flows.steps import unchanged
 

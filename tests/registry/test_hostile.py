@@ -284,6 +284,7 @@ def _said(look: Callable[[Path], object], path: Path) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_mutated_packages_are_told_in_one_line_and_harm_nothing(tmp_path: Path) -> None:
     assert 150 < attack(tmp_path, 300, seed=0)

@@ -223,6 +223,7 @@ def port(request: pytest.FixtureRequest, use: Callable[[str], str]) -> int:
     return moto_port(endpoint)
 
 
+@pytest.mark.slow
 def test_a_put_whose_answer_is_lost_succeeds(port: int, use: Callable[[str], str]) -> None:
     with Proxy(port, mark=b"") as proxy:
         place = use(proxy.endpoint)
@@ -232,6 +233,7 @@ def test_a_put_whose_answer_is_lost_succeeds(port: int, use: Callable[[str], str
         assert b"{}" == open_store(place).get_bytes("manifest.json")
 
 
+@pytest.mark.slow
 def test_a_completion_whose_answer_is_lost_succeeds(port: int, use: Callable[[str], str], large: Path) -> None:
     with Proxy(port, mark=b"CompleteMultipartUpload") as proxy:
         place = use(proxy.endpoint)
@@ -311,6 +313,7 @@ def test_a_download_is_taken_up_where_the_wire_broke(port: int, use: Callable[[s
         assert proxy.seen
 
 
+@pytest.mark.slow
 # -- what is told ------------------------------------------------------------------------------------------------------
 def test_a_server_that_is_not_there_is_told(use: Callable[[str], str]) -> None:
     place = use(f"http://127.0.0.1:{free_ports(1)[0]}")

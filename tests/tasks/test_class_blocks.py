@@ -82,6 +82,7 @@ def test_a_run_that_was_stopped_goes_on_at_its_units_and_ends_in_the_same_bytes(
     assert ["classes.tif", *tables] == sorted(path.name for path in out.parent.iterdir())
 
 
+@pytest.mark.slow
 def test_after_a_kill_only_what_was_not_finished_is_done(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
     model, image, out = make_model("levels"), make_raster(noise(150, 170)), tmp_path / "out" / "classes.tif"
     whole = classify_pixels(model, image, tmp_path / "whole.tif", ClassifyOptions())
@@ -116,6 +117,7 @@ def test_a_result_that_is_being_written_is_not_written_by_a_second_run(tmp_path:
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_shares_that_work_at_the_same_time_end_in_the_same_bytes(
     make_model: Any, make_raster: Any, tmp_path: Path
 ) -> None:

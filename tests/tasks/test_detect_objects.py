@@ -41,6 +41,7 @@ def rows_of_roofs(width: int, height: int, side: int, gap: int) -> Boxes:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", ["padding 16; batch_size 1", "padding 16; batch_size 4", "padding 9", "padding 25"]
 )
@@ -54,6 +55,7 @@ def test_a_roof_on_the_seam_of_tiles_is_found_once_and_whole(
     assert town == in_pixels(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [31, 32])  # 2 * padding is the longest object that is whole in one tile for sure
 def test_an_object_of_twice_the_padding_is_found_at_every_offset(
     make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, side: int
@@ -233,6 +235,7 @@ def test_crooked_outlines_overlap_by_their_true_area() -> None:
     assert [True, True] == keep_best(triangles, np.array([1, 2]), np.zeros(2), 0.0).tolist()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_boxes_are_merged_on_a_tree() -> None:
     x, y = np.mgrid[:250, :200] * 12.0
     corners = np.stack([x.ravel(), y.ravel()], axis=1)

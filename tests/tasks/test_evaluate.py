@@ -31,6 +31,7 @@ def chips(tmp_path: Path, roofs: Picture) -> ChipFolder:
     return write_chips(tmp_path / "held-out", [chip(picture, ROOFS) for picture in pictures], CLASSES)
 
 
+@pytest.mark.slow
 def test_a_model_is_scored_through_its_raster_function(make_model: MakeModel, chips: ChipFolder) -> None:
     scores = evaluate_model(make_model(level=100), chips)  # sees 20 of 24 roofs: those of 80 are too dark for it
     assert (1, 20 / 24) == (scores.values["precision"], scores.values["recall"])
@@ -39,6 +40,7 @@ def test_a_model_is_scored_through_its_raster_function(make_model: MakeModel, ch
     assert chips.digest == scores.facts["data_digest"]
 
 
+@pytest.mark.slow
 def test_the_best_threshold_becomes_the_default_of_the_model(make_model: MakeModel, chips: ChipFolder) -> None:
     model = make_model(level=100, Threshold=0.9)  # it is sure by 0.75 of everything, so 0.9 would find nothing
     scores = evaluate_model(model, chips)
@@ -61,6 +63,7 @@ def test_an_evaluation_adds_figures_table_and_page(make_model: MakeModel, chips:
     assert "Worst mistakes" in (model.path / "model_metrics.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_package_is_scored_and_stays_as_it_is(
     make_model: MakeModel, chips: ChipFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

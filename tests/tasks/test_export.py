@@ -226,6 +226,7 @@ def test_a_finished_export_is_not_done_again(scene: tuple[Path, Path], tmp_path:
         export(scene, tmp_path / "chips", stride=48)
 
 
+@pytest.mark.slow
 def test_an_export_killed_in_the_middle_is_never_taken_for_whole(tmp_path: Path) -> None:
     scene = town.write(tmp_path / "town", repeat=4)
     options = {"tile_size": 32, "stride": 16}

@@ -148,6 +148,7 @@ def chips(draw: st.DrawFn, module: ModuleType) -> Chip:
     return labelled(module, boxes, labels, pixels, masks, shape=(48, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 @given(data=st.data())
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -229,6 +229,7 @@ assert not {"tasks", "registry", "flows", "rasterio"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_the_function_stands_alone_and_reads_its_definition_as_text(make_model: Any) -> None:
     folder = make_model().path
     command = [sys.executable, "-I", "-c", ALONE, str(folder)]
@@ -417,6 +418,7 @@ assert not {"tasks", "registry", "flows", "rasterio"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "keys", "told"),
     [("levels", {}, "(1, 64, 64)"), ("brighter", CHANGE, "(1, 64, 64)"), ("brightest", OBJECTS, "2")],

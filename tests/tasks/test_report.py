@@ -132,6 +132,7 @@ def test_the_loss_graph_has_the_same_bytes_each_time(tmp_path: Path, epochs: lis
     assert b"matplotlib" not in first.lower()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (2, "int16"), (3, "uint8"), (13, "uint16"), (4, "float32")])
 def test_sample_results_are_drawn_for_any_bands_and_types(tmp_path: Path, bands: int, dtype: str) -> None:
     drawn = mask(np.eye(64, dtype=np.uint8) * 2)
@@ -209,10 +210,12 @@ def whole(folder: Path) -> Path:
     )
 
 
+@pytest.mark.slow
 def test_the_whole_page_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert whole(tmp_path / "a").read_bytes() == whole(tmp_path / "b").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_whole_page_tells_intervals_data_time_and_hardware(tmp_path: Path) -> None:
     page = Page(whole(tmp_path))
     for expected in ("0.400 to 0.600", "0.200 to 0.300", "31 roof", "01:02:13 for 2 epochs", "abacus", "0.001"):

@@ -231,6 +231,7 @@ def test_an_interval_holds_the_score_and_shrinks_with_more_chips() -> None:
     assert all(wide > narrow for wide, narrow in pairwise(widths))
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     """Sixty towns of the same make, 20 chips each; the truth is the score of 400 chips."""
     truth = tallied(town(400, seed=0)).compute().values["f1"]

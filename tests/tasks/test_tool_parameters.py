@@ -108,6 +108,7 @@ def test_results_come_in_the_coordinate_system_that_was_asked_for(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb", ".parquet"])
 def test_appended_roofs_follow_those_that_are_there(
     make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, suffix: str

@@ -83,6 +83,7 @@ def test_chips_are_added_to_both_sides(scene: Scene, later: Path, tmp_path: Path
         export(scene[0], None, tmp_path / "chips", start_index=3, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metadata_format", ["Classified_Tiles", "Export_Tiles"])
 def test_a_second_raster_lies_beside_the_first(scene: Scene, later: Path, tmp_path: Path, metadata_format: str) -> None:
     options: dict[str, Any] = {"metadata_format": metadata_format, "in_raster2": str(later)}
@@ -107,6 +108,7 @@ def test_pixels_and_objects_of_a_panoptic_export_are_those_of_the_town(scene: Sc
     assert sorted((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) == sorted(first.masks.sum(axis=(1, 2)).tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["features", "a classified raster"])
 def test_chips_of_a_rare_class_are_added(scene: Scene, tmp_path: Path, kind: str) -> None:
     rare = (150, 150, 160, 160)

@@ -116,6 +116,7 @@ def test_a_quarter_turn_is_exact(scene: Town) -> None:
     assert [[10, 70, 26, 86], [10, 22, 22, 38], [58, 54, 74, 66], [60, 6, 84, 36]] == turned[0].boxes.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("angle", [30, 45, 100])
 def test_a_turned_mask_lies_on_the_turned_picture(scene: Town, angle: int) -> None:
     chip = cut(*scene, rotation_angle=angle, tile_size=64, stride=32, **TILES)[5]
