@@ -25,15 +25,16 @@ import httpx
 import psutil
 import yaml
 
-from flows import gpus
-from infra import processes
-from infra.local import Place, topology
-from registry import results
-from registry.errors import DlpkError
-from registry.stores import open_store
-from tests.e2e.prefect_server import CHECKOUT
-from tests.e2e.test_deployments import recipe
-from tests.scenes import roofs
+sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+from flows import gpus  # noqa: E402
+from infra import processes  # noqa: E402
+from infra.local import Place, topology  # noqa: E402
+from registry import results  # noqa: E402
+from registry.errors import DlpkError  # noqa: E402
+from registry.stores import open_store  # noqa: E402
+from tests.e2e.prefect_server import CHECKOUT  # noqa: E402
+from tests.e2e.test_deployments import recipe  # noqa: E402
+from tests.scenes import roofs  # noqa: E402
 
 SERVERS = ("prefect", "mlflow", "postgres", "s3")
 UNENDED = ("RUNNING", "PENDING", "SCHEDULED")
