@@ -335,7 +335,9 @@ def export_onnx(program: console.JsonLines | None, *, model: str, out: Path) -> 
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.pass_obj
 def convert(program: console.JsonLines | None, *, model: str, out: Path) -> None:
-    """Write a MODEL that ArcGIS trained again as a package that runs without ArcGIS: FasterRCNN and MaskRCNN.
+    """Write a MODEL that ArcGIS trained again as a package that runs without ArcGIS.
+
+    UnetClassifier, MaskRCNN and FasterRCNN over a ResNet; what it gives for a tile is what ArcGIS gives.
 
     MODEL is a .dlpk, a model folder or a reference; OUT is the .dlpk to write.
     """

@@ -1,14 +1,12 @@
 """Models that ArcGIS trained, written again so that they run without it (ArcGIS formats A.4 to A.6).
 
-Their raster function is a part of ArcGIS, but the network of some is torchvision's own and their weights are its state:
-FasterRCNN and MaskRCNN over a ResNet's feature pyramid. Numbers are normalised as there, tiles are scaled as there, so
-the same tile gives the same objects.
+Their raster function is a part of ArcGIS, but the networks of some are known (`tasks.arcgis_networks`), and their
+weights are ours to load. Numbers are normalised as there, so the same tile gives the same result.
 """
 
-import inspect
+import importlib
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,102 +14,64 @@ from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import OptionsError
 from registry.files import atomic
+from tasks.arcgis_networks import KNOWN, Known, our_state
 from tasks.travelling import travelling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NETWORK, FUNCTION = "_torchvision", "DetectObjects"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of 8-bit colours, as parts of 255
-PYRAMIDS = {  # ModelName -> backbones that have one there
-    "FasterRCNN": ("resnet50", "resnet101", "resnet152"),
-    "MaskRCNN": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
-}
-NMS = {"FasterRCNN": 0.1, "MaskRCNN": 0.5}  # overlap that its function asks of the network
-THRESHOLD = {"FasterRCNN": 0.5, "MaskRCNN": 0.9}
-LEAST_SCORE = 0.05  # what the network tells at all; the threshold comes on top
 OF_ARCGIS = (  # keys that only its own functions read
     *("ArcGISLearnVersion", "ModelConfigurationFile", "ModelFileConfigurationClass", "DatasetType", "Kwargs"),
-    *("MaskRCNNkwargs", "backend", "IsEdgeDetection", "resize_to"),
+    *("MaskRCNNkwargs", "backend", "IsEdgeDetection", "resize_to", "ignore_mapped_class"),
 )
 CODE = ("*.py", "*.emd", "*.dlpk", "*.pth", "__pycache__")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What the definition tells of the network that ArcGIS trained."""
-
-    kind: str  # FasterRCNN, MaskRCNN
-    backbone: str
-    options: Mapping[str, Any]  # of torchvision's class
-
-    @classmethod
-    def of(cls, emd: Emd) -> "Origin":
-        """Raises OptionsError for a model whose network is not torchvision's own."""
-        document = emd.document
-        kind, parameters = str(document.get("ModelName")), document.get("ModelParameters") or {}
-        backbone = str(parameters.get("backbone"))
-        resized = document.get("resize_to") not in (None, emd.tile_size, [emd.tile_size, emd.tile_size])
-        known = "ArcGISLearnVersion" in document and backbone in PYRAMIDS.get(kind, ())
-        if not known or parameters.get("pointrend") or resized:
-            able = "; ".join(f"{name} over {', '.join(backbones)}" for name, backbones in PYRAMIDS.items())
-            extras = ", tiles resized" * resized + ", PointRend" * bool(parameters.get("pointrend"))
-            got = f"{kind} over {backbone}{extras}"
-            do = "run it in ArcGIS, or where the arcgis library of Python is installed"
-            raise OptionsError(
-                f"only these of ArcGIS's models can be converted: {able}", where=emd.where, got=got, do=do
-            )
-        given = document.get("MaskRCNNkwargs") or document.get("Kwargs") or {}
-        return cls(kind, backbone, dict(_options(given)))
-
-    def arguments(self, tile: int) -> dict[str, Any]:
-        """Of `build` in `networks/_torchvision.py`, for tiles of that side in pixels."""
-        sizes = {"min_size": 1.5 * tile, "max_size": 2.0 * tile}
-        scores = {"box_score_thresh": LEAST_SCORE, "box_nms_thresh": NMS[self.kind]}
-        told = {**scores, **self.options} if self.kind == "MaskRCNN" else {**self.options, **scores}
-        return {"kind": self.kind, "backbone": self.backbone, **sizes, **told}
 
 
 def convert(model: ModelFolder, folder: Path) -> ModelFolder:
     """Write a model that ArcGIS trained again, into `folder`, which is made; it then runs here and in ArcGIS Pro.
 
-    Raises OptionsError for a model whose network is not torchvision's own, or whose weights are of another network.
+    Raises OptionsError for a model whose network is not known here, or whose weights are of another network.
     """
+    import torch
+
     emd = model.emd
-    origin = Origin.of(emd)
-    arguments = origin.arguments(emd.tile_size)
-    state = _state(model, arguments)
+    known, backbone = known_network(emd)
+    arguments = known.arguments(emd, backbone)
+    state = _state(model, known, arguments)
     shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns(*CODE))
     with atomic(folder / emd.model_file) as part, part.open("wb") as file:
-        import torch
-
         torch.save(state, file)
-    for source in travelling(FUNCTION, NETWORK):
+    for source in travelling(known.function, known.network):
         shutil.copyfile(source, folder / source.name)
-    _definition(emd, origin, arguments, folder.name).validate(folder).write(folder / f"{folder.name}.emd")
+    _definition(emd, known, arguments, folder.name).validate(folder).write(folder / f"{folder.name}.emd")
     return ModelFolder(folder)
 
 
-def _options(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Those that torchvision's class knows; the rest is of the training."""
-    from torchvision.models.detection import FasterRCNN, MaskRCNN
+def known_network(emd: Emd) -> tuple[Known, str]:
+    """What the model is here, and its backbone. Raises OptionsError where its network is not known."""
+    document = emd.document
+    name, parameters = str(document.get("ModelName")), document.get("ModelParameters") or {}
+    backbone = str(parameters.get("backbone"))
+    resized = document.get("resize_to") not in (None, emd.tile_size, [emd.tile_size, emd.tile_size])
+    pointed = bool(parameters.get("pointrend"))
+    known = KNOWN.get(name)
+    if known and backbone in known.backbones and "ArcGISLearnVersion" in document and not resized and not pointed:
+        return known, backbone
+    able = "; ".join(f"{name} over {', '.join(known.backbones)}" for name, known in KNOWN.items())
+    got = f"{name} over {backbone}{', tiles resized' * resized}{', PointRend' * pointed}"
+    do = "run it in ArcGIS, or where the arcgis library of Python is installed"
+    raise OptionsError(f"only these of ArcGIS's models can be converted: {able}", where=emd.where, got=got, do=do)
 
-    known = {*inspect.signature(FasterRCNN).parameters, *inspect.signature(MaskRCNN).parameters}
-    known -= {"backbone", "num_classes", "kwargs", "min_size", "max_size", "image_mean", "image_std"}
-    return ((name, value) for name, value in given.items() if name in known)
 
-
-def _state(model: ModelFolder, arguments: Mapping[str, Any]) -> "dict[str, Tensor]":
+def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "dict[str, Tensor]":
     """The weights under the names of our network; checked against it, tensor by tensor."""
     import torch
 
-    from tasks.networks import _torchvision
-
-    known = torch.load(model.weights, map_location="cpu", weights_only=True)
-    known = known.get("model", known)  # a checkpoint that kept its optimiser
-    emd = model.emd
-    wanted = _torchvision.build(len(_normalisation(emd)[0]), len(emd.classes), **arguments).state_dict()
-    state = {f"network.{name}": tensor for name, tensor in known.items()}
+    weights = torch.load(model.weights, map_location="cpu", weights_only=True)
+    state = our_state(known, weights.get("model", weights))  # a checkpoint may have kept its optimiser
+    emd, network = model.emd, importlib.import_module(f"tasks.networks.{known.network}")
+    wanted = network.build(len(_normalisation(emd)[0]), len(emd.classes), **arguments).state_dict()
     state |= {name: t for name, t in wanted.items() if name not in state and name.endswith("num_batches_tracked")}
     odd = [name for name in {**wanted, **state} if _shape(wanted, name) != _shape(state, name)]
     if odd:
@@ -136,19 +96,17 @@ def _normalisation(emd: Emd) -> tuple[list[float], list[float]]:
     return means, [(high - low) * deviation for low, high, _, deviation in columns]
 
 
-def _definition(emd: Emd, origin: Origin, arguments: Mapping[str, Any], name: str) -> Emd:
+def _definition(emd: Emd, known: Known, arguments: Mapping[str, Any], name: str) -> Emd:
     means, deviations = _normalisation(emd)
     kept = {key: value for key, value in emd.document.items() if key not in OF_ARCGIS}
-    made = f"{origin.kind} of ArcGIS, written again for torchvision"
     document = {
+        **known.keys,
         **kept,
         "Framework": "PyTorch",
-        "ModelConfiguration": NETWORK,
-        "InferenceFunction": f"{FUNCTION}.py",
+        "ModelConfiguration": known.network,
+        "InferenceFunction": f"{known.function}.py",
         "ModelName": name,
         "NetworkOptions": dict(arguments),
         "Normalization": {"Mean": means, "StdDev": deviations},
-        "Threshold": emd.document.get("Threshold", THRESHOLD[origin.kind]),
-        "Description": emd.document.get("Description") or made,
     }
     return Emd(document, where=emd.where)

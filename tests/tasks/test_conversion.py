@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
+from torch.nn import functional
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
@@ -16,6 +18,7 @@ from tasks.conversion import convert
 from tasks.host import RasterFunction
 
 SIDE = 64
+MEAN, DEVIATION = (255 * torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
 STATS: dict[str, list[float]] = {
     "band_min_values": [0, 10, 20, 30],
     "band_max_values": [1000, 1010, 1020, 1030],
@@ -91,10 +94,76 @@ def test_a_tile_gives_the_objects_that_it_gave(tmp_path: Path, bands: int) -> No
     assert 0.9 == RasterFunction.load(model).scalars["threshold"]
 
 
+def fastai_weights(classes: int) -> dict[str, torch.Tensor]:
+    """Of a U-Net over ResNet-18, under the names and in the shapes in which arcgis.learn saves it."""
+    torch.manual_seed(0)
+    encoder = torch.nn.Sequential(*list(torchvision.models.resnet18(weights=None).children())[:-2])
+    state = {f"layers.0.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    shapes = {"3.0.0": (1024, 512, 3), "3.1.0": (512, 1024, 3), "8.conv.0": (384, 96, 1)}
+    for k, (up, joined, out) in enumerate([(512, 256, 512), (512, 128, 384), (384, 64, 256), (256, 64, 96)], 4):
+        shapes |= {f"{k}.shuf.conv.0": (2 * up, up, 1), f"{k}.conv1.0": (out, up // 2 + joined, 3)}
+        shapes |= {f"{k}.conv2.0": (out, out, 3)}
+        state |= {f"layers.{k}.bn.{n}": t for n, t in torch.nn.BatchNorm2d(joined).state_dict().items()}
+    shapes |= {"10.layers.0.0": (49, 99, 3), "10.layers.1.0": (99, 49, 3), "11.0": (classes, 99, 1)}
+    state |= {f"layers.1.{name}": tensor for name, tensor in torch.nn.BatchNorm2d(512).state_dict().items()}
+    for name, (out, bands, side) in shapes.items():
+        state[f"layers.{name}.weight"] = torch.randn(out, bands, side, side) / (bands * side * side) ** 0.5
+        state[f"layers.{name}.bias"] = 0.1 * torch.randn(out)
+    return state
+
+
+def by_hand(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """What fastai's U-Net answers, tensor by tensor."""
+
+    def conv(name: str, x: torch.Tensor) -> torch.Tensor:
+        weight, bias = state[f"layers.{name}.weight"], state[f"layers.{name}.bias"]
+        return functional.conv2d(x, weight, bias, padding=weight.shape[2] // 2)
+
+    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+        mean, var, weight, bias = (
+            state[f"layers.{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias")
+        )
+        return functional.batch_norm(x, mean, var, weight, bias)
+
+    encoder = torch.nn.Sequential(*list(torchvision.models.resnet18(weights=None).children())[:-2]).eval()
+    encoder.load_state_dict({n.removeprefix("layers.0."): t for n, t in state.items() if n.startswith("layers.0.")})
+    maps, x = [], image
+    for i, child in enumerate(encoder):
+        x = child(x)
+        maps += [x] if i in (2, 4, 5, 6) else []
+    x = conv("3.1.0", conv("3.0.0", norm("1", x).relu()).relu()).relu()
+    for k, joined in zip((4, 5, 6, 7), reversed(maps), strict=True):
+        up = functional.pixel_shuffle(conv(f"{k}.shuf.conv.0", x).relu(), 2)
+        x = conv(f"{k}.conv2.0", conv(f"{k}.conv1.0", torch.cat([up, norm(f"{k}.bn", joined)], 1).relu()).relu()).relu()
+    x = torch.cat([functional.pixel_shuffle(conv("8.conv.0", x).relu(), 2), image], 1)
+    return conv("11.0", x + conv("10.layers.1.0", conv("10.layers.0.0", x).relu()).relu())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("never", [[], [1]])
+def test_a_unet_gives_the_classes_that_it_gave(tmp_path: Path, never: list[int]) -> None:
+    pixels_too = {"ModelType": "ImageClassification", "ModelName": "UnetClassifier", "ignore_mapped_class": never}
+    (tmp_path / "roofs").mkdir()
+    state = fastai_weights(classes=3)
+    torch.save(state, tmp_path / "roofs" / "roofs.pth")
+    definition(**pixels_too).write(tmp_path / "roofs" / "roofs.emd")
+    model = convert(ModelFolder(tmp_path / "roofs"), tmp_path / "open")
+    pixels = np.random.default_rng(0).integers(0, 255, (3, SIDE, SIDE)).astype(np.uint8)
+    with torch.inference_mode():
+        logits = by_hand(state, torch.from_numpy(pixels)[None].float().sub(MEAN).div(DEVIATION))[0]
+        logits[never] = -1e9
+    function = RasterFunction.load(model, arguments={"padding": 0, "batch_size": 1})
+    function.update_raster_info("u1", 3)
+    found = function.update_pixels(pixels, np.ones((SIDE, SIDE), bool))
+    expected = np.array([0, 7, 9])[logits.max(0)[1].numpy()]
+    assert len(np.unique(expected)) > 1
+    assert (expected != found[0]).mean() < 1e-3  # where two classes are as likely
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"ModelName": "UnetClassifier"}, "can be converted.*got 'UnetClassifier over resnet18"),
+        ({"ModelName": "PSPNetClassifier"}, "can be converted.*got 'PSPNetClassifier over resnet18"),
         ({"ModelParameters": {"backbone": "resnet18", "pointrend": True}}, "got 'MaskRCNN over resnet18, PointRend"),
         ({"resize_to": 32}, "tiles resized"),
         ({"ModelName": "FasterRCNN"}, "got 'FasterRCNN over resnet18"),

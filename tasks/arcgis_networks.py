@@ -1,0 +1,100 @@
+"""The networks of ArcGIS's models that we have, too: how each is built here and what its tensors are called (A.5)."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from registry.emd import Emd
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+LEAST_SCORE = 0.05  # what a detector tells at all; the threshold comes on top
+UNET = (  # tensors of fastai's U-Net -> ours; {n} is 1 where a resizing layer lies before the last ones
+    (r"layers\.0\.", "encoder."),
+    (r"layers\.1\.", "norm."),
+    (r"layers\.3\.0\.0\.", "middle.0."),
+    (r"layers\.3\.1\.0\.", "middle.2."),
+    *((rf"layers\.{4 + k}\.shuf\.conv\.0\.", f"blocks.{k}.up.") for k in range(4)),
+    *((rf"layers\.{4 + k}\.bn\.", f"blocks.{k}.norm.") for k in range(4)),
+    *((rf"layers\.{4 + k}\.conv1\.0\.", f"blocks.{k}.convolve.0.") for k in range(4)),
+    *((rf"layers\.{4 + k}\.conv2\.0\.", f"blocks.{k}.convolve.2.") for k in range(4)),
+    (r"layers\.8\.conv\.0\.", "last."),
+    (r"layers\.1[01]\.layers\.0\.0\.", "inner."),
+    (r"layers\.1[01]\.layers\.1\.0\.", "outer."),
+    (r"layers\.1[12]\.0\.", "scores."),
+)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model of ArcGIS whose network is known here."""
+
+    backbones: tuple[str, ...]
+    network: str  # file of tasks/networks
+    function: str  # raster function that runs it
+    arguments: Callable[[Emd, str], dict[str, Any]]  # definition, backbone -> of the network's build()
+    renamed: Callable[[str], str]  # tensors of its weights -> ours
+    keys: Mapping[str, Any]  # of the new definition, where the old one has none
+
+
+def our_state(known: Known, weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The weights under the names of our network."""
+    return {known.renamed(name): tensor for name, tensor in weights.items()}
+
+
+def _two_stages(kind: str, overlap: float) -> Callable[[Emd, str], dict[str, Any]]:
+    """torchvision's, with the sizes and limits that ArcGIS gives them."""
+
+    def arguments(emd: Emd, backbone: str) -> dict[str, Any]:
+        sizes = {"min_size": 1.5 * emd.tile_size, "max_size": 2.0 * emd.tile_size}
+        scores = {"box_score_thresh": LEAST_SCORE, "box_nms_thresh": overlap}
+        given = emd.document.get("MaskRCNNkwargs") or emd.document.get("Kwargs") or {}
+        told = dict(_options(given))
+        options = {**scores, **told} if kind == "MaskRCNN" else {**told, **scores}  # it sets its own after building
+        return {"kind": kind, "backbone": backbone, **sizes, **options}
+
+    return arguments
+
+
+def _options(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Those that torchvision's class knows; the rest is of the training."""
+    from torchvision.models.detection import FasterRCNN, MaskRCNN
+
+    known = {*inspect.signature(FasterRCNN).parameters, *inspect.signature(MaskRCNN).parameters}
+    known -= {"backbone", "num_classes", "kwargs", "min_size", "max_size", "image_mean", "image_std"}
+    return ((name, value) for name, value in given.items() if name in known)
+
+
+def _unet(emd: Emd, backbone: str) -> dict[str, Any]:
+    return {"backbone": backbone, "never": list(emd.document.get("ignore_mapped_class") or [])}
+
+
+def _of_unet(name: str) -> str:
+    for theirs, ours in UNET:
+        if re.match(theirs, name):
+            return re.sub(f"^{theirs}", ours, name)
+    return name
+
+
+def _of_detector(name: str) -> str:
+    return f"network.{name}"
+
+
+KNOWN = {  # ModelName ->
+    "FasterRCNN": Known(
+        ("resnet50", "resnet101", "resnet152"),
+        "_torchvision",
+        "DetectObjects",
+        _two_stages("FasterRCNN", 0.1),
+        _of_detector,
+        {"Threshold": 0.5},
+    ),
+    "MaskRCNN": Known(
+        RESNETS, "_torchvision", "DetectObjects", _two_stages("MaskRCNN", 0.5), _of_detector, {"Threshold": 0.9}
+    ),
+    "UnetClassifier": Known(RESNETS, "_dynamic_unet", "ClassifyPixels", _unet, _of_unet, {}),
+}
