@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
@@ -28,9 +28,17 @@ from tasks.isolation import Room
 POLYGON = 4  # of getGeometryType
 MOST_TOLD = 400  # characters of what a function raises
 CONVERT = "write it again by dlpk convert MODEL OUT.dlpk,"
+PREDEFINED = {  # ModelType -> the open function that ArcGIS runs for a predefined configuration
+    "ImageClassification": "ImageClassifier.py",
+    "ObjectDetection": "ObjectDetector.py",
+    "ObjectClassification": "ObjectClassifier.py",
+}
 PIP = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"} | {
     "yaml": "pyyaml",
-    "torch": "torch torchvision",
+    "torch": "'dlpk-flows[train]'",
+    "torchvision": "'dlpk-flows[train]'",
+    "onnx": "'dlpk-flows[onnx]'",
+    "onnxruntime": "'dlpk-flows[onnx]'",
     "keras": "tensorflow",
 }
 
@@ -113,7 +121,7 @@ class RasterFunction:
     ) -> None:
         self.model_name, self.emd, self.emd_path = model.name, model.emd, model.emd_path
         self.name, self._function, self._room = type(function).__name__, function, room
-        definition = str(self.emd_path)
+        definition = room.definition(self.emd_path)
         self._call("initialize", model=definition, device=device)
         self.parameters = read_parameters(self._call("getParameterInfo"))
         given = scalars(self.parameters, arguments, f"{self.model_name}: {self.name}")
@@ -209,13 +217,18 @@ class RasterFunction:
             blocks = self._selected(self._blocks(pixels, valid), at, shape, props)
             answer = self._function.updatePixels(at, shape, props, **blocks)
             result = np.asarray(answer["output_pixels"])
-            result = result[None] if result.ndim == 2 else result
+            result = self._without_filling(result[None] if result.ndim == 2 else result, rows, cols)
             if result.shape != shape:
                 raise ValueError(f"output_pixels: expected {shape} without the padding, got {result.shape}")
             mask = answer.get("output_mask")
             inherited = valid[padding : padding + rows, padding : padding + cols]
             whole = inherited if mask is None else np.asarray(mask).reshape(-1, rows, cols).astype(bool).min(axis=0)
             return result.astype(info.pixel_type, copy=False), whole
+
+    def _without_filling(self, result: NDArray[Any], rows: int, cols: int) -> NDArray[Any]:
+        """Functions that fill a smaller block at the edge answer a whole one: the upper left of it is meant."""
+        whole = (self.configuration.ty, self.configuration.tx)
+        return result[:, :rows, :cols] if result.ndim == 3 and result.shape[1:] == whole else result
 
     def update_raster_info(self, pixel_type: str, bands: int, place: Place | None = None) -> RasterInfo:
         """Ask the function what its output looks like, given the input's numpy pixel type ("u1") and band count."""
@@ -245,7 +258,8 @@ class RasterFunction:
         """A function may say for each tile that it does not need the raster."""
         if not hasattr(self._function, "selectRasters"):
             return blocks
-        return blocks if "raster" in self._function.selectRasters(at, shape, props) else {}
+        chosen = self._function.selectRasters(at, shape, props)
+        return blocks if chosen is None or "raster" in chosen else {}  # Esri's draft templates answer None
 
     def _fields(self) -> tuple[Field, ...]:
         """Of the features that it finds; none of a function for pixels. Raises RasterFunctionError for no polygons."""
@@ -303,11 +317,17 @@ def use_all_cores() -> None:
 
 
 def _file_name(model: ModelFolder) -> str:
+    """Of the function; one of the installation is run where the package has a file of its name (ArcGIS formats A.6)."""
     name = model.emd.inference_function
     if name and not name.startswith("[Functions]"):
         return name
+    builtin = PureWindowsPath(name).name or PREDEFINED.get(str(model.emd.document.get("ModelType")), "")
+    if builtin in PREDEFINED.values() and (model.path / builtin).is_file():
+        return builtin
     got = name or model.emd.document.get("ModelConfiguration")
     do = f"{CONVERT} where that is possible, or run it in ArcGIS"
+    if builtin in PREDEFINED.values():
+        do = f"run it in ArcGIS, or put {builtin} of Esri's open raster-deep-learning and its helpers into the package"
     raise RasterFunctionError(
         "needs ArcGIS: its function is a part of the installation", where=model.name, got=got, do=do
     )
