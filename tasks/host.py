@@ -182,14 +182,26 @@ class RasterFunction:
         size = self.configuration.batch_size
         found: list[Labelling] = []
         for i in range(0, len(images), size):
-            blocks = [self._blocks(pixels, valid) for pixels, valid in images[i : i + size]]
-            stacks = {f"rasters_{part}": tuple(b[f"raster_{part}"] for b in blocks) for part in self._parts}
+            some = images[i : i + size]
             with self._telling("vectorize"):
-                answers = read_labellings(self._function.vectorize(**stacks)["output_vectors"])
-                if len(answers) != len(blocks):
-                    raise ValueError(f"output_vectors: expected {len(blocks)} features, one for each image")
+                answers = self._labellings(some)
+                if len(answers) != len(some) < size:
+                    answers = self._labellings([*some, *[some[-1]] * (size - len(some))])[: len(some)]
+                if len(answers) != len(some):
+                    raise ValueError(f"output_vectors: expected {len(some)} features, one for each image")
             found += answers
         return found
+
+    def _labellings(self, images: Sequence[tuple[NDArray[Any], NDArray[np.bool_]]]) -> list[Labelling]:
+        """Of one call; none where it stumbles over fewer images than a batch, as Esri's published function does."""
+        blocks = [self._blocks(pixels, valid) for pixels, valid in images]
+        stacks = {f"rasters_{part}": tuple(b[f"raster_{part}"] for b in blocks) for part in self._parts}
+        try:
+            return read_labellings(self._function.vectorize(**stacks)["output_vectors"])
+        except IndexError:
+            if len(images) == self.configuration.batch_size:
+                raise
+            return []
 
     @property
     def _parts(self) -> tuple[str, ...]:

@@ -234,3 +234,32 @@ def test_a_definition_without_weights_of_its_own_is_run(land: ModelFolder) -> No
     file.write_text(OUTER.replace('self.emd["ModelFile"]', '"none"'))
     land.emd_path.write_text(json.dumps({key: value for key, value in document.items() if key != "ModelFile"}))
     assert (1, 40, 64) == RasterFunction.load(ModelFolder(land.path)).update_pixels(BLOCK, VALID).shape
+
+
+LABELLER = """
+import json
+import numpy as np
+
+class Labeller:
+    def initialize(self, **kwargs):
+        pass
+    def getParameterInfo(self):
+        return [{"name": "rasters", "dataType": "rasters", "required": True},
+                {"name": "batch_size", "dataType": "numeric", "value": 4, "required": False}]
+    def getConfiguration(self, **scalars):
+        self.batch_size = int(scalars["batch_size"])
+        return {"tx": 8, "ty": 8, "batch_size": self.batch_size}
+    def vectorize(self, rasters_pixels, rasters_mask):
+        names = [["Dark", "Bright"][int(pixels.mean() > 99)] for pixels in rasters_pixels]
+        told = [{"Label": names[i], "Confidence": str(np.float32(0.5))} for i in range(self.batch_size)]
+        return {"output_vectors": json.dumps({"features": [{"attributes": row} for row in told]})}
+"""
+
+
+def test_a_function_that_counts_on_whole_batches_gets_them(land: ModelFolder) -> None:
+    (land.path / "Labeller.py").write_text(LABELLER)
+    land.emd.replace(InferenceFunction="Labeller.py", ModelType="ObjectClassification").write(land.emd_path)
+    images = [(np.full((3, 8, 8), level, np.uint8), np.ones((8, 8), bool)) for level in (0, 200, 0, 0, 200)]
+    found = RasterFunction.load(ModelFolder(land.path)).classify(images)
+    assert ["Dark", "Bright", "Dark", "Dark", "Bright"] == [one.names[0] for one in found]
+    assert {(0.5,)} == {one.confidences for one in found}
