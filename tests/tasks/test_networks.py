@@ -283,12 +283,13 @@ OLD_TORCH = {
         MaxPool2d Module ModuleDict ModuleList MultiheadAttention ReLU GELU Identity Sequential TransformerEncoderLayer
         Parameter functional init""",
     "torch.nn.functional": """binary_cross_entropy_with_logits cross_entropy gelu grid_sample interpolate logsigmoid
-        pad relu scaled_dot_product_attention softmax""",
+        pad pixel_shuffle relu scaled_dot_product_attention softmax""",
     "torch.nn.init": "constant_ normal_ trunc_normal_ xavier_uniform_ zeros_",
     "torch.cuda": "device_count is_available mem_get_info set_device",
     "torchvision": "models ops",
     "torchvision.models.detection": "FCOS FasterRCNN MaskRCNN RetinaNet",
     "torchvision.models.detection.anchor_utils": "AnchorGenerator",
+    "torchvision.models.detection.backbone_utils": "resnet_fpn_backbone",
     "torchvision.models.detection.fcos": "FCOSHead",
     "torchvision.models.detection.mask_rcnn": "MaskRCNNHeads MaskRCNNPredictor",
     "torchvision.models.detection.retinanet": "RetinaNetHead",
