@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from registry.errors import OptionsError
+from registry.errors import OptionsError, RasterFunctionError
 
 NUMBERS = {"numeric", "gplong", "gpdouble"}
 BOOLEANS = {"boolean", "gpboolean"}
@@ -32,6 +32,16 @@ def read_parameters(rows: Sequence[Any]) -> tuple[Parameter, ...]:
     """The rows without the rasters; unfilled templates put an explanatory text into the list, which is left out."""
     tables = [row for row in rows if isinstance(row, Mapping)]
     return tuple(_parameter(row) for row in tables if str(row.get("dataType", "")).lower() not in {"raster", "rasters"})
+
+
+def raster_name(rows: Sequence[Any], where: str) -> str:
+    """What the function calls its raster, "raster" in those of ArcGIS. Raises RasterFunctionError for two."""
+    tables = [row for row in rows if isinstance(row, Mapping) and str(row.get("dataType", "")).lower() == "raster"]
+    needed = [str(row["name"]) for row in tables if truth(row.get("required"))]
+    if len(needed) > 1:
+        do = "the tools hand over one raster; stack the bands and change the function"
+        raise RasterFunctionError("works on several rasters", where=where, got=", ".join(needed), do=do)
+    return needed[0] if needed else str(tables[0]["name"]) if tables else "raster"
 
 
 def scalars(parameters: Sequence[Parameter], given: Mapping[str, object], where: str) -> dict[str, Any]:

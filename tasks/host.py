@@ -21,25 +21,16 @@ from numpy.typing import NDArray
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import RasterFunctionError
-from tasks.arguments import read_parameters, scalars, truth
+from tasks.arguments import raster_name, read_parameters, scalars, truth
+from tasks.complaints import CONVERT, remedy, told
 from tasks.feature_sets import Detection, Field, Labelling, read_detections, read_fields, read_labellings
 from tasks.isolation import Room
 
 POLYGON = 4  # of getGeometryType
-MOST_TOLD = 400  # characters of what a function raises
-CONVERT = "write it again by dlpk convert MODEL OUT.dlpk,"
 PREDEFINED = {  # ModelType -> the open function that ArcGIS runs for a predefined configuration
     "ImageClassification": "ImageClassifier.py",
     "ObjectDetection": "ObjectDetector.py",
     "ObjectClassification": "ObjectClassifier.py",
-}
-PIP = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"} | {
-    "yaml": "pyyaml",
-    "torch": "'dlpk-flows[train]'",
-    "torchvision": "'dlpk-flows[train]'",
-    "onnx": "'dlpk-flows[onnx]'",
-    "onnxruntime": "'dlpk-flows[onnx]'",
-    "keras": "tensorflow",
 }
 
 
@@ -123,7 +114,9 @@ class RasterFunction:
         self.name, self._function, self._room = type(function).__name__, function, room
         definition = room.definition(self.emd_path)
         self._call("initialize", model=definition, device=device)
-        self.parameters = read_parameters(self._call("getParameterInfo"))
+        table = self._call("getParameterInfo")
+        self._raster = raster_name(table, f"{self.model_name}: {self.name}")
+        self.parameters = read_parameters(table)
         given = scalars(self.parameters, arguments, f"{self.model_name}: {self.name}")
         self.scalars = {**given, "model": definition, "device": device}
         self.configuration = Configuration.parse(self._call("getConfiguration", **self.scalars) or {}, self.emd)
@@ -154,7 +147,7 @@ class RasterFunction:
         except RasterFunctionError:
             raise
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything
-            raise RasterFunctionError(f"cannot be imported ({_told(error)})", where=file, do=_remedy(error)) from error
+            raise RasterFunctionError(f"cannot be imported ({told(error)})", where=file, do=remedy(error)) from error
         return cls(model, function, room, device, arguments or {})
 
     @contextmanager
@@ -195,7 +188,7 @@ class RasterFunction:
     def _labellings(self, images: Sequence[tuple[NDArray[Any], NDArray[np.bool_]]]) -> list[Labelling]:
         """Of one call; none where it stumbles over fewer images than a batch, as Esri's published function does."""
         blocks = [self._blocks(pixels, valid) for pixels, valid in images]
-        stacks = {f"rasters_{part}": tuple(b[f"raster_{part}"] for b in blocks) for part in self._parts}
+        stacks = {f"rasters_{part}": tuple(b[f"{self._raster}_{part}"] for b in blocks) for part in self._parts}
         try:
             return read_labellings(self._function.vectorize(**stacks)["output_vectors"])
         except IndexError:
@@ -249,7 +242,7 @@ class RasterFunction:
         source |= {"nativeExtent": source["extent"], "nativeSpatialReference": source["spatialReference"]}
         output: dict[str, Any] = dict(source)
         if hasattr(self._function, "updateRasterInfo"):
-            given = {"raster_info": source, "output_info": output, **self.scalars}
+            given = {f"{self._raster}_info": source, "output_info": output, **self.scalars}
             output = self._call("updateRasterInfo", **given)["output_info"]
         count = int(output["bandCount"])
         names = tuple(str(self._key_metadata(band).get("bandname") or "") for band in range(count))
@@ -271,7 +264,7 @@ class RasterFunction:
         if not hasattr(self._function, "selectRasters"):
             return blocks
         chosen = self._function.selectRasters(at, shape, props)
-        return blocks if chosen is None or "raster" in chosen else {}  # Esri's draft templates answer None
+        return blocks if chosen is None or self._raster in chosen else {}  # Esri's draft templates answer None
 
     def _fields(self) -> tuple[Field, ...]:
         """Of the features that it finds; none of a function for pixels. Raises RasterFunctionError for no polygons."""
@@ -291,9 +284,9 @@ class RasterFunction:
         limits = self.configuration.data_range
         pixels = np.array(pixels, order="C") if limits is None else _rescaled(pixels, limits)
         if not self.configuration.input_mask:
-            return {"raster_pixels": pixels}
+            return {f"{self._raster}_pixels": pixels}
         mask = np.repeat(valid[None].view(np.uint8), len(pixels), axis=0)
-        return {"raster_pixels": pixels, "raster_mask": mask}
+        return {f"{self._raster}_pixels": pixels, f"{self._raster}_mask": mask}
 
     def _call(self, method: str, **values: Any) -> Any:
         with self._telling(method):
@@ -308,7 +301,7 @@ class RasterFunction:
                 yield
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             where = f"{self.model_name}: {self.name}.{method}{tile}"
-            raise RasterFunctionError(_told(error), where=where, do=_remedy(error)) from error
+            raise RasterFunctionError(told(error), where=where, do=remedy(error)) from error
 
 
 def speaks_of(word: str, folder: Path) -> bool:
@@ -365,31 +358,3 @@ def _rescaled(pixels: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.f
     low, high = limits
     share = (pixels.astype(np.float32) - span.min) / (float(span.max) - span.min)
     return (low + share * (high - low)).astype(np.float32)
-
-
-def _told(error: BaseException) -> str:
-    """In one line; a network that does not fit its weights would fill pages."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    more = len(text) - MOST_TOLD
-    return text if more <= 0 else f"{text[:MOST_TOLD].rstrip()} ... and {more:,} more characters"
-
-
-def _remedy(error: BaseException) -> str:
-    if missing := _missing_library(error):
-        if missing == "arcgis":
-            return f"{CONVERT} where that is possible, or install ArcGIS's library: pip install arcgis"
-        return f"install the library that has {missing}, e.g. pip install {PIP.get(missing, missing)}"
-    if isinstance(error, MemoryError):
-        return "give it more memory, or a smaller batch_size"
-    if "state_dict" in str(error):
-        return "the weights are those of another network: repack the model with the files that belong together"
-    return "look at the raster function and at the weights of the model"
-
-
-def _missing_library(error: BaseException | None) -> str:
-    """Also where the function has caught the ImportError and raised another."""
-    while error is not None:
-        if isinstance(error, ModuleNotFoundError) and error.name:
-            return error.name.partition(".")[0]
-        error = error.__cause__ or error.__context__
-    return ""

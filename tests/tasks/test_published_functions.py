@@ -263,3 +263,17 @@ def test_a_function_that_counts_on_whole_batches_gets_them(land: ModelFolder) ->
     found = RasterFunction.load(ModelFolder(land.path)).classify(images)
     assert ["Dark", "Bright", "Dark", "Dark", "Bright"] == [one.names[0] for one in found]
     assert {(0.5,)} == {one.confidences for one in found}
+
+
+def test_a_raster_of_another_name_is_handed_over_under_that_name(land: ModelFolder) -> None:
+    file = land.path / "ImageClassifier.py"
+    text = OUTER.replace("raster_pixels", "dem_pixels").replace("raster_mask", "dem_mask")
+    file.write_text(text.replace('"name": "raster"', '"name": "dem"'))
+    assert np.array_equal(BLOCK.argmax(0)[None] + 1, RasterFunction.load(land).update_pixels(BLOCK, VALID))
+
+
+def test_a_function_of_two_rasters_is_refused(land: ModelFolder) -> None:
+    more = '{"name": "mask", "dataType": "raster", "required": True}, {"name": "model"'
+    (land.path / "ImageClassifier.py").write_text(OUTER.replace('{"name": "model"', more))
+    with pytest.raises(RasterFunctionError, match="works on several rasters, got 'raster, mask'"):
+        RasterFunction.load(land)
