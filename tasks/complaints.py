@@ -8,7 +8,8 @@ PIP = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-imag
     "torchvision": "'dlpk-flows[train]'",
     "onnx": "'dlpk-flows[onnx]'",
     "onnxruntime": "'dlpk-flows[onnx]'",
-    "keras": "tensorflow",
+    "tensorflow": "'dlpk-flows[tensorflow]'",
+    "keras": "'dlpk-flows[tensorflow]'",
 }
 
 
