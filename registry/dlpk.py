@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256 as new_sha256
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from registry import pickles, signing
@@ -44,6 +44,11 @@ DENSE = {
     ".tif",
     ".zip",
 }  # deflate gains nothing
+OPEN = {  # ModelType -> Esri's open raster function that ArcGIS runs for a predefined configuration
+    "ImageClassification": "ImageClassifier.py",
+    "ObjectDetection": "ObjectDetector.py",
+    "ObjectClassification": "ObjectClassifier.py",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,18 @@ class ModelFolder:
     @property
     def weights(self) -> Path:
         return self.path / self.emd.model_file
+
+    @property
+    def raster_function(self) -> str:
+        """File of the Python raster function in the folder, "" when it is a part of ArcGIS that is not (formats A.6).
+
+        Esri's open functions stand for a predefined configuration where the folder has a file of their name.
+        """
+        name = self.emd.inference_function
+        if name and not name.startswith("[Functions]"):
+            return name
+        name = PureWindowsPath(name).name or OPEN.get(str(self.emd.document.get("ModelType")), "")
+        return name if name in OPEN.values() and (self.path / name).is_file() else ""
 
     def files(self) -> dict[str, Path]:
         """Member name -> file, sorted: what travels. Hidden things, checkpoints and packages stay."""

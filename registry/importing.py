@@ -27,7 +27,8 @@ RUNS_ON = {  # verb -> the model types that it runs
     "classify-pixels": (ModelType.IMAGE_CLASSIFICATION,),  # of two dates: detect-change
     "classify-objects": (ModelType.OBJECT_CLASSIFICATION,),
 }
-ONLY_ARCGIS = {"arcpy", "arcgis"}
+ONLY_ARCGIS = {"arcgis"}
+STOOD_IN = {"arcpy"}  # functions touch little of it, and the host has that
 OWN = "_tiles"  # the module beside the raster functions of this system
 
 
@@ -76,14 +77,13 @@ def look_at(folder: ModelFolder) -> Needs:
     """What an unpacked model needs to run; reads its files, runs none."""
     emd, files = folder.emd, folder.files()
     modules = sorted(_imported(files))
-    only = bool(ONLY_ARCGIS & set(modules)) or emd.inference_function.startswith("[Functions]")
-    only = only or not emd.inference_function
+    only = bool(ONLY_ARCGIS & set(modules)) or not folder.raster_function
     tool = next((tool for tool, types in RUNS_ON.items() if str(emd.document.get("ModelType")) in types), "")
-    why = _why_not(emd, modules, tool, only)
+    why = _why_not(folder, modules, tool)
     weights = {n: p for n, p in files.items() if p.suffix.lower() in pickles.SUFFIXES or p == folder.weights}
     found = {f"{place} in {name}" for name, path in weights.items() for place in pickles.suspicious(path)}
     return Needs(
-        kind=_kind(emd, files),
+        kind=_kind(folder, files),
         framework=str(emd.document.get("Framework", "")),
         modules=tuple(modules),
         only_in_arcgis=only,
@@ -106,24 +106,25 @@ def _packed(file: Path, work: Path) -> Path:
     return write_archive(folder.files(), work / f"{folder.name}.dlpk")
 
 
-def _kind(emd: Emd, files: dict[str, Path]) -> str:
+def _kind(folder: ModelFolder, files: dict[str, Path]) -> str:
+    emd = folder.emd
     if emd.model_configuration == "_model_extension_inferencing":
         return "extension of arcgis.learn"
     if "ArcGISLearnVersion" in emd.document or emd.document.get("Framework") == "arcgis.learn.models._inferencing":
         return "trained by ArcGIS"
-    if not emd.inference_function or emd.inference_function.startswith("[Functions]"):
+    if not folder.raster_function:
         return "function of ArcGIS"
     return "ours" if any(Path(name).stem == OWN for name in files) else "custom raster function"
 
 
-def _why_not(emd: Emd, modules: list[str], tool: str, only: bool) -> str:
+def _why_not(folder: ModelFolder, modules: list[str], tool: str) -> str:
     if not tool:
-        return f"no verb here runs the model type {emd.document.get('ModelType')!r}"
-    if not emd.inference_function or emd.inference_function.startswith("[Functions]"):
+        return f"no verb here runs the model type {folder.emd.document.get('ModelType')!r}"
+    if not folder.raster_function:
         return "its raster function is part of ArcGIS and not in the package"
-    if only:
-        return f"its raster function imports {', '.join(sorted(ONLY_ARCGIS & set(modules)))}"
-    missing = [name for name in modules if not _is_there(name)]
+    if found := sorted(ONLY_ARCGIS & set(modules)):
+        return f"its raster function imports {', '.join(found)}"
+    missing = [name for name in modules if name not in STOOD_IN and not _is_there(name)]
     return f"these Python modules are not installed here: {', '.join(missing)}" if missing else ""
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.dlpk import ModelFolder
+from registry.dlpk import OPEN, ModelFolder
 from registry.emd import Emd
 from registry.errors import RasterFunctionError
 from tasks.arguments import raster_name, read_parameters, scalars, truth
@@ -27,11 +27,6 @@ from tasks.feature_sets import Detection, Field, Labelling, read_detections, rea
 from tasks.isolation import Room
 
 POLYGON = 4  # of getGeometryType
-PREDEFINED = {  # ModelType -> the open function that ArcGIS runs for a predefined configuration
-    "ImageClassification": "ImageClassifier.py",
-    "ObjectDetection": "ObjectDetector.py",
-    "ObjectClassification": "ObjectClassifier.py",
-}
 
 
 @dataclass(frozen=True)
@@ -322,16 +317,12 @@ def use_all_cores() -> None:
 
 
 def _file_name(model: ModelFolder) -> str:
-    """Of the function; one of the installation is run where the package has a file of its name (ArcGIS formats A.6)."""
-    name = model.emd.inference_function
-    if name and not name.startswith("[Functions]"):
+    if name := model.raster_function:
         return name
-    builtin = PureWindowsPath(name).name or PREDEFINED.get(str(model.emd.document.get("ModelType")), "")
-    if builtin in PREDEFINED.values() and (model.path / builtin).is_file():
-        return builtin
-    got = name or model.emd.document.get("ModelConfiguration")
+    got = model.emd.inference_function or model.emd.document.get("ModelConfiguration")
     do = f"{CONVERT} where that is possible, or run it in ArcGIS"
-    if builtin in PREDEFINED.values():
+    builtin = PureWindowsPath(model.emd.inference_function).name or OPEN.get(str(model.emd.document.get("ModelType")))
+    if builtin in OPEN.values():
         do = f"run it in ArcGIS, or put {builtin} of Esri's open raster-deep-learning and its helpers into the package"
     raise RasterFunctionError(
         "needs ArcGIS: its function is a part of the installation", where=model.name, got=got, do=do

@@ -69,7 +69,8 @@ def test_an_import_under_its_own_name_keeps_the_bytes(dlpk: Path) -> None:
 @pytest.mark.parametrize(
     ("function", "keys", "why"),
     [
-        ("import arcpy\n", {}, "its raster function imports arcpy"),
+        ("import arcgis\n", {}, "its raster function imports arcgis"),
+        ("import arcpy\n", {}, ""),
         ("from nowhere_at_all import x\n", {}, "these Python modules are not installed here: nowhere_at_all"),
         ("import json, numpy\n", {}, ""),
         ("", {"ModelType": "SuperResolution"}, "no verb here runs the model type 'SuperResolution'"),
