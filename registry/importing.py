@@ -79,8 +79,9 @@ def look_at(folder: ModelFolder) -> Needs:
     modules = sorted(_imported(files))
     only = bool(ONLY_ARCGIS & set(modules)) or not folder.raster_function
     tool = next((tool for tool, types in RUNS_ON.items() if str(emd.document.get("ModelType")) in types), "")
-    why = _why_not(folder, modules, tool)
-    weights = {n: p for n, p in files.items() if p.suffix.lower() in pickles.SUFFIXES or p == folder.weights}
+    why = _why_not(folder, modules, _imported(files, needed=True), tool)
+    named = folder.weights if emd.document.get("ModelFile") else None
+    weights = {n: p for n, p in files.items() if p.suffix.lower() in pickles.SUFFIXES or p == named}
     found = {f"{place} in {name}" for name, path in weights.items() for place in pickles.suspicious(path)}
     return Needs(
         kind=_kind(folder, files),
@@ -117,14 +118,14 @@ def _kind(folder: ModelFolder, files: dict[str, Path]) -> str:
     return "ours" if any(Path(name).stem == OWN for name in files) else "custom raster function"
 
 
-def _why_not(folder: ModelFolder, modules: list[str], tool: str) -> str:
+def _why_not(folder: ModelFolder, modules: list[str], needed: set[str], tool: str) -> str:
     if not tool:
         return f"no verb here runs the model type {folder.emd.document.get('ModelType')!r}"
     if not folder.raster_function:
         return "its raster function is part of ArcGIS and not in the package"
     if found := sorted(ONLY_ARCGIS & set(modules)):
         return f"its raster function imports {', '.join(found)}"
-    missing = [name for name in modules if name not in STOOD_IN and not _is_there(name)]
+    missing = [name for name in sorted(needed - STOOD_IN) if not _is_there(name)]
     return f"these Python modules are not installed here: {', '.join(missing)}" if missing else ""
 
 
@@ -138,20 +139,24 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _imported(files: dict[str, Path]) -> set[str]:
-    own = {Path(name).parts[0].removesuffix(".py") for name in files}
-    own |= {Path(name).stem for name in files}
-    found = {name for path in files.values() if path.suffix == ".py" for name in _imports(path)}
+def _imported(files: dict[str, Path], *, needed: bool = False) -> set[str]:
+    """Libraries that the code names; `needed`: without those that it tries to import and can do without."""
+    own = {Path(name).stem for name in files} | {part for name in files for part in Path(name).parts[:-1]}
+    found = {name for path in files.values() if path.suffix == ".py" for name in _imports(path, needed)}
     return {name for name in found if name not in own and name not in sys.stdlib_module_names}
 
 
-def _imports(path: Path) -> Iterator[str]:
+def _imports(path: Path, needed: bool) -> Iterator[str]:
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(path.read_bytes())
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return  # told under problems
+    tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try) and node.handlers] if needed else []
+    tried = {id(inner) for node in tries for statement in node.body for inner in ast.walk(statement)}
     for node in ast.walk(tree):
+        if id(node) in tried:
+            continue
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names = [node.module]

@@ -73,6 +73,8 @@ def test_an_import_under_its_own_name_keeps_the_bytes(dlpk: Path) -> None:
         ("import arcpy\n", {}, ""),
         ("from nowhere_at_all import x\n", {}, "these Python modules are not installed here: nowhere_at_all"),
         ("import json, numpy\n", {}, ""),
+        ("try:\n    import nowhere_at_all\nexcept ImportError:\n    nowhere_at_all = None\n", {}, ""),
+        ("", {"ModelFile": ""}, ""),
         ("", {"ModelType": "SuperResolution"}, "no verb here runs the model type 'SuperResolution'"),
     ],
 )
