@@ -86,8 +86,15 @@ class ModelFolder:
         name = self.emd.inference_function
         if name and not name.startswith("[Functions]"):
             return name
-        name = PureWindowsPath(name).name or OPEN.get(str(self.emd.document.get("ModelType")), "")
-        return name if name in OPEN.values() and (self.path / name).is_file() else ""
+        name = self.open_function
+        return name if name and (self.path / name).is_file() else ""
+
+    @property
+    def open_function(self) -> str:
+        """Which of Esri's open functions a predefined configuration means, "" for one that is ArcGIS's alone."""
+        named = PureWindowsPath(self.emd.inference_function).name
+        name = named or OPEN.get(str(self.emd.document.get("ModelType")), "")
+        return name if name in OPEN.values() else ""
 
     def files(self) -> dict[str, Path]:
         """Member name -> file, sorted: what travels. Hidden things, checkpoints and packages stay."""

@@ -8,7 +8,7 @@ import ast
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,17 +76,17 @@ def import_model(file: Path, name: str = "", *, note: str = "", trust: bool = Fa
 def look_at(folder: ModelFolder) -> Needs:
     """What an unpacked model needs to run; reads its files, runs none."""
     emd, files = folder.emd, folder.files()
-    modules = sorted(_imported(files))
-    only = bool(ONLY_ARCGIS & set(modules)) or not folder.raster_function
+    imported = _imported(files)
+    only = bool(ONLY_ARCGIS & imported.keys()) or not folder.raster_function
     tool = next((tool for tool, types in RUNS_ON.items() if str(emd.document.get("ModelType")) in types), "")
-    why = _why_not(folder, modules, _imported(files, needed=True), tool)
+    why = _why_not(folder, imported, tool)
     named = folder.weights if emd.document.get("ModelFile") else None
     weights = {n: p for n, p in files.items() if p.suffix.lower() in pickles.SUFFIXES or p == named}
     found = {f"{place} in {name}" for name, path in weights.items() for place in pickles.suspicious(path)}
     return Needs(
         kind=_kind(folder, files),
         framework=str(emd.document.get("Framework", "")),
-        modules=tuple(modules),
+        modules=tuple(sorted(imported)),
         only_in_arcgis=only,
         runs_with="" if why else tool,
         why_not=why,
@@ -118,14 +118,15 @@ def _kind(folder: ModelFolder, files: dict[str, Path]) -> str:
     return "ours" if any(Path(name).stem == OWN for name in files) else "custom raster function"
 
 
-def _why_not(folder: ModelFolder, modules: list[str], needed: set[str], tool: str) -> str:
+def _why_not(folder: ModelFolder, imported: Mapping[str, bool], tool: str) -> str:
     if not tool:
         return f"no verb here runs the model type {folder.emd.document.get('ModelType')!r}"
     if not folder.raster_function:
         return "its raster function is part of ArcGIS and not in the package"
-    if found := sorted(ONLY_ARCGIS & set(modules)):
+    if found := sorted(ONLY_ARCGIS & imported.keys()):
         return f"its raster function imports {', '.join(found)}"
-    missing = [name for name in sorted(needed - STOOD_IN) if not _is_there(name)]
+    needed = sorted(name for name, must in imported.items() if must and name not in STOOD_IN)
+    missing = [name for name in needed if not _is_there(name)]
     return f"these Python modules are not installed here: {', '.join(missing)}" if missing else ""
 
 
@@ -139,28 +140,31 @@ def _is_there(module: str) -> bool:
         return False
 
 
-def _imported(files: dict[str, Path], *, needed: bool = False) -> set[str]:
-    """Libraries that the code names; `needed`: without those that it tries to import and can do without."""
+def _imported(files: dict[str, Path]) -> dict[str, bool]:
+    """Libraries that the code names, and whether it needs them: what it only tries to import it can do without."""
     own = {Path(name).stem for name in files} | {part for name in files for part in Path(name).parts[:-1]}
-    found = {name for path in files.values() if path.suffix == ".py" for name in _imports(path, needed)}
-    return {name for name in found if name not in own and name not in sys.stdlib_module_names}
+    found: dict[str, bool] = {}
+    for path in files.values():
+        for name, must in _imports(path) if path.suffix == ".py" else ():
+            if name not in own and name not in sys.stdlib_module_names:
+                found[name] = found.get(name, False) or must
+    return found
 
 
-def _imports(path: Path, needed: bool) -> Iterator[str]:
+def _imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """A library, and whether its import is not one that a `try` catches."""
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(path.read_bytes())
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return  # told under problems
-    tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try) and node.handlers] if needed else []
+    tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try) and node.handlers]
     tried = {id(inner) for node in tries for statement in node.body for inner in ast.walk(statement)}
     for node in ast.walk(tree):
-        if id(node) in tried:
-            continue
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
             names = [node.module]
-        yield from (name.partition(".")[0] for name in names)
+        yield from ((name.partition(".")[0], id(node) not in tried) for name in names)
 
 
 def _scores(emd: Emd) -> dict[str, float]:

@@ -4,16 +4,12 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from registry.emd import Emd
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-LEAST_SCORE = 0.05  # what a detector tells at all; the threshold comes on top
-UNET = (  # tensors of fastai's U-Net -> ours; {n} is 1 where a resizing layer lies before the last ones
+UNET = (  # tensors of fastai's U-Net -> ours; the last layers are one further where one that resizes lies before them
     (r"layers\.0\.", "encoder."),
     (r"layers\.1\.", "norm."),
     (r"layers\.3\.0\.0\.", "middle.0."),
@@ -41,15 +37,12 @@ class Known:
     keys: Mapping[str, Any]  # of the new definition, where the old one has none
 
 
-def our_state(known: Known, weights: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """The weights under the names of our network."""
-    return {known.renamed(name): tensor for name, tensor in weights.items()}
-
-
 def _two_stages(kind: str, overlap: float) -> Callable[[Emd, str], dict[str, Any]]:
     """torchvision's, with the sizes and limits that ArcGIS gives them."""
 
     def arguments(emd: Emd, backbone: str) -> dict[str, Any]:
+        from tasks.networks._detection import LEAST_SCORE
+
         sizes = {"min_size": 1.5 * emd.tile_size, "max_size": 2.0 * emd.tile_size}
         scores = {"box_score_thresh": LEAST_SCORE, "box_nms_thresh": overlap}
         given = emd.document.get("MaskRCNNkwargs") or emd.document.get("Kwargs") or {}
@@ -75,8 +68,8 @@ def _unet(emd: Emd, backbone: str) -> dict[str, Any]:
 
 def _of_unet(name: str) -> str:
     for theirs, ours in UNET:
-        if re.match(theirs, name):
-            return re.sub(f"^{theirs}", ours, name)
+        if found := re.match(theirs, name):
+            return ours + name[found.end() :]
     return name
 
 

@@ -14,13 +14,13 @@ from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import OptionsError
 from registry.files import atomic
-from tasks.arcgis_networks import KNOWN, Known, our_state
+from tasks.arcgis_networks import KNOWN, Known
+from tasks.extension import IMAGENET
 from tasks.travelling import travelling
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of 8-bit colours, as parts of 255
 OF_ARCGIS = (  # keys that only its own functions read
     *("ArcGISLearnVersion", "ModelConfigurationFile", "ModelFileConfigurationClass", "DatasetType", "Kwargs"),
     *("MaskRCNNkwargs", "backend", "IsEdgeDetection", "resize_to", "ignore_mapped_class"),
@@ -29,7 +29,7 @@ CODE = ("*.py", "*.emd", "*.dlpk", "*.pth", "__pycache__")
 
 
 def convert(model: ModelFolder, folder: Path) -> ModelFolder:
-    """Write a model that ArcGIS trained again, into `folder`, which is made; it then runs here and in ArcGIS Pro.
+    """Write a model that ArcGIS trained again, into `folder`, which is made; it then runs as our own models do.
 
     Raises OptionsError for a model whose network is not known here, or whose weights are of another network.
     """
@@ -66,10 +66,9 @@ def known_network(emd: Emd) -> tuple[Known, str]:
 
 def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "dict[str, Tensor]":
     """The weights under the names of our network; checked against it, tensor by tensor."""
-    import torch
+    from tasks.weights import read_weights
 
-    weights = torch.load(model.weights, map_location="cpu", weights_only=True)
-    state = our_state(known, weights.get("model", weights))  # a checkpoint may have kept its optimiser
+    state = {known.renamed(name): tensor for name, tensor in read_weights(model.weights).items()}
     emd, network = model.emd, importlib.import_module(f"tasks.networks.{known.network}")
     wanted = network.build(len(_normalisation(emd)[0]), len(emd.classes), **arguments).state_dict()
     state |= {name: t for name, t in wanted.items() if name not in state and name.endswith("num_batches_tracked")}

@@ -42,11 +42,12 @@ def extension_of(model: ModelFolder, folder: Path) -> ModelFolder:
     """
     import torch
 
+    from tasks.weights import read_weights
+
     _check(model)
     emd, scale, offset = model.emd, *_normalisation(model.emd)
     shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns("*.py", "*.emd", "*.pth", "*.dlpk", "augment*"))
-    weights: dict[str, Tensor] = torch.load(model.weights, map_location="cpu", weights_only=True)
-    state = {f"network.{key}": tensor for key, tensor in weights.items()}
+    state: dict[str, Tensor] = {f"network.{key}": tensor for key, tensor in read_weights(model.weights).items()}
     state |= {key: torch.tensor(v).reshape(-1, 1, 1) for key, v in (("scale", scale), ("offset", offset))}
     with atomic(folder / emd.model_file) as part, part.open("wb") as file:
         torch.save(state, file)

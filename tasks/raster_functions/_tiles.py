@@ -94,18 +94,19 @@ class Model:
     @property
     def _scale(self) -> tuple[Array, Array]:
         """Mean and deviation of the bands that are read, (bands, 1, 1) float32."""
-        if self._known_scale is None and self.document.get("Normalization"):
-            told = self.document["Normalization"]
+        if self._known_scale is None:
+            told = self.document.get("Normalization") or self._of_the_tiles()
             mean, deviation = (np.array(told[key], np.float32)[:, None, None] for key in ("Mean", "StdDev"))
             self._known_scale = mean, deviation
-        if self._known_scale is None:
-            if not self.statistics:
-                raise ValueError("AllTilesStats: is missing in the model definition, so pixels cannot be normalised")
-            names = [s.get("BandName") for s in self.statistics]
-            chosen = [self.statistics[names.index(b) if isinstance(b, str) else b] for b in self.bands]
-            mean = np.array([s["Mean"] for s in chosen], np.float32)[:, None, None]
-            self._known_scale = mean, np.array([s["StdDev"] or 1 for s in chosen], np.float32)[:, None, None]
         return self._known_scale
+
+    def _of_the_tiles(self) -> dict[str, list[float]]:
+        """The same of the tiles that the network learned from."""
+        if not self.statistics:
+            raise ValueError("AllTilesStats: is missing in the model definition, so pixels cannot be normalised")
+        names = [s.get("BandName") for s in self.statistics]
+        chosen = [self.statistics[names.index(b) if isinstance(b, str) else b] for b in self.bands]
+        return {"Mean": [s["Mean"] for s in chosen], "StdDev": [s["StdDev"] or 1 for s in chosen]}
 
     def batches(
         self, pixels: Array, mask: Array, padding: int, batch_size: int, tight: bool = False

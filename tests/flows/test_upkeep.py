@@ -39,7 +39,6 @@ def package(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.slow
 def test_where_nothing_changed_nothing_is_trained(recipe: Recipe, package: Callable[..., Path]) -> None:
     run, made = Run.start("roofs", "first"), {"fingerprint": recipe.digest()}
     version = publish(package("one"), scores={}, data_digest="", git_commit="", run_id=run.id, made=made)

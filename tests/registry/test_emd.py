@@ -24,7 +24,6 @@ KEYS = (
 documents = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), json_values, max_size=10)
 
 
-@pytest.mark.slow
 @settings(deadline=None)  # each example waits for the disk
 @given(documents)
 def test_an_emd_survives_the_disk(tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]) -> None:

@@ -41,7 +41,6 @@ def foreign(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("mlflow_home")
 def test_a_model_of_arcgis_is_registered_with_what_it_needs(foreign: Callable[..., Path]) -> None:
     version, needs = import_model(foreign(**ARCGIS), "town-roofs", note="from the portal")

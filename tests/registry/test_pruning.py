@@ -106,7 +106,6 @@ def test_a_killed_prune_shows_no_half_version_and_is_completed_by_the_next(seven
     assert len(seven) - 1 == len(numbers())
 
 
-@pytest.mark.slow
 def test_the_command_says_what_goes_and_what_stays(seven: list[Version]) -> None:
     command = next(command for command in registry_commands if command.name == "prune")
     told = json.loads(CliRunner().invoke(command, ["--keep", "5", "--dry-run"]).output)

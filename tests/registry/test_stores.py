@@ -313,7 +313,6 @@ def test_a_download_is_taken_up_where_the_wire_broke(port: int, use: Callable[[s
         assert proxy.seen
 
 
-@pytest.mark.slow
 # -- what is told ------------------------------------------------------------------------------------------------------
 def test_a_server_that_is_not_there_is_told(use: Callable[[str], str]) -> None:
     place = use(f"http://127.0.0.1:{free_ports(1)[0]}")

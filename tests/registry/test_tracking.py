@@ -99,7 +99,6 @@ def test_a_run_that_is_not_there_is_told() -> None:
         Run.resume("0" * 32)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("mlflow_home")
 def test_more_parameters_than_one_request_takes_are_kept() -> None:
     run = Run.start("roofs", "many")

@@ -13,7 +13,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
-from registry.errors import OptionsError, RasterFunctionError
+from registry.errors import NotFound, OptionsError, RasterFunctionError
 from tasks.conversion import convert
 from tasks.host import RasterFunction
 
@@ -184,3 +184,15 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_the_host_says_how_such_a_model_comes_to_run(tmp_path: Path) -> None:
     with pytest.raises(RasterFunctionError, match=r"needs ArcGIS.*dlpk convert MODEL OUT\.dlpk"):
         RasterFunction.load(folder(tmp_path / "roofs", definition()))
+
+
+@pytest.mark.parametrize("content", [b"junk", b"", None])
+def test_what_is_no_state_of_a_network_is_told_in_a_line(tmp_path: Path, content: bytes | None) -> None:
+    model = folder(tmp_path / "roofs", definition())
+    if content is None:
+        torch.save(torch.zeros(3), model.weights)
+    else:
+        model.weights.write_bytes(content)
+    with pytest.raises(NotFound, match="roofs.pth: is no file of weights.*state dict saved with torch.save"):
+        convert(model, tmp_path / "open")
+    assert not (tmp_path / "open").exists()

@@ -67,7 +67,6 @@ def test_warnings_are_on_stderr_and_not_in_the_record(scene: tuple[Path, Path], 
     assert "warnings" not in json.loads(result.stdout)
 
 
-@pytest.mark.slow
 def test_a_dry_run_says_how_much_it_will_be_and_writes_nothing(scene: tuple[Path, Path], tmp_path: Path) -> None:
     told = record("export", *scene, tmp_path / "chips", *SIZE, "--dry-run", "--workers", 1)
     assert not (tmp_path / "chips").exists()
@@ -84,7 +83,6 @@ def test_a_second_time_the_same_is_told_without_work(scene: tuple[Path, Path], t
     assert record(*command) == record(*command)
 
 
-@pytest.mark.slow
 def test_several_rasters_come_before_the_labels(tmp_path: Path) -> None:
     first, labels = town.write(tmp_path / "a")
     second, _ = town.write(tmp_path / "b")

@@ -48,7 +48,6 @@ def test_a_run_that_was_stopped_goes_on_and_finds_the_same(
     assert [out] == list(out.parent.iterdir())
 
 
-@pytest.mark.slow
 def test_shares_in_any_order_find_what_one_run_finds(
     make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
 ) -> None:

@@ -215,7 +215,6 @@ def test_the_whole_page_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert whole(tmp_path / "a").read_bytes() == whole(tmp_path / "b").read_bytes()
 
 
-@pytest.mark.slow
 def test_the_whole_page_tells_intervals_data_time_and_hardware(tmp_path: Path) -> None:
     page = Page(whole(tmp_path))
     for expected in ("0.400 to 0.600", "0.200 to 0.300", "31 roof", "01:02:13 for 2 epochs", "abacus", "0.001"):

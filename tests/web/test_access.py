@@ -34,7 +34,6 @@ def csrf(client: TestClient, address: str) -> str:
     return found[1] if found else ""
 
 
-@pytest.mark.slow
 def test_without_configuration_this_machine_may_do_all_and_no_other_anything(browser: Browser) -> None:
     assert 200 == browser().get("/").status_code
     assert 303 == browser(address=("10.1.2.3", 4000)).get("/", follow_redirects=False).status_code
@@ -55,7 +54,6 @@ def test_who_has_not_signed_in_sees_nothing(browser: Browser, address: str) -> N
     assert 200 == client.get(address, headers=bearer("browse")).status_code
 
 
-@pytest.mark.slow
 def test_openapi_is_told_to_those_who_may_browse(browser: Browser) -> None:
     client = browser(WITH_TOKENS)
     assert 401 == client.get("/api/openapi.json").status_code
