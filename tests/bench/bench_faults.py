@@ -1,11 +1,12 @@
 """Scenes through several workers while workers, servers, database and S3 are killed: is each done once?
 
-python tests/bench/bench_faults.py FOLDER [--scenes 1000] [--workers 4] [--kills 50] [--every 8] [--seed 0]
+python tests/bench/bench_faults.py FOLDER [--scenes 1000] [--workers 4] [--kills 50] [--every 8] [--seed 0] [--gpus 0,1]
 
 Starts the topology of `dlpk up` in FOLDER, trains and publishes a tiny detector, lays out the scenes, and triggers
 `infer` over HTTP. Every few seconds one process, chosen at random, dies by SIGKILL: a worker, a flow run's process,
 Prefect, MLflow, PostgreSQL, the S3 server. Runs that ended with scenes left are triggered again, as a calendar would.
-The record says how many scenes have how many results, which runs still count as running, and what held a GPU.
+The record says how many scenes have how many results, which runs still count as running, and what held a GPU. `--gpus`
+names devices: runs then wait for one and hold it as they would on real ones; those without compute on the CPU.
 """
 
 import argparse
@@ -45,11 +46,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     for name, value in {"scenes": 1000, "workers": 4, "kills": 50, "every": 8, "seed": 0, "minutes": 60}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--gpus", default="none")
     given = parser.parse_args()
     folder = given.folder.absolute()
+    os.environ["DLPK_GPUS"] = given.gpus  # the workers inherit it
     with topology(folder / "place", cpu=0, gpu=given.workers) as place:
         os.environ.update(place.environment)
-        os.environ["DLPK_GPUS"] = "none"
         prepared(place, folder, given.scenes)
         record = drilled(place, folder, given)
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
@@ -64,7 +66,8 @@ def prepared(place: Place, folder: Path, count: int) -> None:
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(folder / "town", "detector")))
     for arguments in (("deploy", "--file", str(CHECKOUT / "prefect.yaml")), ("retrain", str(folder / "recipe.yaml"))):
         command = [sys.executable, "-m", "flows.cli", *arguments]
-        subprocess.run(command, check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+        known = {**os.environ, "DLPK_GPUS": "none"}  # a training takes its device at its word
+        subprocess.run(command, check=True, cwd=CHECKOUT, stdout=subprocess.DEVNULL, env=known)
 
 
 def drilled(place: Place, folder: Path, given: argparse.Namespace) -> dict[str, Any]:
