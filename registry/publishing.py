@@ -14,14 +14,15 @@ import json
 import math
 import platform
 import re
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from registry import signing, stac
 from registry.catalog import (
@@ -45,7 +46,6 @@ from registry.tracking import code, connect, told
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-T = TypeVar("T")
 LONGEST_TAG = 5000  # characters; MLflow's servers differ, this passes all
 NO_TAGS = (
     "name",
@@ -58,7 +58,6 @@ NO_TAGS = (
 )  # the manifest alone tells them
 SOFTWARE = ("dlpk-flows", "torch", "torchvision", "pytorch-lightning", "numpy", "rasterio", "albumentations", "timm")
 BUSY = ("Giving up after", "UNIQUE constraint failed", "duplicate key", "database is locked")  # as the databases say it
-TRIES = 8
 
 
 def publish(
@@ -191,16 +190,17 @@ def _newest(name: str) -> int:
         return int(rows.ask(sql, (name,))[0][0] or 0)
 
 
-def _patiently(call: Callable[[], T]) -> T:
-    """MLflow counts without a lock, and fails when several publishers write the same row at the same moment."""
-    for left in range(TRIES - 1, -1, -1):
-        try:
-            return call()
-        except Exception as error:
-            if not left or not any(sign in str(error) for sign in BUSY):
-                raise
-        time.sleep(0.05 * (TRIES - left))
-    raise AssertionError
+def _is_busy(error: BaseException) -> bool:
+    return any(sign in str(error) for sign in BUSY)
+
+
+# MLflow counts without a lock, and fails when several publishers write the same row at the same moment
+_patiently = Retrying(
+    retry=retry_if_exception(_is_busy),
+    wait=wait_random_exponential(multiplier=0.05, max=1),
+    stop=stop_after_attempt(8),
+    reraise=True,
+)
 
 
 def _make_model(client: "MlflowClient", name: str) -> None:

@@ -8,15 +8,28 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
 
 Document = dict[str, Any]
 FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 MOST_LINES = 200  # Prefect's own limit of a page
+LONGEST = 30.0  # seconds; then whoever waits for the page hears of it
+BUSY = (429, 502, 503, 504)  # 503 also when SQLite is locked
+LOST = (
+    httpx.ReadTimeout,
+    httpx.ReadError,
+    httpx.WriteError,
+    httpx.RemoteProtocolError,
+)  # it was there
+
+
+class _Busy(StoreError):
+    """It answered that it cannot now."""
 
 
 class Rejected(DlpkError, ValueError):
@@ -54,10 +67,12 @@ def deployment(identity: UUID) -> Document:
 
 def start(identity: UUID, parameters: Mapping[str, Any], by: str = "") -> Document:
     """A run with exactly these parameters. Raises Rejected where the server finds fault with one."""
-    tags = [f"by {by}"] if by else []
-    found: Document = _ask(
-        "POST", f"/deployments/{identity}/create_flow_run", {"parameters": dict(parameters), "tags": tags}
-    )
+    body = {
+        "parameters": dict(parameters),
+        "tags": [f"by {by}"] if by else [],
+        "idempotency_key": str(uuid4()),  # asked again, the server starts no second one
+    }
+    found: Document = _ask("POST", f"/deployments/{identity}/create_flow_run", body)
     return found
 
 
@@ -122,17 +137,22 @@ def _flow_names(identities: set[str]) -> dict[str, str]:
 
 
 def _ask(method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    """Asked again while the server is busy or breaks off: what is sent may be sent twice."""
     if not (url := address()):
         do = "start the page with PREFECT_API_URL=http://127.0.0.1:4200/api"
         raise StoreError("no Prefect server is set", where="PREFECT_API_URL", do=do)
+    client = _client(url, os.environ.get("PREFECT_API_AUTH_STRING", ""), os.environ.get("PREFECT_API_KEY", ""))
+    again = Retrying(
+        retry=retry_if_exception_type((_Busy, *LOST)),
+        wait=wait_random_exponential(multiplier=0.2, max=3),
+        stop=stop_after_delay(LONGEST),
+        reraise=True,
+    )
     try:
-        answer = _client(
-            url, os.environ.get("PREFECT_API_AUTH_STRING", ""), os.environ.get("PREFECT_API_KEY", "")
-        ).request(method, f"{url}{path}", json=body)
+        return again(lambda: _content(client.request(method, f"{url}{path}", json=body)))
     except httpx.HTTPError as error:
         what = f"the Prefect server does not answer ({type(error).__name__})"
         raise StoreError(what, where=url, do="start it, or correct PREFECT_API_URL") from error
-    return _content(answer)
 
 
 @lru_cache(maxsize=4)
@@ -151,7 +171,8 @@ def _content(answer: httpx.Response) -> Any:
     if answer.status_code in (409, 422):
         raise _rejected(reason)
     do = "check PREFECT_API_AUTH_STRING" if answer.status_code in (401, 403) else "see the log of the Prefect server"
-    raise StoreError(f"Prefect failed ({answer.status_code} {reason})", where=address(), do=do)
+    failed = _Busy if answer.status_code in BUSY else StoreError
+    raise failed(f"Prefect failed ({answer.status_code} {reason})", where=address(), do=do)
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -99,7 +99,7 @@ def test_the_page_starts_watches_and_cancels_runs(
         stack.enter_context(worker(prefect, tmp_path, "cpu"))
         address = stack.enter_context(browser.served(Configuration(tokens=(token,))))
         page = stack.enter_context(browser.chromium()).new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         page.on("dialog", lambda dialog: dialog.accept())
         page.goto(f"{address}/deployments")
         page.get_by_label("Token").fill("dlpk_anna")
@@ -118,7 +118,8 @@ def test_the_page_starts_watches_and_cancels_runs(
             }.items():
                 page.locator(f'[name="options.{name}"]').fill(number)
             page.get_by_role("button", name="Start the run").click()
-            page.wait_for_url("**/runs/*")
+            page.locator(".standing, #summary, .notice").first.wait_for()
+            assert "/runs/" in page.url, page.locator("main").inner_text()
             return str(page.url).rpartition("/")[2]
 
         run = start(tmp_path / "chips", "24")
