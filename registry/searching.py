@@ -97,7 +97,8 @@ _OURS = f"FROM model_version_tags t WHERE t.{WORKSPACE} AND t.key = 'sha256' AND
 def _question(rows: Rows, wanted: Wanted, sort: str, *, newest: bool) -> tuple[str, tuple[Any, ...]]:
     """Name and number of each version that is wanted, and how many there are.
 
-    Every condition joins the tags of one key, which lie side by side in the database.
+    Every condition joins the tags of one key, which lie side by side in the database; of the few versions that are the
+    newest or hold an alias, each is asked for its own.
     """
     ours = f"{_OURS} {rows.absent('t', 'gone')}"
     source = Sql(f"SELECT t.name, t.version {ours}")
@@ -109,19 +110,20 @@ def _question(rows: Rows, wanted: Wanted, sort: str, *, newest: bool) -> tuple[s
     parts = [Sql(f"WITH {_GONE}, whole AS ("), source, Sql("), found AS MATERIALIZED (SELECT c.name, c.version,")]
     worth, joined, order = _order(rows, sort)
     parts += [Sql(f"{worth} AS worth FROM whole c"), joined]
-    for i, (key, test) in enumerate(_about_tags(rows, wanted)):
-        parts.append(Sql(f"JOIN {_tag(f't{i}', key)} AND {test.on(f't{i}')}", test.values))
-    parts += [
-        *_about_versions(rows, wanted),
-        Sql(f") SELECT name, version, (SELECT count(*) FROM found) FROM found {order}"),
-    ]
+    few, about = newest or bool(wanted.alias), [(f"t{i}", *asked) for i, asked in enumerate(_about_tags(rows, wanted))]
+    if not few:
+        parts += [Sql(f"JOIN {_tag(t, key)} AND {test.on(t)}", test.values) for t, key, test in about]
+    parts += _about_versions(rows, wanted)
+    if few:
+        parts += [Sql(f"AND (SELECT {test.on(t)} FROM {_tag(t, key, 'WHERE')})", test.values) for t, key, test in about]
+    parts.append(Sql(f") SELECT name, version, (SELECT count(*) FROM found) FROM found {order}"))
     return " ".join(part.text for part in parts), tuple(value for part in parts for value in part.values)
 
 
-def _tag(table: str, key: str) -> str:
+def _tag(table: str, key: str, where: str = "ON") -> str:
     """The tag of a version; `key` is one of our own names."""
     own = f"{table}.{WORKSPACE} AND {table}.key = '{key}'"
-    return f"model_version_tags {table} ON {own} AND {table}.name = c.name AND {table}.version = c.version"
+    return f"model_version_tags {table} {where} {own} AND {table}.name = c.name AND {table}.version = c.version"
 
 
 _MOMENT = f"JOIN model_versions m ON m.{WORKSPACE} AND m.name = c.name AND m.version = c.version"
