@@ -4,9 +4,11 @@ It works on normalised float32 images, so 8-bit, 16-bit and float imagery are ch
 The pipeline of a training lies in the model folder as `albumentations.save` writes it.
 """
 
+import json
+import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Span = float | tuple[float, float]
 IGNORED = -1  # mask value of a pixel that does not count
 FILE = "augmentation.json"
+log = logging.getLogger("dlpk.train")
 LABELS = ("labels", "objects")  # what follows the boxes: class indexes, and the places of their masks
 
 
@@ -103,7 +106,7 @@ def _steps(options: "TrainOptions", turns: list[Any], dates: int, whole: bool) -
     if options.augmentation == "CUSTOM":
         return _custom(options)
     if options.augmentation == "FILE":
-        return list(_from_file(Path(options.augmentation_file)).transforms)
+        return _from_file(Path(options.augmentation_file))
     if whole:
         shift = albumentations.Affine(scale=(0.75, 1.3), translate_percent=(-0.1, 0.1), keep_ratio=True, p=1.0, fill=0)
         return [*turns, shift, SensorJitter(gain=0.2, offset=0.2)]
@@ -123,29 +126,42 @@ def _crop(size: int | None, p: float = 1.0) -> list[Any]:
     return [albumentations.RandomCrop(size, size, pad_if_needed=True, fill=0, fill_mask=IGNORED, p=p)]
 
 
-def _rotate(value: str, p: float) -> Any:
-    degrees = float(value)
-    return albumentations.Rotate((-degrees, degrees), fill=0, fill_mask=IGNORED, p=p)
+def _rotate(degrees: tuple[float, float], p: float) -> Any:
+    return albumentations.Rotate(degrees, fill=0, fill_mask=IGNORED, p=p)
 
 
-def _light(value: str, p: float) -> Any:
+def _light(change: tuple[float, float], p: float) -> Any:
     """ArcGIS counts brightness from 0 to 1, with 0.5 as it is; one deviation of the bands is its 0.25."""
-    low, high = _pair(value)
+    low, high = change
     return SensorJitter(gain=0, offset=(4 * (low - 0.5), 4 * (high - 0.5)), band=0, p=p)
 
 
-def _contrast(value: str, p: float) -> Any:
-    low, high = _pair(value)
+def _contrast(scale: tuple[float, float], p: float) -> Any:
+    low, high = scale
     return SensorJitter(gain=(low - 1, high - 1), offset=0, band=0, p=p)
 
 
 CUSTOM: dict[str, Callable[[str, float], Any]] = {  # of augmentation_parameters: value, probability -> transform
-    "rotate": _rotate,
-    "brightness": _light,
-    "contrast": _contrast,
+    "rotate": lambda value, p: _rotate((-float(value), float(value)), p),
+    "brightness": lambda value, p: _light(_pair(value), p),
+    "contrast": lambda value, p: _contrast(_pair(value), p),
     "zoom": lambda value, p: _zoom(_pair(value), p),
     "crop": lambda value, p: _crop(int(value), p)[0],
 }
+FASTAI: dict[str, Callable[[Any, float], Any]] = {  # of transforms.json: its first parameter, probability -> transform
+    "rotate": lambda degrees, p: _rotate(_span(degrees), p),
+    "brightness": lambda change, p: _light(_span(change), p),
+    "contrast": lambda scale, p: _contrast(_span(scale), p),
+    "zoom": lambda scale, p: _zoom(_span(scale), p),
+    "rand_zoom": lambda scale, p: _zoom(_span(scale), p),
+    "crop": lambda size, p: _crop(int(size), p)[0],
+    "rand_crop": lambda size, p: _crop(int(size), p)[0],
+    "flip_lr": lambda _, p: albumentations.HorizontalFlip(p=p),
+    "flip_affine": lambda _, p: albumentations.HorizontalFlip(p=p),
+    "dihedral": lambda _, p: albumentations.SquareSymmetry(p=p),
+    "dihedral_affine": lambda _, p: albumentations.SquareSymmetry(p=p),
+}
+FIRST = {"rotate": "degrees", "brightness": "change", "crop": "size", "rand_crop": "size"}  # of the others: scale
 
 
 def _custom(options: "TrainOptions") -> list[Any]:
@@ -164,18 +180,44 @@ def _custom(options: "TrainOptions") -> list[Any]:
     return steps
 
 
+def _transforms(path: Path, words: dict[str, Any]) -> list[Any]:
+    """Of `Training` in ArcGIS's transforms.json, fastai's transforms (F.2); p is 1 where it is not said, as there."""
+    if words.get("Validation"):
+        log.warning("%s: chips to validate with stay as they are; Validation is left out", path)
+    steps = []
+    for name, given in words["Training"].items():
+        if name not in FASTAI:
+            raise OptionsError("unknown transform", where=path, got=name, do=f"choose among {', '.join(FASTAI)}")
+        try:
+            steps.append(FASTAI[name](given.get(FIRST.get(name, "scale")), float(given.get("p", 1.0))))
+        except (AttributeError, TypeError, ValueError) as error:
+            do = 'write it as in {"Training": {"rotate": {"degrees": [-30, 30], "p": 0.5}}}'
+            raise OptionsError(f"transform {name} cannot be read ({error})", where=path, got=given, do=do) from error
+    return steps
+
+
+def _span(value: float | Sequence[float]) -> tuple[float, float]:
+    """Of a number itself, as fastai takes one."""
+    low, high = [value, value] if isinstance(value, int | float) else value
+    return float(low), float(high)
+
+
 def _pair(value: str) -> tuple[float, float]:
     low, high = (float(part) for part in value.strip("() ").split(","))
     return low, high
 
 
-def _from_file(path: Path) -> albumentations.Compose:
+def _from_file(path: Path) -> list[Any]:
+    """The steps of a pipeline of albumentations, or of ArcGIS's transforms.json."""
     form = "yaml" if path.suffix in (".yaml", ".yml") else "json"
-    do = "write it with albumentations.save, or take augmentation.json of an earlier model"
+    do = "write it with albumentations.save, or take augmentation.json of an earlier model or transforms.json of ArcGIS"
     try:
-        found = albumentations.load(path, data_format=form)
+        words = json.loads(path.read_text(encoding="utf-8-sig")) if form == "json" else {}
+        found = None if "Training" in words else albumentations.load(path, data_format=form)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OptionsError(f"augmentation_file cannot be read ({error})", where=path, do=do) from error
+    if found is None:
+        return _transforms(path, words)
     if not isinstance(found, albumentations.Compose):
         raise OptionsError("augmentation_file holds no pipeline", where=path, got=type(found).__name__, do=do)
-    return found
+    return list(found.transforms)

@@ -78,7 +78,7 @@ GOALS = {  # what chips carry -> what is learned
         ModelType.OBJECT_CLASSIFICATION,
         "ClassifyObjects",
         "feature_classifier",
-        {"F1_SCORE": "f1_score", "ACCURACY": "accuracy"},
+        {"F1_SCORE": "f1_score", "MULTI_LABEL_FBETA": "f1_score", "ACCURACY": "accuracy"},
         {"accuracy": "accuracy", "f1_score": "multi_label_fbeta"},
         lambda classes, _: ObjectScores(classes, multilabel=True),
     ),

@@ -147,7 +147,7 @@ def _network(
     from tasks.goals import GOALS
 
     goal = GOALS[carries]
-    name = options.network or goal.network
+    name = _known_as(options.network) or goal.network
     if pretrained:
         name = str(pretrained.emd.document.get("ModelConfiguration"))
     module = plugins.load(networks, name)
@@ -161,6 +161,15 @@ def _network(
     return "boxes" if carries == "instances" and not draws else carries, name, module
 
 
+def _known_as(network: str) -> str:
+    """Our name of what ArcGIS calls FASTERRCNN or FEATURE_CLASSIFIER (F.2); any other as it is."""
+    from registry import plugins
+    from tasks import networks
+
+    ours = {name.replace("_", ""): name for name in plugins.names(networks)}
+    return ours.get(network.lower().replace("_", ""), network)
+
+
 def _suggested(chips: ChipFolder, boxes: Sequence[Any], module: Any, options: TrainOptions) -> dict[str, Any]:
     """Arguments of build(): the backbone, and what the network makes of the sizes of the objects."""
     sides: list[float] = []
@@ -171,14 +180,19 @@ def _suggested(chips: ChipFolder, boxes: Sequence[Any], module: Any, options: Tr
 
 
 def _asked(carries: str, options: TrainOptions, balance: list[float]) -> dict[str, Any]:
-    """Arguments of build() that follow from chips and options of this training, whatever was trained before."""
-    if carries == "labels":
-        return {"multilabel": True}
-    if carries not in ("mask", "change"):
-        return {}
-    asked: dict[str, Any] = {"weights": balance if options.class_balancing else []}
+    """Arguments of build() that follow from chips and options of this training, whatever was trained before.
+
+    Raises OptionsError for a way to learn that labels of this kind do not know.
+    """
+    pixels, objects = carries in ("mask", "change"), carries in ("label", "labels")
+    fits = {"class_balancing": pixels, "focal_loss": pixels, "mixup": pixels or objects}
+    if vain := [name for name, fit in fits.items() if getattr(options, name) and not fit]:
+        raise OptionsError(f"{', '.join(vain)} does nothing for {carries}", do="leave it out")
+    asked: dict[str, Any] = {"weights": balance if options.class_balancing else []} if pixels else {}
     asked |= {"focal": 2.0} if options.focal_loss else {}
-    return {**asked, **{key: options.network_options[key] for key in asked if key in options.network_options}}
+    asked |= {"mixup": True} if options.mixup else {}
+    asked |= {key: options.network_options[key] for key in asked if key in options.network_options}
+    return {**asked, "multilabel": True} if carries == "labels" else asked
 
 
 def _monitor(carries: str, options: TrainOptions) -> str:

@@ -8,12 +8,25 @@ from tasks.options import Options
 
 Size = int | None
 Monitor = Literal[
-    "AUTO", "NONE", "VALID_LOSS", "AVERAGE_PRECISION", "ACCURACY", "F1_SCORE", "MIOU", "DICE", "PRECISION", "RECALL"
+    "AUTO",
+    "NONE",
+    "VALID_LOSS",
+    "AVERAGE_PRECISION",
+    "ACCURACY",
+    "F1_SCORE",
+    "MIOU",
+    "DICE",
+    "PRECISION",
+    "RECALL",
+    "MULTI_LABEL_FBETA",
 ]
 
 
 class TrainOptions(Options):
-    network: str = Field("", description="architecture, a file of tasks/networks; empty: the usual one for the chips")
+    network: str = Field(
+        "",
+        description="architecture, of tasks/networks or by ArcGIS's name; empty: the usual one for the chips",
+    )
     backbone_model: str = Field(
         "timm:tf_efficientnet_lite0", description="torchvision classifier (resnet18, mobilenet_v2, ...) or timm:<name>"
     )
@@ -73,6 +86,7 @@ class TrainOptions(Options):
     oversample: bool = Field(False, description="show chips of rare classes more often")
     class_balancing: bool = Field(False, description="weigh pixels of rare classes more, by their share of the chips")
     focal_loss: bool = Field(False, description="look harder at what is still wrong: focal loss, gamma 2")
+    mixup: bool = Field(False, description="of pixels and objects: learn from chips laid over one another")
     ignore_classes: tuple[int, ...] = Field(
         (), description="class values that do not count; 0 where unlabelled pixels are not background"
     )

@@ -16,6 +16,9 @@ FINE = 20.0  # pixels; smaller objects need the map of stride 4, which costs twi
 LEAST_SCORE = 0.05  # what detectors answer at all; the raster function's threshold comes on top
 OVERLAP = 0.5  # IoU above which the weaker of two boxes of a class is dropped, in networks that need it
 
+RATIOS = (0.5, 1.0, 2.0)  # shapes of the anchors
+SCALES = (1.0, 2**0.5)  # and their sizes on a level, half an octave apart
+
 Target = Dict[str, Tensor]
 
 
@@ -30,11 +33,14 @@ def strides_from(finest: int) -> "Tuple[int, ...]":
     return STRIDES[STRIDES.index(finest) :]
 
 
-def anchors(finest: int, anchor: float) -> AnchorGenerator:
-    """Two sizes, half an octave apart, in three shapes on each level; `anchor` is the smallest side, in pixels."""
+def anchors(finest: int, anchor: float, ratios: Sequence[float], scales: Sequence[float]) -> AnchorGenerator:
+    """On each level every size in every shape; `anchor` is the smallest side, in pixels.
+
+    `ratios`: height by width of each shape. `scales`: sizes on a level, in anchors.
+    """
     strides = strides_from(finest)
-    sizes = tuple((anchor * s / finest, anchor * s / finest * 2**0.5) for s in strides)
-    return AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(strides))
+    sizes = tuple(tuple(anchor * s / finest * scale for scale in scales) for s in strides)
+    return AnchorGenerator(sizes, (tuple(ratios),) * len(strides))
 
 
 class Pyramid(nn.Module):

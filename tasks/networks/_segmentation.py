@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
 from ._backbone import Backbone
+from ._mixup import mixup_loss
 
 STRIDE = 32  # pixels of the image for one of a backbone's last map
 
@@ -14,10 +15,10 @@ STRIDE = 32  # pixels of the image for one of a backbone's last map
 class Segmenter(nn.Module):
     """A subclass answers `logits(images)`, (n, classes + 1, any rows, any cols), for sizes that STRIDE divides."""
 
-    def __init__(self, **loss: Any) -> None:
-        """`loss`: as PixelLoss takes it."""
+    def __init__(self, mixup: bool = False, **loss: Any) -> None:
+        """`mixup`: learn from images laid over one another. `loss`: as PixelLoss takes it."""
         super().__init__()
-        self.criterion = PixelLoss(**loss)
+        self.mixup, self.criterion = mixup, PixelLoss(**loss)
 
     def logits(self, images: Tensor) -> Tensor:
         raise NotImplementedError
@@ -30,6 +31,8 @@ class Segmenter(nn.Module):
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """One number; targets (n, rows, cols) int64, where a value that is no class does not count."""
+        if self.mixup and self.training:
+            return mixup_loss(self, self.criterion, images, targets)
         loss: Tensor = self.criterion(self(images).float(), targets)
         return loss
 

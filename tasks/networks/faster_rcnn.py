@@ -1,15 +1,22 @@
 """Faster R-CNN (Ren et al. 2015), torchvision's, on a feature pyramid (Lin et al. 2017) over any backbone."""
 
-from typing import Any, Dict, Tuple
+from inspect import signature
+from typing import Any, Dict, Sequence, Tuple
 
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from ._backbone import Backbone
-from ._detection import LEAST_SCORE, OVERLAP, Detector, Pyramid, anchors, strides_from, suggest_pyramid
+from ._detection import LEAST_SCORE, OVERLAP, RATIOS, SCALES, Detector, Pyramid, anchors, strides_from, suggest_pyramid
 
 SERVES = ("detect_objects",)
+STAGES = [  # numbers that torchvision takes for proposals and for boxes, rpn_nms_thresh and so on
+    name
+    for name, parameter in signature(FasterRCNN).parameters.items()
+    if name.startswith(("rpn_", "box_")) and isinstance(parameter.default, (int, float))
+]
 suggest = suggest_pyramid
 
 
@@ -19,21 +26,30 @@ def build(
     backbone: str = "resnet18",
     finest: int = 4,
     anchor: float = 16.0,
+    ratios: Sequence[float] = RATIOS,
+    scales: Sequence[float] = SCALES,
     depth: int = 128,
     detections: int = 300,
+    **stages: Any,
 ) -> nn.Module:
-    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smaller anchor, in pixels.
+    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smallest anchor, in pixels.
 
-    `depth`: of the pyramid. `detections`: at most, in a tile.
+    `ratios` (height by width) and `scales` (sizes on a level, in anchors): of the anchors.
+    `depth`: of the pyramid. `detections`: at most, in a tile. `stages`: numbers as in torchvision, see `STAGES`.
     """
     pyramid = Pyramid(Backbone(backbone, bands), len(strides_from(finest)), depth)
-    return Detector(FasterRCNN(pyramid, **two_stages(pyramid, classes, finest, anchor, detections)), bands)
+    grid = anchors(finest, anchor, ratios, scales)
+    return Detector(FasterRCNN(pyramid, **two_stages(pyramid, classes, grid, detections, stages)), bands)
 
 
-def two_stages(pyramid: Pyramid, classes: int, finest: int, anchor: float, detections: int) -> "Dict[str, Any]":
-    """Arguments of torchvision's FasterRCNN, and of what is built on it."""
+def two_stages(
+    pyramid: Pyramid, classes: int, grid: AnchorGenerator, detections: int, stages: "Dict[str, Any]"
+) -> "Dict[str, Any]":
+    """Arguments of torchvision's FasterRCNN, and of what is built on it; `stages` are among them."""
+    if unknown := sorted(set(stages) - set(STAGES)):
+        raise TypeError(f"unknown arguments {', '.join(unknown)}; of the two stages there are {', '.join(STAGES)}")
     return {
-        "rpn_anchor_generator": anchors(finest, anchor),
+        "rpn_anchor_generator": grid,
         "box_roi_pool": roi_pool(pyramid.levels, 7),
         "box_head": _BoxHead(pyramid.out_channels),
         "box_predictor": _BoxPredictor(512, classes + 1),
@@ -45,6 +61,7 @@ def two_stages(pyramid: Pyramid, classes: int, finest: int, anchor: float, detec
         "box_detections_per_img": detections,
         "box_score_thresh": LEAST_SCORE,
         "box_nms_thresh": OVERLAP,
+        **stages,
     }
 
 

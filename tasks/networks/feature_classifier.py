@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from ._backbone import Backbone
+from ._mixup import mixup_loss
 
 SERVES = ("classify_objects",)
 
@@ -15,22 +16,31 @@ def build(
     multilabel: bool = False,
     dropout: float = 0.2,
     smoothing: float = 0.1,
+    mixup: bool = False,
 ) -> nn.Module:
     """`multilabel`: an image may show several classes, or none. `dropout`: share of the features left out, 0-1.
 
     `smoothing`: share of the truth given to the other classes, 0-1 (Szegedy et al. 2016); labels are seldom all true.
+    `mixup`: learn from images laid over one another.
     """
-    return FeatureClassifier(bands, classes, backbone, multilabel, dropout, smoothing)
+    return FeatureClassifier(bands, classes, backbone, multilabel, dropout, smoothing, mixup)
 
 
 class FeatureClassifier(nn.Module):
     def __init__(
-        self, bands: int, classes: int, backbone: str, multilabel: bool, dropout: float, smoothing: float
+        self,
+        bands: int,
+        classes: int,
+        backbone: str,
+        multilabel: bool,
+        dropout: float,
+        smoothing: float,
+        mixup: bool,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(backbone, bands)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.backbone.channels[-1], classes))
-        self.multilabel, self.smoothing = multilabel, smoothing
+        self.multilabel, self.smoothing, self.mixup = multilabel, smoothing, mixup
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes)."""
@@ -39,7 +49,11 @@ class FeatureClassifier(nn.Module):
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """One number; targets (n,) int64 class indexes from 0, or (n, classes) of 0 and 1 where `multilabel`."""
-        logits = self(images).float()
+        if self.mixup and self.training:
+            return mixup_loss(self, self._missed, images, targets)
+        return self._missed(self(images).float(), targets)
+
+    def _missed(self, logits: Tensor, targets: Tensor) -> Tensor:
         if not self.multilabel:
             return cross_entropy(logits, targets, label_smoothing=self.smoothing)
         wanted = targets.float() * (1 - self.smoothing) + self.smoothing / 2

@@ -1,13 +1,13 @@
 """Mask R-CNN (He et al. 2017), torchvision's: Faster R-CNN that draws the outline of each object as well."""
 
-from typing import Dict, List
+from typing import Any, Dict, List, Sequence
 
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 
 from ._backbone import Backbone
-from ._detection import Detector, Pyramid, strides_from, suggest_pyramid
+from ._detection import RATIOS, SCALES, Detector, Pyramid, anchors, strides_from, suggest_pyramid
 from .faster_rcnn import roi_pool, two_stages
 
 SERVES = ("detect_objects",)
@@ -21,12 +21,16 @@ def build(
     backbone: str = "resnet18",
     finest: int = 4,
     anchor: float = 16.0,
+    ratios: Sequence[float] = RATIOS,
+    scales: Sequence[float] = SCALES,
     depth: int = 128,
     detections: int = 300,
+    **stages: Any,
 ) -> nn.Module:
-    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smaller anchor, in pixels.
+    """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smallest anchor, in pixels.
 
-    `depth`: of pyramid and mask head. `detections`: at most, in a tile.
+    `ratios` (height by width) and `scales` (sizes on a level, in anchors): of the anchors.
+    `depth`: of pyramid and mask head. `detections`: at most, in a tile. `stages`: as Faster R-CNN takes them.
     """
     pyramid = Pyramid(Backbone(backbone, bands), len(strides_from(finest)), depth)
     network = MaskRCNN(
@@ -34,7 +38,7 @@ def build(
         mask_roi_pool=roi_pool(pyramid.levels, 14),
         mask_head=MaskRCNNHeads(depth, (depth, depth), 1),
         mask_predictor=MaskRCNNPredictor(depth, depth, classes + 1),
-        **two_stages(pyramid, classes, finest, anchor, detections),
+        **two_stages(pyramid, classes, anchors(finest, anchor, ratios, scales), detections, stages),
     )
     return InstanceDetector(network, bands)
 

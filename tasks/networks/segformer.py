@@ -27,7 +27,7 @@ def build(
 ) -> nn.Module:
     """`backbone`: one of SIZES, or as Backbone takes it. `depth`: of the decoder. `dropout`: 0-1, of whole features.
 
-    `loss`: dice, focal and weights, as PixelLoss takes them.
+    `loss`: mixup, dice, focal and weights, as Segmenter takes them.
     """
     return SegFormer(bands, classes, backbone, depth, dropout, **loss)
 

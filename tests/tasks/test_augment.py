@@ -149,8 +149,48 @@ def test_augmentation_that_cannot_be_read_is_told(options: dict[str, Any], told:
         augment.pipeline(TrainOptions(**options))
 
 
+def transforms(folder: Path, words: dict[str, Any]) -> TrainOptions:
+    file = folder / "transforms.json"
+    file.write_text(json.dumps(words))
+    return TrainOptions(augmentation="FILE", augmentation_file=str(file))
+
+
+def test_what_arcgis_does_to_chips_is_done_here(tmp_path: Path) -> None:
+    words = {
+        "Training": {
+            "rotate": {"degrees": [-30.0, 30.0], "p": 0.5},
+            "brightness": {"change": [0.4, 0.6]},
+            "contrast": {"scale": 1.2, "p": 0.75},
+            "rand_zoom": {"scale": [1.0, 1.5]},
+            "dihedral_affine": {},
+            "crop": {"size": 48, "row_pct": [0, 1], "col_pct": [0, 1]},
+        },
+        "Validation": {"crop": {"size": 48}},
+    }
+    steps: Any = augment.pipeline(transforms(tmp_path, words))
+    assert [0.5, 1.0, 0.75, 1.0, 1.0, 1.0] == [step.p for step in steps]
+    assert (48, 48, 4) == steps(image=np.zeros((64, 64, 4), np.float32), bboxes=[], labels=[], objects=[])[
+        "image"
+    ].shape
+    words = {"Training": {"contrast": {"scale": 1.5}}}
+    steps = augment.pipeline(transforms(tmp_path, words))
+    changed = steps(image=np.full((4, 4, 1), 100, np.float32), bboxes=[], labels=[], objects=[])["image"]
+    assert np.allclose(150, changed)  # a number is no span around it
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"rotate": 30}, r"transforms.json: transform rotate cannot be read"),
+        ({"rotate": {"degrees": "far"}}, r"transforms.json: transform rotate cannot be read"),
+        ({"perspective_warp": {"magnitude": 1}}, r"unknown transform, got 'perspective_warp'; choose among rotate"),
+    ],
+)
+def test_a_transform_that_cannot_be_read_is_told(words: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=told):
+        augment.pipeline(transforms(tmp_path, {"Training": words}))
+
+
 def test_a_file_that_holds_no_pipeline_is_told(tmp_path: Path) -> None:
-    file = tmp_path / "transforms.json"
-    file.write_text(json.dumps({"Training": {"rotate": {"degrees": 30}}}))
     with pytest.raises(OptionsError, match=r"transforms.json: augmentation_file"):
-        augment.pipeline(TrainOptions(augmentation="FILE", augmentation_file=str(file)))
+        augment.pipeline(transforms(tmp_path, {"rotate": {"degrees": 30}}))

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
 from registry import plugins
 from tasks import networks, raster_functions
 from tasks.augment import IGNORED
+from tasks.networks._mixup import mixup_loss
 from tasks.travelling import travelling, with_siblings
 from tasks.weights import load_backbone
 
@@ -193,6 +195,42 @@ def test_its_options_go_through_json(name: str) -> None:
     assert isinstance(build(name, **json.loads(json.dumps(given))), torch.nn.Module)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if serves(name) != "detect_objects"])
+def test_mixup_learns_from_both_truths(name: str) -> None:
+    images, truth = example(name)
+    plain, network = build(name).eval(), build(name, mixup=True).eval()  # of the same weights
+    assert torch.equal(plain.loss(images, truth), network.loss(images, truth))
+    assert torch.isfinite(network.train().loss(images, truth))
+
+
+def test_the_share_of_each_truth_is_that_of_its_image() -> None:
+    images, truth = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [1.0]])
+    apart = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        apart.append(
+            float(mixup_loss(torch.nn.Identity(), lambda answers, wanted: (answers - wanted).mean(), images, truth))
+        )
+    assert max(map(abs, apart)) < 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in serving("detect_objects") if name not in ("fcos", "rt_detr")])
+def test_anchors_are_of_the_shapes_and_sizes_asked_for(name: str) -> None:
+    network = build(name, ratios=[1.0], scales=[1.0, 2.0, 3.0])
+    generators = [module for module in network.modules() if isinstance(module, AnchorGenerator)]
+    assert [[3] * 4] == [generator.num_anchors_per_location() for generator in generators]
+    assert torch.isfinite(network.train().loss(*example(name)))
+
+
+@pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn"])
+def test_two_stages_take_the_numbers_of_torchvision(name: str) -> None:
+    network = build(name, rpn_nms_thresh=0.6, box_positive_fraction=0.4, box_score_thresh=0.3).network
+    assert (0.6, 0.3) == (network.rpn.nms_thresh, network.roi_heads.score_thresh)
+    assert 0.4 == network.roi_heads.fg_bg_sampler.positive_fraction
+    with pytest.raises(TypeError, match=r"unknown arguments rpn_head; of the two stages there are rpn_pre_nms"):
+        build(name, rpn_head=3)
+
+
 @pytest.mark.parametrize("name", serving("detect_objects"))
 @pytest.mark.parametrize("side", [3.0, 12.0, 40.0, 900.0])
 def test_a_detector_fits_itself_to_the_size_of_its_objects(name: str, side: float) -> None:
@@ -276,9 +314,10 @@ def test_a_package_carries_what_its_files_import_of_their_folders() -> None:
 # What of torch and torchvision the travelling files may use. Before a name is added here, look it up in torch 2.0.1 or
 # torchvision 0.15.2, the oldest that ArcGIS runs these files with.
 OLD_TORCH = {
-    "torch": """Tensor arange as_tensor cat cdist cuda device div exp float32 from_numpy full_like inference_mode
-        int64 load logit maximum meshgrid mul nan_to_num nn no_grad pow sigmoid softmax stack tensor where zeros
-        zeros_like""",
+    "torch": """Tensor arange as_tensor cat cdist cuda device distributions div exp float32 from_numpy full_like
+        inference_mode int64 load logit maximum meshgrid mul nan_to_num nn no_grad pow randperm sigmoid softmax stack
+        tensor where zeros zeros_like""",
+    "torch.distributions": "Beta",
     "torch.nn": """AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv2d Dropout Dropout2d Flatten GroupNorm LayerNorm Linear
         MaxPool2d Module ModuleDict ModuleList MultiheadAttention ReLU GELU Identity Sequential TransformerEncoderLayer
         Parameter functional init""",
