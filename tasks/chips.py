@@ -84,11 +84,12 @@ class ChipFolder:
     written last."""
 
     path: Path
+    together: tuple[ClassLabel, ...] = ()  # classes of all folders that it is read with, () = its own
 
-    @classmethod
-    def open(cls, path: Path) -> "ChipFolder":
+    @staticmethod
+    def open(path: Path) -> "ChipFolder":
         """Raises LabelError when the export is missing or was not finished."""
-        folder = cls(path)
+        folder = ChipFolder(path)
         if not (folder.home / DEFINITION).is_file():
             do = "run the export again; it writes this file last"
             raise LabelError(f"is no finished export: {DEFINITION} is missing", where=path, do=do)
@@ -132,12 +133,14 @@ class ChipFolder:
     @property
     def classes(self) -> tuple[ClassLabel, ...]:
         """What is learned: the listed classes; of two dates the one that anything changed (ArcGIS formats D.6)."""
-        several = len(self.listed) > 1 and self.format.CARRIES == "mask" and bool(self._seconds)
+        several = len(self.listed) > 1 and self.format.CARRIES == "mask" and bool(self.seconds)
         return (CHANGE,) if several else self.listed
 
     @cached_property
     def listed(self) -> tuple[ClassLabel, ...]:
         """Of the definition, by Value. 0 is background and left out (D.4), but as a label of a whole chip."""
+        if self.together:
+            return self.together
         listed = self.definition.classes if "Classes" in self.definition.document else ()
         kept = [c for c in listed if c.value != 0 or self.format.CARRIES in ("label", "labels")]
         for label in self._instance_classes():
@@ -180,7 +183,7 @@ class ChipFolder:
     @property
     def paired(self) -> bool:
         """Whether the chips are pairs of pictures, as the first one is."""
-        return bool(self.names) and self.names[0] in self._seconds
+        return bool(self.names) and self.names[0] in self.seconds
 
     @property
     def tile_size(self) -> int:
@@ -209,7 +212,7 @@ class ChipFolder:
         from tasks.rasters import read_raster
 
         raster = read_raster(self._picture(name))
-        second = read_raster(self._seconds[name]).pixels if name in self._seconds else None
+        second = read_raster(self.seconds[name]).pixels if name in self.seconds else None
         chip = Chip(name, raster.pixels, raster.valid, image2=second, grid=raster.grid)
         read: Chip = self.format.read(chip, self.classes, self.path)
         return read
@@ -253,7 +256,7 @@ class ChipFolder:
         return Emd({"Classes": listed}, str(self.home / DEFINITION)).classes if listed else ()
 
     @cached_property
-    def _seconds(self) -> dict[str, Path]:
+    def seconds(self) -> dict[str, Path]:
         return self._images(SECOND) if any((self.path / folder).is_dir() for folder in SECOND) else {}
 
     def _images(self, folders: Sequence[str]) -> dict[str, Path]:

@@ -124,16 +124,19 @@ def exported(chips: "ChipFolder") -> dict[str, Any]:
 
 
 @click.command(cls=Verb, options="tasks.train:TrainOptions")
-@click.argument("chips", type=FOLDER)
+@click.argument("chips", type=FOLDER, nargs=-1, required=True)
 @click.argument("out", type=SOME)
 @click.pass_obj
-def train(program: console.JsonLines | None, chips: Path, out: Path, options: "TrainOptions") -> None:
-    """Train a network on chips (Train Deep Learning Model)."""
-    from tasks.chips import ChipFolder
+def train(program: console.JsonLines | None, chips: tuple[Path, ...], out: Path, options: "TrainOptions") -> None:
+    """Train a network on chips (Train Deep Learning Model).
+
+    CHIPS is a folder of exported chips, or several of one format, band count and tile size.
+    """
+    from tasks.chip_folders import open_chips
     from tasks.train import train_model
 
     with console.watching(program) as listen:
-        model = train_model(ChipFolder.open(chips), out, options, on_epoch=listen, on_progress=listen)
+        model = train_model(open_chips(chips), out, options, on_epoch=listen, on_progress=listen)
     console.end(program, {"model": model.name, "folder": str(model.path)})
 
 
