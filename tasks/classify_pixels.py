@@ -1,7 +1,7 @@
 """Classify Pixels Using Deep Learning: a model and imagery in, a raster of class values out (ArcGIS formats F.4)."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from registry.errors import OptionsError
 from tasks.class_blocks import write_classes
 from tasks.class_products import finish
 from tasks.imagery import open_imagery
-from tasks.inference import check_tool, load_function, run_facts
+from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
 from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
@@ -46,7 +46,8 @@ def classify_pixels(
     """
     check_tool(model, "classify-pixels")
     source = source or ModelSource.of(model)
-    classify = partial(_classify, model, options, source, on_progress, share)
+    load = cache(lambda: load_function(model, options))  # once for all items; not at all where none is left to do
+    classify = partial(_classify, model, load, options, source, on_progress, share)
     if options.processing_mode == "PROCESS_AS_MOSAICKED_IMAGE":
         classify(imagery, out)
         if options.probabilities:
@@ -64,6 +65,7 @@ def classify_pixels(
 
 def _classify(
     model: ModelFolder,
+    load: Callable[[], AnyFunction],
     options: ClassifyOptions,
     source: ModelSource,
     on_progress: OnProgress,
@@ -71,7 +73,7 @@ def _classify(
     imagery: Imageries,
     out: Path,
 ) -> Path:
-    function = load_function(model, options)
+    function = load()
     with open_working_grid(imagery, model.emd, options) as whole:
         image = wanted_part(whole, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")

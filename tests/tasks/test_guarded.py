@@ -161,6 +161,27 @@ def test_a_trusted_stranger_works_and_a_bad_one_takes_down_only_itself(
     assert ["good.tif", *tables, "stranger", "town.tif"] == sorted(p.name for p in tmp_path.iterdir())
 
 
+def test_one_process_is_enough_for_many_rasters(
+    stranger: ModelFolder, make_raster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[ModelFolder] = []
+    load = GuardedFunction.load
+
+    def counted(model: ModelFolder, **given: Any) -> GuardedFunction:
+        begun.append(model)
+        return load(model, **given)
+
+    monkeypatch.setattr(GuardedFunction, "load", counted)
+    images = [make_raster(np.full((32, 40 + i), 100 + 100 * i, np.uint8), f"{i}.tif") for i in range(2)]
+    options = ClassifyOptions.model_validate({"trust": True, "processing_mode": "PROCESS_ITEMS_SEPARATELY"})
+    for _ in range(2):  # the second time nothing is left to do
+        classify_pixels(stranger, images, tmp_path / "classes", options)
+    assert 1 == len(begun)
+    for i in range(2):
+        with rasterio.open(tmp_path / f"classes/{i}.tif") as raster:
+            assert [1 + i] == np.unique(raster.read(1)).tolist()
+
+
 @pytest.mark.slow
 def test_a_stranger_neither_sees_secrets_nor_writes_nor_calls(
     stranger: ModelFolder, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
