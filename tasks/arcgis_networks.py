@@ -33,7 +33,7 @@ class Known:
     network: str  # file of tasks/networks
     function: str  # raster function that runs it
     arguments: Callable[[Emd, str], dict[str, Any]]  # definition, backbone -> of the network's build()
-    renamed: Callable[[str], str]  # tensors of its weights -> ours
+    renamed: Callable[[str], str]  # tensors of its weights -> ours, "" = only of the training
     keys: Mapping[str, Any]  # of the new definition, where the old one has none
 
 
@@ -62,8 +62,12 @@ def _options(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name, value in given.items() if name in known)
 
 
-def _unet(emd: Emd, backbone: str) -> dict[str, Any]:
+def _pixels(emd: Emd, backbone: str) -> dict[str, Any]:
     return {"backbone": backbone, "never": list(emd.document.get("ignore_mapped_class") or [])}
+
+
+def _objects(_: Emd, backbone: str) -> dict[str, Any]:
+    return {"backbone": backbone}
 
 
 def _of_unet(name: str) -> str:
@@ -75,6 +79,16 @@ def _of_unet(name: str) -> str:
 
 def _of_detector(name: str) -> str:
     return f"network.{name}"
+
+
+def _of_deeplab(name: str) -> str:
+    return "" if name.startswith("aux_classifier.") else name
+
+
+def _of_classifier(name: str) -> str:
+    """0 is the ResNet, 1 the head; two layers of that pool, and have no weights."""
+    part, number, *rest = name.split(".")
+    return ".".join(["body", number, *rest] if part == "0" else ["head", str(int(number) - 2), *rest])
 
 
 KNOWN = {  # ModelName ->
@@ -89,5 +103,7 @@ KNOWN = {  # ModelName ->
     "MaskRCNN": Known(
         RESNETS, "_torchvision", "DetectObjects", _two_stages("MaskRCNN", 0.5), _of_detector, {"Threshold": 0.9}
     ),
-    "UnetClassifier": Known(RESNETS, "_dynamic_unet", "ClassifyPixels", _unet, _of_unet, {}),
+    "UnetClassifier": Known(RESNETS, "_dynamic_unet", "ClassifyPixels", _pixels, _of_unet, {}),
+    "DeepLab": Known(RESNETS, "_dilated_deeplab", "ClassifyPixels", _pixels, _of_deeplab, {}),
+    "FeatureClassifier": Known(RESNETS, "_fastai_classifier", "ClassifyObjects", _objects, _of_classifier, {}),
 }

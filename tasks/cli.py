@@ -212,7 +212,12 @@ def package(
 
     folder = ModelFolder(model)
     dlpk = package_model(folder, out, flavour=flavour, description=description, summary=summary, tags=tags)
-    console.end(program, {"package": str(dlpk), "size": dlpk.stat().st_size, "sha256": sha256(dlpk)})
+    console.end(program, packed(dlpk))
+
+
+def packed(dlpk: Path) -> dict[str, Any]:
+    """What a command tells of a package that it has written."""
+    return {"package": str(dlpk), "size": dlpk.stat().st_size, "sha256": sha256(dlpk)}
 
 
 @click.command("detect-objects", cls=Verb, options="tasks.inference_options:DetectOptions")
@@ -340,7 +345,8 @@ def export_onnx(program: console.JsonLines | None, *, model: str, out: Path) -> 
 def convert(program: console.JsonLines | None, *, model: str, out: Path) -> None:
     """Write a MODEL that ArcGIS trained again as a package that runs without ArcGIS.
 
-    UnetClassifier, MaskRCNN and FasterRCNN over a ResNet; what it gives for a tile is what ArcGIS gives.
+    UnetClassifier, DeepLab, MaskRCNN, FasterRCNN and FeatureClassifier over a ResNet; what it gives for a tile is
+    what ArcGIS gives.
 
     MODEL is a .dlpk, a model folder or a reference; OUT is the .dlpk to write.
     """
@@ -348,7 +354,7 @@ def convert(program: console.JsonLines | None, *, model: str, out: Path) -> None
 
     with console.watching(program), TemporaryDirectory() as folder:
         made = pack(verb(opened(model), Path(folder) / out.stem), out)
-    console.end(program, {"dlpk": str(made), "sha256": sha256(made)})
+    console.end(program, packed(made))
 
 
 @click.command("run-scenes", hidden=True)

@@ -68,7 +68,7 @@ def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "d
     """The weights under the names of our network; checked against it, tensor by tensor."""
     from tasks.weights import read_weights
 
-    state = {known.renamed(name): tensor for name, tensor in read_weights(model.weights).items()}
+    state = {ours: t for name, t in read_weights(model.weights).items() if (ours := known.renamed(name))}
     emd, network = model.emd, importlib.import_module(f"tasks.networks.{known.network}")
     wanted = network.build(len(_normalisation(emd)[0]), len(emd.classes), **arguments).state_dict()
     state |= {name: t for name, t in wanted.items() if name not in state and name.endswith("num_batches_tracked")}

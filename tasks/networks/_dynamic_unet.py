@@ -7,9 +7,10 @@ image <---------- blocks: shuffle to twice the size <-----+     the last one the
 from typing import List, Sequence
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+
+from ._resnet import body
 
 JOINED = (2, 4, 5, 6)  # children of a ResNet, with ReLU for 2, whose answers are joined on the way up
 
@@ -25,12 +26,8 @@ class DynamicUnet(nn.Module):
     def __init__(self, bands: int, classes: int, backbone: str, never: Sequence[int]) -> None:
         super().__init__()
         self.never = list(never)
-        whole = getattr(torchvision.models, backbone)(weights=None)
-        if bands != 3:
-            whole.conv1 = nn.Conv2d(bands, 64, 7, stride=2, padding=3, bias=False)
-        self.encoder = nn.Sequential(*list(whole.children())[:-2])
-        widths = [64, *(whole.fc.in_features // k for k in (8, 4, 2, 1))]  # of the maps of JOINED, and of the last one
-        deepest = widths[-1]
+        self.encoder, deepest = body(backbone, bands)
+        widths = [64, *(deepest // k for k in (8, 4, 2, 1))]  # of the maps of JOINED, and of the last one
         self.norm = nn.BatchNorm2d(deepest)
         self.middle = nn.Sequential(*_convolution(deepest, 2 * deepest), *_convolution(2 * deepest, deepest))
         self.blocks = nn.ModuleList()

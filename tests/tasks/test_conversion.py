@@ -10,6 +10,7 @@ import torchvision
 from torch.nn import functional
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
@@ -54,8 +55,12 @@ def definition(**more: Any) -> Emd:
 
 
 def folder(path: Path, emd: Emd, network: torch.nn.Module | None = None) -> ModelFolder:
+    return stored(path, emd, network.state_dict() if network else {})
+
+
+def stored(path: Path, emd: Emd, state: dict[str, torch.Tensor]) -> ModelFolder:
     path.mkdir()
-    torch.save(network.state_dict() if network else {}, path / "roofs.pth")
+    torch.save(state, path / "roofs.pth")
     emd.write(path / "roofs.emd")
     return ModelFolder(path)
 
@@ -143,11 +148,8 @@ def by_hand(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor
 @pytest.mark.parametrize("never", [[], [1]])
 def test_a_unet_gives_the_classes_that_it_gave(tmp_path: Path, never: list[int]) -> None:
     pixels_too = {"ModelType": "ImageClassification", "ModelName": "UnetClassifier", "ignore_mapped_class": never}
-    (tmp_path / "roofs").mkdir()
     state = fastai_weights(classes=3)
-    torch.save(state, tmp_path / "roofs" / "roofs.pth")
-    definition(**pixels_too).write(tmp_path / "roofs" / "roofs.emd")
-    model = convert(ModelFolder(tmp_path / "roofs"), tmp_path / "open")
+    model = convert(stored(tmp_path / "roofs", definition(**pixels_too), state), tmp_path / "open")
     pixels = np.random.default_rng(0).integers(0, 255, (3, SIDE, SIDE)).astype(np.uint8)
     with torch.inference_mode():
         logits = by_hand(state, torch.from_numpy(pixels)[None].float().sub(MEAN).div(DEVIATION))[0]
@@ -158,6 +160,105 @@ def test_a_unet_gives_the_classes_that_it_gave(tmp_path: Path, never: list[int])
     expected = np.array([0, 7, 9])[logits.max(0)[1].numpy()]
     assert len(np.unique(expected)) > 1
     assert (expected != found[0]).mean() < 1e-3  # where two classes are as likely
+
+
+def resnet(bands: int, prefix: str) -> dict[str, torch.Tensor]:
+    """Of a ResNet-18, by the place of its layers, with what it has seen in training."""
+    torch.manual_seed(0)
+    whole = torchvision.models.resnet18(weights=None)
+    whole.conv1 = torch.nn.Conv2d(bands, 64, 7, 2, 3, bias=False)
+    state = torch.nn.Sequential(*list(whole.children())[:-2]).state_dict()
+    seen = {name: torch.rand_like(t) + 0.1 for name, t in state.items() if name.endswith("running_var")}
+    return {prefix + name: tensor for name, tensor in {**state, **seen}.items()}
+
+
+def deep(state: dict[str, torch.Tensor], image: torch.Tensor, prefix: str, looks: dict[int, int]) -> torch.Tensor:
+    """What a ResNet-18 answers, tensor by tensor; stages of `looks` do not shrink the map, their sight is dilated."""
+
+    def conv(name: str, x: torch.Tensor, stride: int, dilation: int = 1) -> torch.Tensor:
+        weight = state[f"{prefix}{name}.weight"]
+        return functional.conv2d(x, weight, None, stride, dilation * (weight.shape[2] // 2), dilation)
+
+    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
+        return normed(state, prefix + name, x)
+
+    x = functional.max_pool2d(norm("1", conv("0", image, 2)).relu(), 3, 2, 1)
+    for stage in (4, 5, 6, 7):
+        for block in (0, 1):
+            name, stride = f"{stage}.{block}", 2 if block == 0 and stage > 4 and stage not in looks else 1
+            out = norm(f"{name}.bn1", conv(f"{name}.conv1", x, stride, looks.get(stage, 1))).relu()
+            out = norm(f"{name}.bn2", conv(f"{name}.conv2", out, 1, looks.get(stage, 1)))
+            if f"{prefix}{name}.downsample.0.weight" in state:
+                x = norm(f"{name}.downsample.1", conv(f"{name}.downsample.0", x, stride))
+            x = (x + out).relu()
+    return x
+
+
+def normed(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+    mean, var, weight, bias = (state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+    return functional.batch_norm(x, mean, var, weight, bias)
+
+
+@pytest.mark.parametrize("never", [[], [1]])
+def test_a_deeplab_gives_the_classes_that_it_gave(tmp_path: Path, never: list[int]) -> None:
+    pixels_too = {"ModelType": "ImageClassification", "ModelName": "DeepLab", "ignore_mapped_class": never}
+    state, head = resnet(3, "backbone."), DeepLabHead(512, 3).eval()
+    pixels = np.random.default_rng(0).integers(0, 255, (3, SIDE, SIDE)).astype(np.uint8)
+    image = torch.from_numpy(pixels)[None].float().sub(MEAN).div(DEVIATION)
+    with torch.inference_mode():
+        seen = deep(state, image, "backbone.", {6: 2, 7: 4})
+        head[-1].bias.data.sub_(head(seen).mean(dim=(0, 2, 3)))  # so that each class has its pixels
+        logits = functional.interpolate(head(seen), (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
+        logits[never] = -1e9
+    state |= {f"classifier.{name}": tensor for name, tensor in head.state_dict().items()}
+    state["aux_classifier.0.weight"] = torch.zeros(64, 256, 3, 3)  # only the training looks at it
+    model = convert(stored(tmp_path / "roofs", definition(**pixels_too), state), tmp_path / "open")
+    function = RasterFunction.load(model, arguments={"padding": 0, "batch_size": 1})
+    function.update_raster_info("u1", 3)
+    found = function.update_pixels(pixels, np.ones((SIDE, SIDE), bool))
+    expected = np.array([0, 7, 9])[logits.max(0)[1].numpy()]
+    assert len(np.unique(expected)) > 1
+    assert (expected != found[0]).mean() < 1e-3  # where two classes are as likely
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_feature_classifier_gives_the_labels_that_it_gave(tmp_path: Path, several: bool) -> None:
+    form = "MultiLabeled_Tiles" if several else "Labeled_Tiles"
+    objects = {"ModelType": "ObjectClassification", "ModelName": "FeatureClassifier", "MetaDataMode": form}
+    state, generator = resnet(4, "0."), torch.Generator().manual_seed(1)
+    for number, width in ((2, 1024), (6, 512)):
+        shift = 0.1 * torch.randn(width, generator=generator)
+        state |= {f"1.{number}.{n}": t for n, t in {"weight": shift + 1, "bias": shift, "running_mean": shift}.items()}
+        state[f"1.{number}.running_var"] = torch.ones(width)
+    for number, (out, width) in ((4, (512, 1024)), (8, (2, 512))):
+        state[f"1.{number}.weight"] = torch.randn(out, width, generator=generator) / width**0.5
+        state[f"1.{number}.bias"] = 0.1 * torch.randn(out, generator=generator)
+    pixels = np.random.default_rng(0).integers(0, 1000, (5, 4, SIDE, SIDE)).astype(np.uint16)
+    low, mean, deviation = (
+        np.array(STATS[n][::-1])[:, None, None] for n in ("band_min_values", "scaled_mean_values", "scaled_std_values")
+    )
+    with torch.inference_mode():
+        maps = deep(state, torch.from_numpy(((pixels - low) / 1000 - mean) / deviation).float(), "0.", {})
+        x = torch.cat([maps.flatten(2).max(dim=2)[0], maps.flatten(2).mean(dim=2)], 1)
+        x = functional.linear(normed(state, "1.2", x), state["1.4.weight"], state["1.4.bias"]).relu()
+        logits = functional.linear(normed(state, "1.6", x), state["1.8.weight"])
+        state["1.8.bias"] = -logits.mean(dim=0)  # so that each class has its objects
+        logits += state["1.8.bias"]
+    told = definition(
+        **objects, NormalizationStats=STATS, ExtractBands=[3, 2, 1, 0], CropSizeFixed=1, BlackenAroundFeature=0
+    )
+    model = convert(stored(tmp_path / "roofs", told, state), tmp_path / "open")
+    function = RasterFunction.load(model, arguments={"batch_size": 2})
+    found = function.classify([(image, np.ones((SIDE, SIDE), bool)) for image in pixels])
+    shares = (logits.sigmoid() if several else logits.softmax(1)).numpy()
+    if several:
+        names = [tuple(n for n, s in zip(("Roof", "Pond"), row, strict=True) if s >= 0.5) for row in shares]
+    else:
+        names = [(("Roof", "Pond")[k],) for k in shares.argmax(axis=1)]
+        shares = shares.max(axis=1, keepdims=True)
+    assert names == [one.names for one in found]
+    assert len(set(names)) > 1
+    assert np.allclose(shares, [one.confidences for one in found], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -319,8 +319,8 @@ OLD_TORCH = {
         tensor where zeros zeros_like""",
     "torch.distributions": "Beta",
     "torch.nn": """AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv2d Dropout Dropout2d Flatten GroupNorm LayerNorm Linear
-        MaxPool2d Module ModuleDict ModuleList MultiheadAttention ReLU GELU Identity Sequential TransformerEncoderLayer
-        Parameter functional init""",
+        MaxPool2d Module ModuleDict BatchNorm1d ModuleList MultiheadAttention ReLU GELU Identity Sequential
+        TransformerEncoderLayer Parameter functional init""",
     "torch.nn.functional": """binary_cross_entropy_with_logits cross_entropy gelu grid_sample interpolate logsigmoid
         pad pixel_shuffle relu scaled_dot_product_attention softmax""",
     "torch.nn.init": "constant_ normal_ trunc_normal_ xavier_uniform_ zeros_",
@@ -334,7 +334,7 @@ OLD_TORCH = {
     "torchvision.models.detection.retinanet": "RetinaNetHead",
     "torchvision.models.detection.ssd": "SSD SSDHead",
     "torchvision.models.detection.transform": "GeneralizedRCNNTransform",
-    "torchvision.models.segmentation.deeplabv3": "ASPP",
+    "torchvision.models.segmentation.deeplabv3": "ASPP DeepLabHead",
     "torchvision.ops": """FeaturePyramidNetwork MLP MultiScaleRoIAlign box_convert box_iou generalized_box_iou
         generalized_box_iou_loss""",
 }
