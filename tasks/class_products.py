@@ -1,6 +1,6 @@
 """What is made of a finished class raster: another coordinate system, polygons, ArcGIS's attribute table (F.4)."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pyogrio
 import rasterio
 import rasterio.features
 import shapely
+from numpy.typing import NDArray
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError
@@ -63,10 +64,7 @@ def write_polygons(
             do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=raster, do=do)
         crs = source_raster.crs
-        areas = list(rasterio.features.shapes(rasterio.band(source_raster, 1), transform=source_raster.transform))
-    kept = [(shape, int(value)) for shape, value in areas if value and int(value) in names]
-    shapes = np.array([shapely.geometry.shape(shape) for shape, _ in kept], dtype=object)
-    values = np.array([value for _, value in kept], np.int32)
+        shapes, values = _areas(source_raster, names)
     if len(shapes) and options.simplify:
         shapes = shapely.make_valid(shapely.coverage_simplify(shapes, options.simplify))
     large = shapely.area(shapes) >= max(options.minimum_area, np.finfo(float).tiny)
@@ -74,3 +72,14 @@ def write_polygons(
     columns: dict[str, Any] = {"Class": np.array([names[v] for v in values.tolist()], dtype=object), "Value": values}
     columns |= {"Area": shapely.area(shapes)} | source.columns(len(values))
     return write_features(out, shapes, columns, crs, source.tags())
+
+
+def _areas(raster: rasterio.DatasetReader, wanted: Container[int]) -> tuple[NDArray[np.object_], NDArray[np.int32]]:
+    """(n,) polygons and their values; each leaves GDAL's form at once: lists of numbers take far more memory."""
+    shapes: list[shapely.Geometry] = []
+    values: list[int] = []
+    for outline, value in rasterio.features.shapes(rasterio.band(raster, 1), transform=raster.transform):
+        if value and int(value) in wanted:
+            shapes.append(shapely.geometry.shape(outline))
+            values.append(int(value))
+    return np.array(shapes, dtype=object), np.array(values, np.int32)
