@@ -1,7 +1,7 @@
 """What the tools share that write a raster of class values: block by block through the function, into a GeoTIFF."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -179,7 +179,19 @@ def _overviews(work: Classifying, units: list[Unit], run: RunFolder) -> list[Flo
     for top in range(plan.rows):
         row = units[top * plan.columns : (top + 1) * plan.columns]
         if all(unit.is_empty for unit in row):
-            ground.add_empty(row[0].told["shape"][1])
-            continue
-        ground.add(np.concatenate([unit.half(*work.kind) for unit in row], axis=2))
+            ground.add_empty(row[0].shape[1])
+        else:
+            ground.add(_side_by_side(row, size[0], work))
     return ground.floors
+
+
+def _side_by_side(row: Sequence[Unit], width: int, work: Classifying) -> NDArray[np.generic]:
+    """The halves of units, one after the other in the room that they share: a wide raster's row is no small thing."""
+    dtype, nodata = work.kind
+    room = np.full((work.layers, row[0].shape[1], width), nodata, dtype)
+    left = 0
+    for unit in row:
+        if not unit.is_empty:
+            room[:, :, left : left + unit.shape[2]] = unit.half(dtype)
+        left += unit.shape[2]
+    return room

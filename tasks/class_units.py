@@ -125,12 +125,17 @@ class Unit:
     def tally(self) -> Tally:
         return Tally(**self.told["tally"])
 
-    def half(self, dtype: str, nodata: float) -> Pixels:
-        if self.is_empty:
-            return np.full(self.told["shape"], nodata, dtype)
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the half: bands, rows, cols."""
+        bands, rows, cols = self.told["shape"]
+        return bands, rows, cols
+
+    def half(self, dtype: str) -> Pixels:
+        """Of a unit that is not empty."""
         with self.file.open("rb") as source:
             source.seek(self.begin + sum(self.sizes))
-            return np.frombuffer(zlib.decompress(source.read()), dtype).reshape(self.told["shape"])
+            return np.frombuffer(zlib.decompress(source.read()), dtype).reshape(self.shape)
 
     def tiles(self, first: int, last: int) -> Iterator[bytes]:
         """Those of the positions from first to last, half open, that are stored."""
