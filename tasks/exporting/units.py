@@ -21,7 +21,7 @@ from tasks.exporting.crew import alone
 from tasks.exporting.plan import Found, Job, Unit
 from tasks.exporting.scene import Scenes, Survey, open_scenes
 from tasks.exporting.scene_labels import Held
-from tasks.imagery import CACHE
+from tasks.imagery import CACHE, gdal_env
 
 if TYPE_CHECKING:
     from tasks.chips import Chip
@@ -114,7 +114,7 @@ def _cache(scene: "Scene", unit: Unit) -> rasterio.Env:
     high = max(w[3] - w[1] for w in unit.windows) + 2 * rows
     wide = max(right - left + 2 * columns, columns)
     needed = wide * high * scene.imagery.bands * np.dtype(scene.imagery.dtype).itemsize
-    return rasterio.Env(GDAL_CACHEMAX=os.environ.get("GDAL_CACHEMAX") or min(max(needed, LEAST_CACHE), CACHE))
+    return gdal_env(GDAL_CACHEMAX=os.environ.get("GDAL_CACHEMAX") or min(max(needed, LEAST_CACHE), CACHE))
 
 
 def _surveyed(scene: "Scene", window: "Window", *, skip: bool) -> Survey:

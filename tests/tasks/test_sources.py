@@ -1,18 +1,23 @@
 """Imagery may be a file, a folder, a list, a STAC document, near or far."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rasterio.session import AWSSession
 
 from registry.errors import ImageryError
-from tasks import town
+from tasks import imagery, town
+from tasks.classify_pixels import classify_pixels
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import open_scenes
+from tasks.inference_options import ClassifyOptions
 from tasks.sources import find_rasters, gdal_name, remote_settings
 from tests import ranges
 from tests.servers import seaweed
@@ -137,6 +142,25 @@ def test_the_s3_server_is_the_one_that_boto3_would_take(monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9000")
     expected = {"AWS_S3_ENDPOINT": "127.0.0.1:9000", "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE"}
     assert expected == remote_settings()
+
+
+def test_all_blocks_use_one_session_of_the_same_keys(
+    make_model: Any, make_raster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    class Counted(AWSSession):  # type: ignore[misc]  # rasterio has no types
+        def __init__(self) -> None:
+            made.append(os.environ["AWS_ACCESS_KEY_ID"])
+            super().__init__()
+
+    monkeypatch.setattr(imagery, "AWSSession", Counted)
+    model, image = make_model("levels"), make_raster(np.full((200, 300), 150, np.uint8))
+    for key in ("one", "one", "two"):
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of " + key)
+        classify_pixels(model, image, tmp_path / "classes.tif", ClassifyOptions())
+    assert ["one", "two"] == made
 
 
 @pytest.mark.slow
