@@ -23,7 +23,7 @@ down: $(VENV)/.local  ## end them; their data stay
 test: $(VENV)/.dev  ## run every test
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-test-fast: $(VENV)/.dev  ## run the tests that train nothing and start no server
+test-fast: $(VENV)/.dev  ## run the quick tests: about a minute on 2 cores
 	$(BIN)/pytest -m "not slow" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check style, format and types

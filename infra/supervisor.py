@@ -54,6 +54,8 @@ class Supervisor:
         self._bury()
         self._follow_plan()
         for service in self.services:
+            if service.name in self.own:
+                continue  # at work, or to be buried by the next look: it may have ended since this one began
             if self._done(service) or alive(self.folder, service.name):
                 continue
             if self._patient(service.name) and all(self.works(name) for name in service.after):

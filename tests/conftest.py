@@ -1,5 +1,6 @@
 """Every test gets an empty home of its own, no account, no telemetry and no way to the developer's servers."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,6 @@ QUIET = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
     "MPLBACKEND": "Agg",
-    "GOMP_SPINCOUNT": "3000",
 }
 NOT_OURS = (
     "DLPK_STORE",
@@ -35,6 +35,11 @@ NOT_OURS = (
     "AWS_PROFILE",
     "AWS_SESSION_TOKEN",
 )
+
+
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # before torch is loaded: threads that wait let others work
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # several workers share the cores already
 
 
 @pytest.fixture(scope="session", autouse=True)

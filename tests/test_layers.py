@@ -82,6 +82,7 @@ def test_no_verb_imports_another_verb(verb: str) -> None:
     assert [(line, name) for line, name in found if name in others or name.rpartition(".")[0] in others] == []
 
 
+@pytest.mark.slow
 def test_only_export_knows_its_engine() -> None:
     known = [p for p in MODULES if any(name.startswith("tasks.exporting") for _, name in imports(p))]
     outside = {name_of(p) for p in known if p.parent.name not in ("exporting", "flows")}

@@ -14,6 +14,7 @@ from tasks.progress import Epoch, Progress, ignore
 from tests.scenes import roofs
 
 
+@pytest.mark.slow
 def test_a_verb_gives_its_record_and_tells_its_progress(tmp_path: Path) -> None:
     heard: list[Progress | Epoch] = []
     imagery, labels = roofs(tmp_path / "town", columns=2, rows=2)
@@ -23,6 +24,7 @@ def test_a_verb_gives_its_record_and_tells_its_progress(tmp_path: Path) -> None:
     assert {"survey", "export"} == {event.step for event in heard if isinstance(event, Progress)}
 
 
+@pytest.mark.slow
 def test_the_error_of_a_verb_comes_back_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="nowhere.tif: does not exist; check the path"):
         child.run("export", tmp_path / "nowhere.tif", tmp_path / "labels.gpkg", tmp_path / "chips", listen=ignore)
@@ -45,6 +47,7 @@ child.run("export", {imagery!r}, {labels!r}, {out!r}, *dials, listen=lambda even
 """
 
 
+@pytest.mark.slow
 def test_a_verb_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     imagery, labels = map(str, roofs(tmp_path / "town", columns=16, rows=16))
     program = PARENT.format(imagery=imagery, labels=labels, out=str(tmp_path / "chips"))

@@ -38,6 +38,7 @@ def test_an_unknown_command_is_no_traceback() -> None:
     assert "No such command 'dance'" in result.output
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     done = dlpk("retrain", str(tmp_path / "recipe.yaml"))
     assert 1 == done.returncode
@@ -45,10 +46,12 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     assert f"NotFound: {tmp_path}/recipe.yaml: there is no such recipe\n" == done.stderr
 
 
+@pytest.mark.slow
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in dlpk("--debug", "retrain", str(tmp_path / "recipe.yaml")).stderr
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
     done = dlpk("detect-objects", str(tmp_path / "roofs.dlpk"), "a.tif", "b.gpkg")
     assert 1 == done.returncode
@@ -75,6 +78,7 @@ def test_a_parameter_without_a_value_is_told() -> None:
         _parameter("epochs")
 
 
+@pytest.mark.slow
 def test_a_record_is_json_in_a_pipe(tmp_path: Path) -> None:
     from tests.scenes import roofs
 

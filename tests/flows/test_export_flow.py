@@ -39,6 +39,7 @@ def test_the_form_shows_every_option_with_its_description() -> None:
     assert all(field.get("description") for field in form.values())
 
 
+@pytest.mark.slow
 def test_an_export_needs_no_server(tmp_path: Path) -> None:
     imagery, labels = roofs(tmp_path / "town", columns=2, rows=2)
     classes = (ClassEntry(value=1, name="house"),)
@@ -47,6 +48,7 @@ def test_an_export_needs_no_server(tmp_path: Path) -> None:
     assert (4, ["house"]) == (len(chips.names), [label.name for label in chips.classes])
 
 
+@pytest.mark.slow
 def test_the_record_of_a_step_is_that_of_the_command(tmp_path: Path) -> None:
     imagery, labels = roofs(tmp_path / "town", columns=2, rows=2)
     record = steps.cut(Cut(str(imagery), str(labels), str(tmp_path / "chips"), OPTIONS))
@@ -57,6 +59,7 @@ def test_the_record_of_a_step_is_that_of_the_command(tmp_path: Path) -> None:
     assert Path(record["report"]).is_file()
 
 
+@pytest.mark.slow
 def test_an_error_of_the_verb_is_the_error_of_the_flow(tmp_path: Path) -> None:
     imagery, _ = roofs(tmp_path / "town", columns=2, rows=2)
     with pytest.raises(LabelError, match=r"nowhere.gpkg: does not exist"):

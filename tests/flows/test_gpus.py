@@ -72,6 +72,7 @@ def test_two_runs_hold_two_devices_and_a_third_waits() -> None:
     assert [None, None] == list(gpus.holders().values())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_a_device_is_free_when_its_holder_and_what_computes_there_are_gone_and_not_before() -> None:
     process, name, computing = holder()

@@ -39,6 +39,7 @@ def package(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.mark.slow
 def test_where_nothing_changed_nothing_is_trained(recipe: Recipe, package: Callable[..., Path]) -> None:
     run, made = Run.start("roofs", "first"), {"fingerprint": recipe.digest()}
     version = publish(package("one"), scores={}, data_digest="", git_commit="", run_id=run.id, made=made)
@@ -62,6 +63,7 @@ def test_what_was_published_but_never_judged_is_gone_on_with(recipe: Recipe, pac
     assert "" == unchanged(recipe)
 
 
+@pytest.mark.slow
 def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
     tmp_path: Path, package: Callable[..., Path]
 ) -> None:
@@ -77,6 +79,7 @@ def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
     assert catalog.find_version("ponds@1").imported
 
 
+@pytest.mark.slow
 def test_a_single_model_gets_the_name_that_it_is_given(package: Callable[..., Path]) -> None:
     assert "houses@1" == take_in.fn(str(package("one")), name="houses")
 
@@ -87,6 +90,7 @@ def test_an_import_of_which_nothing_came_fails(tmp_path: Path) -> None:
         take_in.fn(str(tmp_path / "c.dlpk"))
 
 
+@pytest.mark.slow
 def test_old_versions_and_old_working_folders_go(package: Callable[..., Path]) -> None:
     for weights in ("one", "two", "three"):
         publish(package(weights), scores={}, data_digest="", git_commit="")

@@ -36,6 +36,7 @@ def mailbox() -> Iterator[int]:
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Apprise asks for imghdr
 def test_the_block_that_bears_the_name_of_slack_sends_mail(mailbox: int) -> None:
     address = f"mailto://127.0.0.1:{mailbox}?mode=insecure&from=dlpk@example.org&to=ops@example.org"

@@ -70,6 +70,7 @@ def test_compose_is_reached_from_this_machine_only_and_looks_after_its_health() 
     assert ["setup"] == [name for name, service in services.items() if "healthcheck" not in service]
 
 
+@pytest.mark.slow
 def test_kubernetes_knows_every_field_of_the_manifests(manifests: Path) -> None:
     checked(tool("kubernetes-validate"), "--strict", str(manifests))
 

@@ -47,6 +47,7 @@ def alive(watcher: Supervisor, name: str) -> psutil.Process | None:
     return processes.alive(watcher.folder, name)
 
 
+@pytest.mark.slow
 def test_what_died_is_started_again(watcher: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     having(monkeypatch, Service("a", SLEEP, ready=lambda: True))
     looks(watcher, lambda: alive(watcher, "a"))
@@ -56,6 +57,20 @@ def test_what_died_is_started_again(watcher: Supervisor, monkeypatch: pytest.Mon
     found = processes.known(watcher.folder, "a")
     assert found
     assert 2 == found.starts
+
+
+def test_what_ends_while_it_is_looked_at_is_buried_first(watcher: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    having(monkeypatch, Service("a", SLEEP, ready=lambda: True))
+    looks(watcher, lambda: alive(watcher, "a"))
+    first = watcher.own["a"]
+    first.kill()
+    os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
+    with monkeypatch.context() as before:
+        before.setattr(watcher, "_bury", lambda: None)  # it had come by already
+        watcher.look()
+    assert first is watcher.own["a"]
+    looks(watcher, lambda: alive(watcher, "a"))
+    assert first is not watcher.own["a"]
 
 
 def test_a_job_runs_once_and_what_waits_for_it_comes_after(
@@ -69,6 +84,7 @@ def test_a_job_runs_once_and_what_waits_for_it_comes_after(
     assert "x" == mark.read_text()
 
 
+@pytest.mark.slow
 def test_what_a_killed_service_left_behind_does_not_meet_its_successor(
     watcher: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +111,7 @@ def test_a_new_supervisor_finds_the_processes_of_one_that_was_killed(
     assert {} == second.own
 
 
+@pytest.mark.slow
 def test_the_end_of_a_topology_takes_the_children_of_the_killed_along(
     watcher: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

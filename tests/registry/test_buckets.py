@@ -16,6 +16,7 @@ def s3(weed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Seaweed:
     return weed
 
 
+@pytest.mark.slow
 def test_a_bucket_is_made_once_and_swept_of_unfinished_uploads(s3: Seaweed) -> None:
     first = buckets.ensure("fresh-bucket")
     assert "s3://fresh-bucket: made" == first[0]
@@ -24,12 +25,14 @@ def test_a_bucket_is_made_once_and_swept_of_unfinished_uploads(s3: Seaweed) -> N
     assert [7] == [rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] for rule in rules]
 
 
+@pytest.mark.slow
 def test_two_bootstraps_at_once_make_one_bucket(s3: Seaweed) -> None:
     with ThreadPoolExecutor(4) as threads:
         done = list(threads.map(lambda _: buckets.ensure("raced-bucket"), range(4)))
     assert any("made" in line for lines in done for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_a_server_that_refuses_the_keys_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")

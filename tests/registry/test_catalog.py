@@ -52,6 +52,7 @@ def test_a_reference_that_means_nothing_is_told_with_the_right_form(text: str) -
 
 
 # -- publishing --------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_published_package_is_a_whole_version(published: Publish) -> None:
     version = published(AP50=0.61, loss=float("nan"))
     assert ("roofs@1", ("challenger",), {"AP50": 0.61}) == (version.ref, version.aliases, version.scores)

@@ -195,6 +195,7 @@ def test_a_definition_that_is_no_json_leaves_nothing(zipped: Zipped, tmp_path: P
     assert [bad] == list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_damage_anywhere_is_noticed_or_harmless(dlpk: Path, tmp_path: Path) -> None:
     """Every byte of the file is broken once: what unpacks is what was packed, and errors are ours, on one line."""
     whole, good = digests(dlpk), dlpk.read_bytes()

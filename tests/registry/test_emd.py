@@ -24,6 +24,7 @@ KEYS = (
 documents = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=6), json_values, max_size=10)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # each example waits for the disk
 @given(documents)
 def test_an_emd_survives_the_disk(tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]) -> None:
@@ -31,6 +32,7 @@ def test_an_emd_survives_the_disk(tmp_path_factory: pytest.TempPathFactory, docu
     assert emd == Emd.read(emd.write(tmp_path_factory.getbasetemp() / "m.emd"))
 
 
+@pytest.mark.slow
 @given(documents)
 def test_whatever_stands_in_an_emd_its_problems_are_told(document: dict[str, Any]) -> None:
     assert all(": " in problem for problem in Emd(document).problems())

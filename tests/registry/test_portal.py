@@ -117,6 +117,7 @@ def test_a_package_becomes_an_item_with_every_field(stand_in: StandIn, told_of: 
     assert [("loss_graph.png", b"\x89PNG")] == updated["screenshots"]
 
 
+@pytest.mark.slow
 def test_a_large_package_goes_in_parts(stand_in: StandIn, told_of: Path, tmp_path: Path) -> None:
     Portal(stand_in.url, "secret", part_size=500).share(told_of, tmp_path)
     paths = [path.rpartition("/")[2] for path, _, _ in stand_in.asked]

@@ -147,6 +147,7 @@ def test_the_history_tells_who_was_champion_when_why_and_by_whom(
     assert ["tested", "champion", "champion"] == [event.alias for event in history.history("roofs", "")]
 
 
+@pytest.mark.slow
 def test_a_rollback_goes_back_one_version_each_time(published: Publish) -> None:
     for weights in (b"one", b"two", b"three"):
         promote("roofs", published(weights).number)
@@ -159,6 +160,7 @@ def test_a_rollback_goes_back_one_version_each_time(published: Publish) -> None:
     assert "roofs@1" == run("rollback", "roofs")["ref"]
 
 
+@pytest.mark.slow
 def test_an_alias_that_another_program_moved_is_seen(published: Publish) -> None:
     for weights in (b"one", b"two", b"three"):
         published(weights)
@@ -170,6 +172,7 @@ def test_an_alias_that_another_program_moved_is_seen(published: Publish) -> None
     assert "roofs@2" == rollback("roofs").ref
 
 
+@pytest.mark.slow
 def test_the_version_to_roll_back_to_is_never_pruned(published: Publish) -> None:
     for weights in (b"one", b"two", b"three", b"four"):
         published(weights)

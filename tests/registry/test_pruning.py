@@ -29,6 +29,7 @@ def numbers() -> list[int]:
     return [version.number for version in catalog.versions("roofs")]
 
 
+@pytest.mark.slow
 def test_the_newest_stay_and_the_files_of_the_others_go(seven: list[Version]) -> None:
     plan = prune(3)
     assert [4, 3, 2, 1] == [version.number for version in plan.remove]
@@ -38,11 +39,13 @@ def test_the_newest_stay_and_the_files_of_the_others_go(seven: list[Version]) ->
     assert fetch("roofs@5").is_file()
 
 
+@pytest.mark.slow
 def test_a_dry_run_touches_nothing(seven: list[Version]) -> None:
     assert 6 == len(prune(1, dry_run=True).remove)
     assert len(seven) == len(numbers())
 
 
+@pytest.mark.slow
 def test_an_aliased_version_and_what_it_replaced_stay(seven: list[Version]) -> None:
     promote("roofs", 1)
     promote("roofs", 3)
@@ -52,6 +55,7 @@ def test_an_aliased_version_and_what_it_replaced_stay(seven: list[Version]) -> N
     assert [len(seven), 3, 2, 1] == numbers()
 
 
+@pytest.mark.slow
 def test_the_parent_of_a_version_that_stays_stays(published: Publish) -> None:
     published(b"one")
     promote("roofs", published(b"two").number)
@@ -62,6 +66,7 @@ def test_the_parent_of_a_version_that_stays_stays(published: Publish) -> None:
     assert [4, 3] == numbers()
 
 
+@pytest.mark.slow
 def test_other_models_stay(seven: list[Version], published: Publish) -> None:
     published(b"a", "trees")
     published(b"b", "trees")
@@ -106,6 +111,7 @@ def test_a_killed_prune_shows_no_half_version_and_is_completed_by_the_next(seven
     assert len(seven) - 1 == len(numbers())
 
 
+@pytest.mark.slow
 def test_the_command_says_what_goes_and_what_stays(seven: list[Version]) -> None:
     command = next(command for command in registry_commands if command.name == "prune")
     told = json.loads(CliRunner().invoke(command, ["--keep", "5", "--dry-run"]).output)

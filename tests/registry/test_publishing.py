@@ -40,6 +40,7 @@ def test_the_first_version_has_no_parent(published: Publish) -> None:
     assert "" == published().parent
 
 
+@pytest.mark.slow
 def test_publishers_at_the_same_moment_get_different_versions(mlflow_home: Path, tmp_path: Path) -> None:
     packages = [make_package(tmp_path / str(i), weights=bytes([65 + i])) for i in range(6)]
     with ThreadPoolExecutor(6) as threads:

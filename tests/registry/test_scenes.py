@@ -181,6 +181,7 @@ def catalogue() -> Iterator[Catalogue]:
     made.server.server_close()
 
 
+@pytest.mark.slow
 def test_every_page_of_a_search_is_read_and_what_was_asked_arrives(catalogue: Catalogue) -> None:
     for name in "abc":
         catalogue.add(name, {})
@@ -191,6 +192,7 @@ def test_every_page_of_a_search_is_read_and_what_was_asked_arrives(catalogue: Ca
     assert "2026-05-01T00:00:00Z/2026-05-31T23:59:59Z" == asked["datetime"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asset", "properties", "content"),
     [
@@ -207,6 +209,7 @@ def test_the_content_of_an_item_is_called_by_what_is_surest(
     assert content == scene.content == scenes.content(scene)
 
 
+@pytest.mark.slow
 def test_the_data_of_an_item_are_fetched_and_not_its_overview(catalogue: Catalogue, tmp_path: Path) -> None:
     catalogue.add("a", {})
     [scene] = scenes.find(catalogue.url, READY)
@@ -214,6 +217,7 @@ def test_the_data_of_an_item_are_fetched_and_not_its_overview(catalogue: Catalog
     assert PIXELS == scenes.fetch(scene, tmp_path).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_asset_that_is_gone_or_not_named_is_told(catalogue: Catalogue, tmp_path: Path) -> None:
     catalogue.add("gone", {"file:checksum": "1"})
     [scene] = scenes.find(catalogue.url, READY)
@@ -223,6 +227,7 @@ def test_an_asset_that_is_gone_or_not_named_is_told(catalogue: Catalogue, tmp_pa
         ids(catalogue.url, Search(asset="B04"))
 
 
+@pytest.mark.slow
 def test_what_is_no_stac_api_is_told(catalogue: Catalogue) -> None:
     with pytest.raises(StoreError, match="STAC"):
         ids(f"{catalogue.url}/a.tif")

@@ -54,6 +54,7 @@ def names(wanted: Wanted, **order: Any) -> list[str]:
     return [version.name for version in search(wanted, **order)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("two")
 @pytest.mark.parametrize(
     ("wanted", "found"),

@@ -119,6 +119,7 @@ def test_the_commands_sign_and_verify(dlpk: Path, keys: tuple[Path, Path], tmp_p
     assert "expected a key to sign with" in run("sign", dlpk)
 
 
+@pytest.mark.slow
 def test_the_tool_of_the_library_reads_our_signature_and_we_read_its_own(dlpk: Path, keys: tuple[Path, Path]) -> None:
     tool = [sys.executable, "-m", "model_signing"]
     own = signing.sign(dlpk, str(keys[0]))

@@ -36,7 +36,7 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["folder", "moto", pytest.param("seaweed", marks=pytest.mark.slow)])
+@pytest.fixture(params=["folder", *(pytest.param(server, marks=pytest.mark.slow) for server in ("moto", "seaweed"))])
 def uri(request: pytest.FixtureRequest, tmp_path: Path, use: Callable[[str], str]) -> str:
     """Where an empty store is, of each kind."""
     if request.param == "folder":
@@ -68,6 +68,7 @@ def file_of(folder: Path, content: bytes) -> Path:
 
 
 # -- what every store keeps --------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_what_was_put_comes_back(store: Store, tmp_path: Path) -> None:
     uri = store.put("roofs/1/roofs.dlpk", file_of(tmp_path, b"content"))
     assert f"{store.uri}/roofs/1/roofs.dlpk" == uri
@@ -83,6 +84,7 @@ def test_a_part_of_an_object_is_read_alone(store: Store) -> None:
         store.get_range("roofs/missing", 0, 4)
 
 
+@pytest.mark.slow
 def test_a_large_file_comes_back(store: Store, tmp_path: Path, large: Path) -> None:
     store.put("large", large)
     assert large.read_bytes() == store.get("large", tmp_path / "back").read_bytes()
@@ -91,6 +93,7 @@ def test_a_large_file_comes_back(store: Store, tmp_path: Path, large: Path) -> N
         store.put("large", file_of(tmp_path, bytes(LARGE)))
 
 
+@pytest.mark.slow
 def test_a_uri_leads_back_to_its_store(store: Store) -> None:
     uri = store.put_bytes("roofs/1/manifest.json", b"{}")
     again, key = locate(uri, depth=3)
@@ -102,6 +105,7 @@ def test_the_same_bytes_twice_are_the_same_object(store: Store, tmp_path: Path) 
     assert 1 == len({store.put("a", file_of(tmp_path, b"same")) for _ in range(2)} | {store.put_bytes("a", b"same")})
 
 
+@pytest.mark.slow
 def test_other_bytes_never_overwrite(store: Store, tmp_path: Path) -> None:
     store.put_bytes("a", b"first")
     with pytest.raises(Conflict, match=r"holds other bytes; publish under another name"):
@@ -135,6 +139,7 @@ def test_a_deleted_key_is_gone_and_its_place_is_free(store: Store) -> None:
     assert b"other" == store.get_bytes("a/1")
 
 
+@pytest.mark.slow
 def test_a_missing_key_is_told_and_leaves_no_file(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such object"):
         store.get("gone", tmp_path / "back")
@@ -143,12 +148,14 @@ def test_a_missing_key_is_told_and_leaves_no_file(store: Store, tmp_path: Path) 
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["../a", "/a", "a//b", "", ".hidden", "a/.part", "a\\b"])
 def test_a_key_that_could_leave_the_store_is_refused(store: Store, key: str) -> None:
     with pytest.raises(StoreError, match="plain names"):
         store.put_bytes(key, b"x")
 
 
+@pytest.mark.slow
 def test_of_many_writers_exactly_one_wins(uri: str) -> None:
     def write(number: int) -> bytes | None:
         content = f"writer {number}".encode()
@@ -303,6 +310,7 @@ def test_a_server_killed_in_a_large_upload_takes_it_after_its_restart(
         assert b"kept" == open_store(place).get_bytes("before")
 
 
+@pytest.mark.slow
 def test_a_download_is_taken_up_where_the_wire_broke(port: int, use: Callable[[str], str], large: Path) -> None:
     place = use(f"http://127.0.0.1:{port}")
     open_store(place).put("large", large)
@@ -364,6 +372,7 @@ def test_an_object_that_was_changed_behind_our_back_is_not_handed_out(
     assert not (tmp_path / "back").exists()
 
 
+@pytest.mark.slow
 def test_an_object_of_another_program_is_compared_by_its_content(port: int, use: Callable[[str], str]) -> None:
     store = open_store(use(f"http://127.0.0.1:{port}"))
     assert isinstance(store, S3Store)
@@ -373,6 +382,7 @@ def test_an_object_of_another_program_is_compared_by_its_content(port: int, use:
         store.put_bytes("a", b"ours")
 
 
+@pytest.mark.slow
 def test_older_servers_are_sent_no_checksum_headers(
     moto: str, use: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, large: Path
 ) -> None:

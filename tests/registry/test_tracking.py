@@ -45,6 +45,7 @@ def test_a_run_keeps_what_was_tried_and_what_it_gave(model: ModelFolder) -> None
     assert 2 == len(client.list_artifacts(run.id, "ModelCharacteristics"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tracking")
 def test_the_machine_is_watched_and_a_resumed_run_goes_on_behind_the_last_sample() -> None:
     run = Run.start("roofs", "watched")

@@ -48,6 +48,7 @@ def seen(data: ChipFolder, carries: str, times: int = 25, **options: Any) -> lis
     return [chips[(epoch, 0, 0)][:2] for epoch in range(times)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint16"), (13, "uint16")])
 def test_a_box_stays_on_its_pixels(way: str, bands: int, dtype: str, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def parts(every: list[Chip], cuts: list[int]) -> list[list[Chip]]:
     return [every[a:b] for a, b in pairwise(edges)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carries", CARRIES)
 @given(every=st.lists(chips(), min_size=1, max_size=6), cuts=st.lists(st.integers(0, 6), max_size=3), data=st.data())
 @settings(max_examples=10, deadline=None)
@@ -65,6 +66,7 @@ def test_merged_parts_are_the_whole_to_the_last_bit(
     assert whole.text(SHAPE) == merged.text(SHAPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
 @given(data=st.data())
 @settings(max_examples=20, deadline=None)
@@ -85,6 +87,7 @@ def test_a_small_spread_far_from_zero_is_not_lost() -> None:
     assert 0.01 == pytest.approx(seen([chip, chip], "nothing").bands(["Height"])[0].std, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carries", CARRIES)
 @given(old=st.lists(chips(), min_size=1, max_size=3), new=st.lists(chips(), min_size=1, max_size=3))
 @settings(max_examples=10, deadline=None)

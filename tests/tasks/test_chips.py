@@ -80,6 +80,7 @@ def test_a_chip_may_be_of_any_file_type_and_have_any_number(suffix: str, tmp_pat
     assert ([[4, 2, 20, 12]], [2]) == (chip.boxes.tolist(), chip.labels.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "label",
     [

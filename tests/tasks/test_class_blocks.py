@@ -65,6 +65,7 @@ def stopped_after(done: int) -> Any:
     return tick
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("done", [1, 4, 17, 29, 30])  # in a unit, at its end, ..., after the last block
 def test_a_run_that_was_stopped_goes_on_at_its_units_and_ends_in_the_same_bytes(
     make_model: Any, make_raster: Any, tmp_path: Path, done: int
@@ -141,6 +142,7 @@ def test_shares_that_work_at_the_same_time_end_in_the_same_bytes(
         Share(2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(300, 330), (257, 64), (1, 500), (64, 65)])
 def test_gdal_finds_a_cloud_optimised_geotiff_in_the_file(
     make_model: Any, make_raster: Any, tmp_path: Path, shape: tuple[int, int]

@@ -31,6 +31,7 @@ def by_hand(pixels: Any, level: float = 100) -> Any:
     return np.abs(mean[None] - level * np.arange(3)[:, None, None]).argmin(axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", ["padding 2; batch_size 1", "padding 16; batch_size 4", "padding 7; batch_size 2"]
 )
@@ -70,6 +71,7 @@ def test_a_class_that_is_not_background_has_all_of_the_probability(
         assert np.allclose(1, raster.read().sum(axis=0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_raster_says_what_it_shows_and_who_made_it(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
     source, ticks, image = ModelSource("lakes", "3", "ab" * 32), list[Any](), make_raster(picture(700, 600))
     out = tmp_path / "new" / "classes.tif"
@@ -147,6 +149,7 @@ def test_imagery_without_crs_is_classified_all_the_same(make_model: Any, make_ra
         assert (None, 64) == (raster.crs, raster.width)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_leaves_nothing(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
     image, out = make_raster(picture(700, 600)), tmp_path / "out" / "classes.tif"
     handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)

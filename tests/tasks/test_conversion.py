@@ -199,6 +199,7 @@ def normed(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.
     return functional.batch_norm(x, mean, var, weight, bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("never", [[], [1]])
 def test_a_deeplab_gives_the_classes_that_it_gave(tmp_path: Path, never: list[int]) -> None:
     pixels_too = {"ModelType": "ImageClassification", "ModelName": "DeepLab", "ignore_mapped_class": never}
@@ -221,6 +222,7 @@ def test_a_deeplab_gives_the_classes_that_it_gave(tmp_path: Path, never: list[in
     assert (expected != found[0]).mean() < 1e-3  # where two classes are as likely
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_a_feature_classifier_gives_the_labels_that_it_gave(tmp_path: Path, several: bool) -> None:
     form = "MultiLabeled_Tiles" if several else "Labeled_Tiles"

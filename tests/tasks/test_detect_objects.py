@@ -41,6 +41,7 @@ def rows_of_roofs(width: int, height: int, side: int, gap: int) -> Boxes:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", ["padding 16; batch_size 1", "padding 16; batch_size 4", "padding 9", "padding 25"]
 )
@@ -107,6 +108,7 @@ def test_features_tell_class_confidence_and_the_model_that_made_them(
     assert ["town.gpkg"] == [path.name for path in tmp_path.glob("*town.gpkg*")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb", ".parquet"])
 @pytest.mark.parametrize("town", [[], [(5, 5, 20, 20)]])
 def test_every_format_holds_the_result_and_an_empty_one(
@@ -234,6 +236,7 @@ def test_crooked_outlines_overlap_by_their_true_area() -> None:
     assert [True, True] == keep_best(triangles, np.array([1, 2]), np.zeros(2), 0.0).tolist()
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_boxes_are_merged_on_a_tree() -> None:
     x, y = np.mgrid[:250, :200] * 12.0
     corners = np.stack([x.ravel(), y.ravel()], axis=1)

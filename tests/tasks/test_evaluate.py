@@ -48,6 +48,7 @@ def test_the_best_threshold_becomes_the_default_of_the_model(make_model: MakeMod
     assert scores.values["f1"] > 0.9
 
 
+@pytest.mark.slow
 def test_an_evaluation_adds_figures_table_and_page(make_model: MakeModel, chips: ChipFolder) -> None:
     model = make_model(level=100)
     evaluate_model(model, chips)
@@ -88,6 +89,7 @@ def test_chips_of_another_size_are_refused(make_model: MakeModel, tmp_path: Path
         evaluate_model(make_model(), small)
 
 
+@pytest.mark.slow
 def test_the_better_of_two_models_is_told_with_its_doubt(make_model: MakeModel, chips: ChipFolder) -> None:
     seeing, half_blind = make_model(name="a", level=75), make_model(name="b", level=100)
     found = compare_models(seeing, half_blind, chips)
@@ -96,6 +98,7 @@ def test_the_better_of_two_models_is_told_with_its_doubt(make_model: MakeModel, 
     assert "b" == compare_models(half_blind, seeing, chips).better
 
 
+@pytest.mark.slow
 def test_a_model_is_not_better_than_itself(make_model: MakeModel, chips: ChipFolder) -> None:
     model = make_model(level=100)
     before = {p: p.read_bytes() for p in model.path.rglob("*") if p.is_file() and p.suffix != ".pyc"}
@@ -104,6 +107,7 @@ def test_a_model_is_not_better_than_itself(make_model: MakeModel, chips: ChipFol
     assert all(content == path.read_bytes() for path, content in before.items())
 
 
+@pytest.mark.slow
 def test_the_command_compares_two_models(make_model: MakeModel, chips: ChipFolder) -> None:
     from click.testing import CliRunner
 
@@ -130,6 +134,7 @@ def even(level: int) -> Any:
     return np.full((64, 64), level, np.uint8)
 
 
+@pytest.mark.slow
 def test_pixels_are_scored_by_class(make_model: MakeModel, tmp_path: Path) -> None:
     """The model says Roof everywhere but in the corners of a chip, 3 pixels each; half of the first chip is Pond."""
     mixed, plain = np.ones((64, 64), np.uint8), np.ones((64, 64), np.uint8)
@@ -148,6 +153,7 @@ def test_pixels_are_scored_by_class(make_model: MakeModel, tmp_path: Path) -> No
     assert "Threshold" not in model.emd.document
 
 
+@pytest.mark.slow
 def test_change_is_scored_over_both_dates(make_model: MakeModel, tmp_path: Path) -> None:
     built = even(10)
     built[:32] = 210
@@ -162,6 +168,7 @@ def test_change_is_scored_over_both_dates(make_model: MakeModel, tmp_path: Path)
     assert ("f1_score", 0.5, 1) == (scores.primary, scores.values["precision"], scores.values["recall"])
 
 
+@pytest.mark.slow
 def test_objects_are_scored_by_their_label(make_model: MakeModel, tmp_path: Path) -> None:
     whole = [(0, 0, 64, 64)]
     pictures = [chip(even(level), whole, labels=np.array([label])) for level, label in ((0, 1), (100, 2), (100, 1))]
@@ -173,6 +180,7 @@ def test_objects_are_scored_by_their_label(make_model: MakeModel, tmp_path: Path
     assert scores.calibration is not None
 
 
+@pytest.mark.slow
 def test_instances_are_scored_by_their_outlines(make_model: MakeModel, tmp_path: Path) -> None:
     """The model outlines what is bright: in the first chip the object, in the second only a corner of it."""
     masks = np.zeros((1, 64, 64), bool)
@@ -187,6 +195,7 @@ def test_instances_are_scored_by_their_outlines(make_model: MakeModel, tmp_path:
     assert (1, 1, 1) == (row["True_Positive"], row["False_Positive"], row["False_Negative"])
 
 
+@pytest.mark.slow
 def test_a_test_split_is_what_is_scored(make_model: MakeModel, chips: ChipFolder) -> None:
     parts = {"train": chips.names[:6], "test": chips.names[6:]}
     (chips.path / "splits.json").write_text(json.dumps(parts))

@@ -90,6 +90,7 @@ def run(model: ModelFolder, image: Path, out: Path, act: str = "work", place: ob
     return classify_pixels(model, image, out, ClassifyOptions(arguments=arguments, trust=True, **limits))
 
 
+@pytest.mark.slow
 def test_an_evaluation_runs_a_strangers_code_as_inference_does(stranger: ModelFolder, tmp_path: Path) -> None:
     roof = chip(np.full((32, 32), 150, np.uint8), mask=np.ones((32, 32), np.uint8))
     known = [label.document() for label in stranger.emd.classes]

@@ -72,6 +72,7 @@ def test_nothing_has_no_outline() -> None:
     assert [] == outline(np.full((8, 8), 0.49))
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.floats(0, 1, width=16), min_size=7, max_size=7), min_size=7, max_size=7))
 def test_whatever_the_mask_the_outline_is_a_valid_polygon_of_nearly_its_area(rows: list[list[float]]) -> None:
     mask = np.array(rows)

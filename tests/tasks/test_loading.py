@@ -129,6 +129,7 @@ def test_chips_stay_in_memory_as_far_as_there_is_room(chips: ChipFolder, monkeyp
     assert 0 <= data.room < one
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_with_any_number_of_workers(chips: ChipFolder) -> None:
     def batches(count: int) -> list[Any]:
         return list(loading.loader(chips, chips.names, load(workers=count), train=True))

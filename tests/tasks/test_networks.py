@@ -75,12 +75,14 @@ def without_objects(name: str) -> Any:
     return [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": no_masks}] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bands", [1, 3, 4, 13])
 def test_it_takes_any_number_of_bands(name: str, bands: int) -> None:
     assert torch.isfinite(build(name, bands).train().loss(*example(name, bands)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_answers_as_the_raster_function_expects(name: str) -> None:
     network = build(name).eval()
@@ -106,6 +108,7 @@ def draws(name: str) -> bool:
     return getattr(plugins.load(networks, name), "INSTANCES", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_weights_survive_the_disk(name: str, tmp_path: Path) -> None:
     one, two = build(name).eval(), build(name).eval()
@@ -164,11 +167,13 @@ def knows_by_heart(name: str, answer: Any, truth: Any) -> None:
                 assert (drawn / real["masks"].sum(dim=(1, 2)).sort()[0] - 1).abs().max() < 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if serves(name) != "classify_objects"])
 def test_a_loss_without_objects_is_a_number(name: str) -> None:
     assert torch.isfinite(build(name).train().loss(example(name)[0], without_objects(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_loss_in_validation_leaves_the_network_as_it_was(name: str) -> None:
     network = build(name).eval()
@@ -179,6 +184,7 @@ def test_a_loss_in_validation_leaves_the_network_as_it_was(name: str) -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_backbone_can_be_frozen(name: str) -> None:
     network = build(name)
@@ -187,6 +193,7 @@ def test_its_backbone_can_be_frozen(name: str) -> None:
     assert 0 < len(frozen) < len(list(network.backbone.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_its_options_go_through_json(name: str) -> None:
     signature = inspect.signature(plugins.load(networks, name).build)
@@ -195,6 +202,7 @@ def test_its_options_go_through_json(name: str) -> None:
     assert isinstance(build(name, **json.loads(json.dumps(given))), torch.nn.Module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if serves(name) != "detect_objects"])
 def test_mixup_learns_from_both_truths(name: str) -> None:
     images, truth = example(name)
@@ -214,6 +222,7 @@ def test_the_share_of_each_truth_is_that_of_its_image() -> None:
     assert max(map(abs, apart)) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in serving("detect_objects") if name not in ("fcos", "rt_detr")])
 def test_anchors_are_of_the_shapes_and_sizes_asked_for(name: str) -> None:
     network = build(name, ratios=[1.0], scales=[1.0, 2.0, 3.0])
@@ -222,6 +231,7 @@ def test_anchors_are_of_the_shapes_and_sizes_asked_for(name: str) -> None:
     assert torch.isfinite(network.train().loss(*example(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["faster_rcnn", "mask_rcnn"])
 def test_two_stages_take_the_numbers_of_torchvision(name: str) -> None:
     network = build(name, rpn_nms_thresh=0.6, box_positive_fraction=0.4, box_score_thresh=0.3).network
@@ -231,6 +241,7 @@ def test_two_stages_take_the_numbers_of_torchvision(name: str) -> None:
         build(name, rpn_head=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", serving("detect_objects"))
 @pytest.mark.parametrize("side", [3.0, 12.0, 40.0, 900.0])
 def test_a_detector_fits_itself_to_the_size_of_its_objects(name: str, side: float) -> None:
@@ -365,6 +376,7 @@ def test_the_old_names_are_still_those_of_torch() -> None:
     assert [] == gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "bands"), [("timm:tf_efficientnet_lite0", 3), ("timm:tf_efficientnet_lite0", 13)])
 def test_an_installed_wheel_gives_pretrained_weights(name: str, bands: int) -> None:
     network = build("unet", bands, backbone=name)
@@ -375,6 +387,7 @@ def test_an_installed_wheel_gives_pretrained_weights(name: str, bands: int) -> N
     assert not torch.equal(before, after)
 
 
+@pytest.mark.slow
 def test_weights_of_a_file_fit_any_backbone_of_torchvision(tmp_path: Path) -> None:
     import torchvision
 
@@ -386,6 +399,7 @@ def test_weights_of_a_file_fit_any_backbone_of_torchvision(tmp_path: Path) -> No
     assert torch.equal(whole.conv1.weight, stem)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2", "efficientnet_b0", "timm:tf_efficientnet_lite0"])
 def test_a_backbone_halves_five_times(backbone: str) -> None:
     from tasks.networks._backbone import Backbone

@@ -46,6 +46,7 @@ def test_a_mask_is_laid_over_the_picture_in_the_colour_of_its_class(tmp_path: Pa
     assert (40, 40, 40) == at(sheet, 2, 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 @pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (13, "uint16"), (4, "float32")])
 def test_every_format_is_drawn_for_any_bands_and_type(tmp_path: Path, name: str, bands: int, dtype: str) -> None:
@@ -54,6 +55,7 @@ def test_every_format_is_drawn_for_any_bands_and_type(tmp_path: Path, name: str,
     assert red > blue + 20
 
 
+@pytest.mark.slow
 def test_the_same_chips_give_the_same_bytes(tmp_path: Path) -> None:
     chips = [chip(i, level=20 + i) for i in range(9)]
     first, second = (preview.write_preview(written(tmp_path / name, chips).path) for name in "ab")
@@ -99,6 +101,7 @@ def test_pictures_without_classes_are_chosen_too() -> None:
     assert preview.MOST == len(preview.chosen(NAMES, np.zeros((90, 0), np.int64)))
 
 
+@pytest.mark.slow
 def test_what_is_known_of_the_chips_gives_the_same_sheet_as_reading_them(tmp_path: Path) -> None:
     folder = written(tmp_path, [chip(i, things=(1, 2) if i == 5 else (1,)) for i in range(30)])
     holds = np.array([[1, int(i == 5)] for i in range(30)])

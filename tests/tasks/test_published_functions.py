@@ -143,6 +143,7 @@ def save_torch(path: Path) -> Any:
     return lambda image: network(torch.from_numpy(image[None]))[0].detach().numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 @pytest.mark.parametrize(("framework", "save"), [("Onnx", save_onnx), ("TorchScript", save_torch)])
 def test_a_published_package_gives_what_its_framework_gives(

@@ -36,6 +36,7 @@ def test_a_network_that_looks_everywhere_or_knows_the_place_has_no_field() -> No
     assert {} == reach(ByPlace(), bands=3)
 
 
+@pytest.mark.slow
 def test_a_unet_on_resnet18_looks_at_532_pixels() -> None:
     torch.manual_seed(1)
     assert {"ReceptiveField": 532, "OutputStride": 32} == reach(unet.build(bands=4, classes=2).eval(), bands=4)

@@ -124,6 +124,7 @@ def test_before_the_first_epoch_the_list_is_empty(tmp_path: Path) -> None:
     assert {"training_validation_loss_per_epoch": []} == document
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [[], EPOCHS[:1], EPOCHS, EPOCHS[1:]], ids=["none", "one", "two", "unvalidated"])
 def test_the_loss_graph_has_the_same_bytes_each_time(tmp_path: Path, epochs: list[Epoch]) -> None:
     first = report.write_loss_graph(tmp_path / "a", epochs).read_bytes()
@@ -215,6 +216,7 @@ def test_the_whole_page_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert whole(tmp_path / "a").read_bytes() == whole(tmp_path / "b").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_whole_page_tells_intervals_data_time_and_hardware(tmp_path: Path) -> None:
     page = Page(whole(tmp_path))
     for expected in ("0.400 to 0.600", "0.200 to 0.300", "31 roof", "01:02:13 for 2 epochs", "abacus", "0.001"):
@@ -244,6 +246,7 @@ def test_a_page_written_before_the_scores_says_so(tmp_path: Path) -> None:
     assert "not scored" in Page(report.write_metrics_page(tmp_path, EMD)).text
 
 
+@pytest.mark.slow
 def test_scoring_later_keeps_what_training_told(tmp_path: Path) -> None:
     report.write_metrics_page(
         tmp_path, EMD, hyperparameters={"epochs": 7, "note": "</script><b>"}, provenance={"chips": 30}

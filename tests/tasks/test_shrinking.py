@@ -5,6 +5,7 @@ from tasks.inference_options import DetectOptions
 from tasks.shrinking import shrinking
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_tiles_at_once_until_they_fit() -> None:
     tried = []
 
@@ -21,6 +22,7 @@ def test_out_of_memory_halves_the_tiles_at_once_until_they_fit() -> None:
     assert [16, 8, 4, 2] == tried
 
 
+@pytest.mark.slow
 def test_one_tile_that_is_too_much_is_the_end() -> None:
     def run(_options: DetectOptions) -> str:
         raise MemoryError

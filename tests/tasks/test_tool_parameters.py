@@ -43,6 +43,7 @@ def mask_file(folder: Path, *shapes: Any, crs: str = "EPSG:32633") -> str:
     return str(folder / "mask.gpkg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326"])
 def test_outside_of_extent_and_mask_no_roof_is_told(
     make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, crs: str

@@ -360,6 +360,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "kind", "told"), BAD)
 def test_options_that_do_not_fit_are_told(
     options: dict[str, Any], kind: type[Exception], told: str, tmp_path: Path

@@ -24,6 +24,7 @@ COLOURS = torch.arange(24.0).reshape(2, 3, 2, 2)  # the weights of red, green an
 DRAWN = torch.full((2, 4, 2, 2), -1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BACKBONES, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
 def test_every_family_of_torchvision_is_a_backbone(name: str, tmp_path: Path) -> None:
     whole = torchvision.models.get_model(name, weights=None)
@@ -55,6 +56,7 @@ def test_a_backbone_without_maps_is_refused() -> None:
         Backbone("timm:test_vit", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bands", "learns"), [(3, False), (4, True)])
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "timm:tf_efficientnet_lite0", "timm:resnet18"])
 def test_the_first_convolution_of_other_bands_is_never_frozen(name: str, bands: int, learns: bool) -> None:

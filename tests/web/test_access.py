@@ -34,6 +34,7 @@ def csrf(client: TestClient, address: str) -> str:
     return found[1] if found else ""
 
 
+@pytest.mark.slow
 def test_without_configuration_this_machine_may_do_all_and_no_other_anything(browser: Browser) -> None:
     assert 200 == browser().get("/").status_code
     assert 303 == browser(address=("10.1.2.3", 4000)).get("/", follow_redirects=False).status_code
@@ -45,6 +46,7 @@ def test_another_name_of_this_machine_is_refused(browser: Browser) -> None:
     assert 200 == browser().get("/", headers={"host": "localhost:8321"}).status_code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", READS)
 def test_who_has_not_signed_in_sees_nothing(browser: Browser, address: str) -> None:
     client = browser(WITH_TOKENS)

@@ -24,6 +24,7 @@ def test_every_page_is_whole(page: TestClient, address: str) -> None:
     assert [] == re.findall(r"<script(?! src)|\son\w+=|\sstyle=", answer.text)  # what the content policy would refuse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", PAGES)
 def test_every_address_in_a_page_leads_somewhere(page: TestClient, address: str) -> None:
     text = page.get(address).text

@@ -60,6 +60,7 @@ def test_a_busy_server_is_asked_again_and_starts_one_run(server: BadDay) -> None
     assert server.asked[-1]["idempotency_key"] != key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", [(503,)], indirect=True)
 def test_one_that_stays_busy_is_told(server: BadDay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefect_api, "LONGEST", 0.2)

@@ -39,6 +39,7 @@ def leaks(bounds: NDArray[np.float64], parts: tuple[str, ...]) -> int:
     return int((shared & (first != second) & (first != "") & (second != "")).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [64, 48, 32, 16])
 def test_chips_of_different_parts_share_no_ground(stride: int) -> None:
     bounds = chips(30, 20, 64, stride)

@@ -100,6 +100,7 @@ def test_a_killed_export_goes_on_where_it_was(scene: Scene, tmp_path: Path, work
     assert content(export(scene, tmp_path / "fresh/chips").path) == content(out)
 
 
+@pytest.mark.slow
 def test_a_unit_whose_files_were_lost_is_written_again(scene: Scene, tmp_path: Path) -> None:
     whole = content(export(scene, tmp_path / "whole/chips").path)
     out = tmp_path / "torn/chips"
@@ -138,6 +139,7 @@ class Mortal(crews._Interpreter):
         return super().call(do, unit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "fork"), [(1, False), (2, False), (3, True)])
 def test_a_crew_gives_every_result_and_the_error_of_any_worker(size: int, fork: bool) -> None:
     with crews.crew(size, fork=fork) as run:
@@ -185,6 +187,7 @@ def test_adding_again_adds_nothing(scene: Scene, tmp_path: Path) -> None:
     assert before == content(tmp_path / "chips")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "told"),
     [
@@ -225,6 +228,7 @@ def dies(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_a_rerun_goes_on(scene: Scene, tmp_path: Path) -> None:
     with files_up_to(2000), pytest.raises(StoreError, match="cannot write .*free some space"):
         export(scene, tmp_path / "full/chips")
@@ -267,6 +271,7 @@ def test_an_unreadable_tile_is_named(damaged: Scene, tmp_path: Path) -> None:
     assert not (tmp_path / "chips").exists() or {} == content(tmp_path / "chips")
 
 
+@pytest.mark.slow
 def test_unreadable_chips_are_left_out_and_counted_on_request(damaged: Scene, tmp_path: Path) -> None:
     options = {"stride": 32, "output_nofeature_tiles": True}
     folder = export(damaged, tmp_path / "chips", **options, skip_unreadable=True)

@@ -64,6 +64,7 @@ def laid_out(chips: ChipFolder, what: str = "image") -> np.ndarray:
     return whole
 
 
+@pytest.mark.slow
 def test_two_sides_are_two_exports_of_two_rasters(scene: Scene, later: Path, tmp_path: Path) -> None:
     chips = export(scene[0], None, tmp_path / "chips", metadata_format="CycleGAN", in_raster2=str(later))
     assert 16 == len(chips.names)
@@ -94,6 +95,7 @@ def test_a_second_raster_lies_beside_the_first(scene: Scene, later: Path, tmp_pa
     assert 3 == len(chips.definition.document["AllTilesStats2"])
 
 
+@pytest.mark.slow
 def test_pixels_and_objects_of_a_panoptic_export_are_those_of_the_town(scene: Scene, tmp_path: Path) -> None:
     ground = class_raster(tmp_path / "ground.tif", {(0, 0, 192, 96): 5, (0, 96, 192, 192): 6})
     options = {"metadata_format": "Panoptic_Segmentation", "in_instance_data": str(scene[1])}
@@ -166,6 +168,7 @@ def test_two_exports_never_work_in_one_folder(scene: Scene, tmp_path: Path) -> N
     assert whole.digest == ChipFolder.open(out).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metadata_format", plugins.names(tasks.formats))
 def test_every_format_is_exported_and_every_chip_read(
     scene: Scene, later: Path, tmp_path: Path, metadata_format: str

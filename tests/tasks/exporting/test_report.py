@@ -46,6 +46,7 @@ def town(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_tells_what_the_export_knows(town: Path) -> None:
     page = Page(write_export_report(town, FACTS))
     for expected in ("s3://bucket/town.tif", "roofs.gpkg", "Klasse", "3,456", "pond & moat", "EPSG:32633"):
@@ -53,6 +54,7 @@ def test_the_page_tells_what_the_export_knows(town: Path) -> None:
     assert "3 invalid geometries <b>were</b> repaired" in page.text
 
 
+@pytest.mark.slow
 def test_the_digest_is_that_of_the_finished_export(town: Path) -> None:
     """Also while the definition is not written yet."""
     chips = ChipFolder.open(town)
@@ -64,12 +66,14 @@ def test_the_digest_is_that_of_the_finished_export(town: Path) -> None:
     assert ChipFolder.open(town).digest == summary(town)["digest"]
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing(town: Path) -> None:
     page = Page(write_export_report(town, FACTS))
     assert ["data"] == [address.partition(":")[0] for address in page.addresses]
     assert "http" not in (town / "export_report.html").read_text().replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_bytes(town: Path) -> None:
     assert write_export_report(town, FACTS).read_bytes() == write_export_report(town, FACTS).read_bytes()
 
@@ -89,6 +93,7 @@ def test_counts_that_the_export_knows_are_taken_over(town: Path) -> None:
     assert {"chips": 10, "objects": 70} == summary(town)["classes"]["roof"]
 
 
+@pytest.mark.slow
 def test_rare_and_missing_classes_are_warned_of(town: Path) -> None:
     write_export_report(town, FACTS)
     told = summary(town)["warnings"]
@@ -98,6 +103,7 @@ def test_rare_and_missing_classes_are_warned_of(town: Path) -> None:
     assert not any(NO_PART in line for line in told)
 
 
+@pytest.mark.slow
 def test_each_part_is_drawn_where_its_chips_lie(town: Path) -> None:
     page = Page(write_export_report(town, FACTS))
     assert [6, 2, 1, 1] == [path.count("M") for path in page.paths[:4]]
@@ -105,6 +111,7 @@ def test_each_part_is_drawn_where_its_chips_lie(town: Path) -> None:
     assert "M392 0h56" in page.paths[1]
 
 
+@pytest.mark.slow
 def test_the_scale_bar_is_a_round_length(town: Path) -> None:
     assert "50 map units, EPSG:32633" in Page(write_export_report(town, FACTS)).text  # of 320
 

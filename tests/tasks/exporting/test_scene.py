@@ -428,6 +428,7 @@ def test_of_a_panoptic_export_the_objects_are_counted(scene: Town, tmp_path: Pat
     assert {"outside the imagery or the extent": 1} == lost(scene[0], ground, **options)
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_features_are_found_by_an_index(tmp_path: Path) -> None:
     import time
 

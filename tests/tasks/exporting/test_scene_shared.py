@@ -30,6 +30,7 @@ def labels_of(path: Path) -> Path:
     return path if path.is_file() else min(path.glob("labels*.gpkg"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imagery", OBJECTS)
 def test_every_object_comes_back_where_it_was_drawn(shared_data: Path, imagery: str) -> None:
     """The boxes of all chips, put together on the map, are the boxes of the features: none lost, none invented."""
@@ -60,6 +61,7 @@ def test_every_object_comes_back_where_it_was_drawn(shared_data: Path, imagery: 
         assert found.intersection(true).area / found.union(true).area > 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", ["labels.tif", "labels.gpkg"])
 def test_land_use_pixels_are_those_of_the_source(shared_data: Path, labels: str) -> None:
     folder = shared_data / "berlin_landuse_s2"
@@ -163,6 +165,7 @@ def told(imagery: Path, folder: Path, space: str) -> str:
     return f"{chip.image.dtype} {chip.image.shape[0]}"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
 @pytest.mark.parametrize("name", ODD)
 def test_an_odd_raster_is_exported_right_or_refused_with_a_remedy(shared_data: Path, tmp_path: Path, name: str) -> None:
