@@ -9,19 +9,45 @@ from typing import Any
 from registry.emd import Emd
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-UNET = (  # tensors of fastai's U-Net -> ours; the last layers are one further where one that resizes lies before them
+Names = tuple[tuple[str, str], ...]  # how the names of tensors begin -> ours, "" = only of the training; first match
+WHOLE: Names = (("", "network."),)
+SSD: Names = ((r"0\.", "body."), (r"1\.", "head."))
+DEEPLAB: Names = ((r"aux_classifier\.", ""),)
+
+
+def _steps_up(first: int, count: int) -> Names:
+    """Of fastai's U-Net, each with the map that it joins."""
+    steps = [(rf"layers\.{first + k}\.", f"blocks.{k}.") for k in range(count)]
+    return tuple(
+        (theirs + part, ours + name)
+        for theirs, ours in steps
+        for part, name in (
+            *((r"shuf\.conv\.0\.", "up."), (r"bn\.", "norm.")),
+            *((r"conv1\.", "convolve.0."), (r"conv2\.", "convolve.1.")),
+        )
+    )
+
+
+UNET: Names = (  # the last layers are one further where one that resizes lies before them
     (r"layers\.0\.", "encoder."),
     (r"layers\.1\.", "norm."),
-    (r"layers\.3\.0\.0\.", "middle.0."),
-    (r"layers\.3\.1\.0\.", "middle.2."),
-    *((rf"layers\.{4 + k}\.shuf\.conv\.0\.", f"blocks.{k}.up.") for k in range(4)),
-    *((rf"layers\.{4 + k}\.bn\.", f"blocks.{k}.norm.") for k in range(4)),
-    *((rf"layers\.{4 + k}\.conv1\.0\.", f"blocks.{k}.convolve.0.") for k in range(4)),
-    *((rf"layers\.{4 + k}\.conv2\.0\.", f"blocks.{k}.convolve.2.") for k in range(4)),
+    (r"layers\.3\.", "middle."),
+    *_steps_up(4, 4),
     (r"layers\.8\.conv\.0\.", "last."),
     (r"layers\.1[01]\.layers\.0\.0\.", "inner."),
     (r"layers\.1[01]\.layers\.1\.0\.", "outer."),
     (r"layers\.1[12]\.0\.", "scores."),
+)
+PSPNET: Names = (  # with fastai's decoder, itself a part of a model or not, and without
+    (r"aux_logits\.", ""),
+    (r"(model\.)?layers\.0\.8\.", "ppm."),
+    (r"(model\.)?layers\.0\.9\.", "narrow."),
+    (r"(model\.)?layers\.0\.", "backbone."),
+    (r"(model\.)?layers\.1\.", "norm."),
+    (r"(model\.)?layers\.3\.", "middle."),
+    *((rf"(model\.)?{theirs}", ours) for theirs, ours in _steps_up(4, 2)),
+    (r"(model\.)?layers\.6\.conv\.0\.", "last."),
+    (r"(model\.)?layers\.7\.", "final."),
 )
 
 
@@ -66,23 +92,34 @@ def _pixels(emd: Emd, backbone: str) -> dict[str, Any]:
     return {"backbone": backbone, "never": list(emd.document.get("ignore_mapped_class") or [])}
 
 
+def _pooled(emd: Emd, backbone: str) -> dict[str, Any]:
+    parameters = emd.document["ModelParameters"]
+    told = {name: parameters[name] for name in ("pyramid_sizes", "use_unet") if name in parameters}
+    return {**_pixels(emd, backbone), **told}
+
+
 def _objects(_: Emd, backbone: str) -> dict[str, Any]:
     return {"backbone": backbone}
 
 
-def _of_unet(name: str) -> str:
-    for theirs, ours in UNET:
-        if found := re.match(theirs, name):
-            return ours + name[found.end() :]
-    return name
+def _on_grids(emd: Emd, backbone: str) -> dict[str, Any]:
+    grids = {"grids": emd.document["Grids"], "zooms": emd.document["Zooms"], "ratios": emd.document["Ratios"]}
+    return {"backbone": backbone, "side": emd.tile_size, **grids, "version": int(emd.document.get("SSDVersion", 1))}
 
 
-def _of_detector(name: str) -> str:
-    return f"network.{name}"
+def _on_levels(emd: Emd, backbone: str) -> dict[str, Any]:
+    parameters = emd.document["ModelParameters"]
+    return {"backbone": backbone, "scales": parameters["scales"], "ratios": parameters["ratios"]}
 
 
-def _of_deeplab(name: str) -> str:
-    return "" if name.startswith("aux_classifier.") else name
+def _renamed(table: Names) -> Callable[[str], str]:
+    def renamed(name: str) -> str:
+        for theirs, ours in table:
+            if found := re.match(theirs, name):
+                return ours + name[found.end() :] if ours else ""
+        return name
+
+    return renamed
 
 
 def _of_classifier(name: str) -> str:
@@ -97,13 +134,16 @@ KNOWN = {  # ModelName ->
         "_torchvision",
         "DetectObjects",
         _two_stages("FasterRCNN", 0.1),
-        _of_detector,
+        _renamed(WHOLE),
         {"Threshold": 0.5},
     ),
     "MaskRCNN": Known(
-        RESNETS, "_torchvision", "DetectObjects", _two_stages("MaskRCNN", 0.5), _of_detector, {"Threshold": 0.9}
+        RESNETS, "_torchvision", "DetectObjects", _two_stages("MaskRCNN", 0.5), _renamed(WHOLE), {"Threshold": 0.9}
     ),
-    "UnetClassifier": Known(RESNETS, "_dynamic_unet", "ClassifyPixels", _pixels, _of_unet, {}),
-    "DeepLab": Known(RESNETS, "_dilated_deeplab", "ClassifyPixels", _pixels, _of_deeplab, {}),
+    "SingleShotDetector": Known(RESNETS, "_grid_ssd", "DetectObjects", _on_grids, _renamed(SSD), {"Threshold": 0.5}),
+    "RetinaNet": Known(RESNETS, "_fastai_retinanet", "DetectObjects", _on_levels, _renamed(()), {"Threshold": 0.5}),
+    "UnetClassifier": Known(RESNETS, "_dynamic_unet", "ClassifyPixels", _pixels, _renamed(UNET), {}),
+    "PSPNetClassifier": Known(RESNETS, "_pyramid_pooling", "ClassifyPixels", _pooled, _renamed(PSPNET), {}),
+    "DeepLab": Known(RESNETS, "_dilated_deeplab", "ClassifyPixels", _pixels, _renamed(DEEPLAB), {}),
     "FeatureClassifier": Known(RESNETS, "_fastai_classifier", "ClassifyObjects", _objects, _of_classifier, {}),
 }

@@ -6,7 +6,7 @@ weights are ours to load. Numbers are normalised as there, so the same tile give
 
 import importlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "d
     """The weights under the names of our network; checked against it, tensor by tensor."""
     from tasks.weights import read_weights
 
-    state = {ours: t for name, t in read_weights(model.weights).items() if (ours := known.renamed(name))}
+    state = {ours: t for name, t in _folded(read_weights(model.weights)) if (ours := known.renamed(name))}
     emd, network = model.emd, importlib.import_module(f"tasks.networks.{known.network}")
     wanted = network.build(len(_normalisation(emd)[0]), len(emd.classes), **arguments).state_dict()
     state |= {name: t for name, t in wanted.items() if name not in state and name.endswith("num_batches_tracked")}
@@ -78,6 +78,15 @@ def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "d
         where, got = model.weights, sorted(odd)[:3]
         raise OptionsError(f"{len(odd)} tensors are not those of the network", where=where, got=got, do=do)
     return state
+
+
+def _folded(state: "Mapping[str, Tensor]") -> "Iterator[tuple[str, Tensor]]":
+    """Weights kept as length and direction (torch's weight_norm) as the one tensor that they stand for."""
+    for name, tensor in state.items():
+        if name.endswith(".weight_v") and (length := state.get(name[:-1] + "g")) is not None:
+            yield name.removesuffix("_v"), tensor * (length / tensor.flatten(1).norm(dim=1).view_as(length))
+        elif not name.endswith(".weight_g"):
+            yield name, tensor
 
 
 def _shape(state: "Mapping[str, Tensor]", name: str) -> "tuple[int, ...] | None":

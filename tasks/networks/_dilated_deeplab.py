@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from ._resnet import body
+from ._resnet import body, dilate
 
 
 def build(bands: int, classes: int, backbone: str = "resnet101", never: Sequence[int] = ()) -> nn.Module:
@@ -21,8 +21,7 @@ class DilatedDeepLab(nn.Module):
         super().__init__()
         self.never = list(never)
         self.backbone, width = body(backbone, bands)
-        for stage, dilation in zip(self.backbone[-2:], (2, 4)):
-            _dilate(stage, dilation)
+        dilate(self.backbone)
         self.classifier = DeepLabHead(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -31,12 +30,3 @@ class DilatedDeepLab(nn.Module):
         for k in self.never:
             logits[:, k] = -float("inf")
         return logits
-
-
-def _dilate(stage: nn.Module, dilation: int) -> None:
-    """Every convolution looks as far as it did, over a map that no longer shrinks."""
-    for layer in stage.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.stride = (1, 1)
-            if layer.kernel_size[0] > 1:
-                layer.dilation = layer.padding = (dilation, dilation)

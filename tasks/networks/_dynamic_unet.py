@@ -29,11 +29,11 @@ class DynamicUnet(nn.Module):
         self.encoder, deepest = body(backbone, bands)
         widths = [64, *(deepest // k for k in (8, 4, 2, 1))]  # of the maps of JOINED, and of the last one
         self.norm = nn.BatchNorm2d(deepest)
-        self.middle = nn.Sequential(*_convolution(deepest, 2 * deepest), *_convolution(2 * deepest, deepest))
+        self.middle = nn.Sequential(convolution(deepest, 2 * deepest), convolution(2 * deepest, deepest))
         self.blocks = nn.ModuleList()
         width = deepest
         for k in (3, 2, 1, 0):
-            block = _Up(width, widths[k], last=k == 0)
+            block = Up(width, widths[k], last=k == 0)
             self.blocks.append(block)
             width = block.width
         self.last = nn.Conv2d(width, 4 * width, 1)
@@ -51,7 +51,7 @@ class DynamicUnet(nn.Module):
         x = self.middle(self.norm(x).relu())
         for block in self.blocks:
             x = block(x, maps.pop())
-        x = _fitting(_shuffled(self.last, x), images)
+        x = _fitting(shuffled(self.last, x), images)
         x = torch.cat([x, images], 1)
         x = x + self.outer(self.inner(x).relu()).relu()
         logits: Tensor = self.scores(x)
@@ -60,27 +60,31 @@ class DynamicUnet(nn.Module):
         return logits
 
 
-class _Up(nn.Module):
+class Up(nn.Module):
     """To twice the size with half the maps, joined with `joined` maps of the way down."""
 
-    def __init__(self, width: int, joined: int, *, last: bool) -> None:
+    def __init__(self, width: int, joined: int, *, last: bool, normed: bool = False) -> None:
         super().__init__()
         self.up, self.norm = nn.Conv2d(width, 2 * width, 1), nn.BatchNorm2d(joined)
         both = width // 2 + joined
         self.width = both // 2 if last else both
-        self.convolve = nn.Sequential(*_convolution(both, self.width), *_convolution(self.width, self.width))
+        self.convolve = nn.Sequential(
+            convolution(both, self.width, normed), convolution(self.width, self.width, normed)
+        )
 
     def forward(self, x: Tensor, joined: Tensor) -> Tensor:
-        x = _fitting(_shuffled(self.up, x), joined)
+        x = _fitting(shuffled(self.up, x), joined)
         out: Tensor = self.convolve(torch.cat([x, self.norm(joined)], 1).relu())
         return out
 
 
-def _convolution(bands: int, maps: int) -> "List[nn.Module]":
-    return [nn.Conv2d(bands, maps, 3, padding=1), nn.ReLU(inplace=True)]
+def convolution(bands: int, maps: int, normed: bool = False) -> nn.Sequential:
+    """Of 3 x 3, with the statistics of a batch after its ReLU where it is `normed`."""
+    layers = [nn.Conv2d(bands, maps, 3, padding=1, bias=not normed), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, *([nn.BatchNorm2d(maps)] if normed else []))
 
 
-def _shuffled(convolution: nn.Module, x: Tensor) -> Tensor:
+def shuffled(convolution: nn.Module, x: Tensor) -> Tensor:
     return nn.functional.pixel_shuffle(convolution(x).relu(), 2)
 
 

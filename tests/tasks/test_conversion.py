@@ -12,57 +12,24 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from registry.dlpk import ModelFolder
-from registry.emd import Emd
 from registry.errors import NotFound, OptionsError, RasterFunctionError
 from tasks.conversion import convert
 from tasks.host import RasterFunction
-
-SIDE = 64
-MEAN, DEVIATION = (255 * torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-STATS: dict[str, list[float]] = {
-    "band_min_values": [0, 10, 20, 30],
-    "band_max_values": [1000, 1010, 1020, 1030],
-    "scaled_mean_values": [0.5, 0.4, 0.3, 0.2],
-    "scaled_std_values": [0.1, 0.2, 0.3, 0.4],
-}
-
-
-def definition(**more: Any) -> Emd:
-    """As arcgis.learn writes it."""
-    return Emd(
-        {
-            "ModelParameters": {"pointrend": False, "backbone": "resnet18", "backend": "pytorch"},
-            "Framework": "arcgis.learn.models._inferencing",
-            "ModelConfiguration": "_maskrcnn_inferencing",
-            "InferenceFunction": "[Functions]System\\DeepLearning\\ArcGISLearn\\ArcGISInstanceDetector.py",
-            "ModelType": "InstanceDetection",
-            "ModelName": "MaskRCNN",
-            "ModelFile": "roofs.pth",
-            "MaskRCNNkwargs": {"box_detections_per_img": 20},
-            "ExtractBands": [0, 1, 2],
-            "ImageHeight": SIDE,
-            "ImageWidth": SIDE,
-            "Classes": [
-                {"Value": 7, "Name": "Roof", "Color": [1, 2, 3]},
-                {"Value": 9, "Name": "Pond", "Color": [4, 5, 6]},
-            ],
-            "ArcGISLearnVersion": "2.4.1",
-            "resize_to": SIDE,
-            **more,
-        }
-    )
-
-
-def folder(path: Path, emd: Emd, network: torch.nn.Module | None = None) -> ModelFolder:
-    return stored(path, emd, network.state_dict() if network else {})
-
-
-def stored(path: Path, emd: Emd, state: dict[str, torch.Tensor]) -> ModelFolder:
-    path.mkdir()
-    torch.save(state, path / "roofs.pth")
-    emd.write(path / "roofs.emd")
-    return ModelFolder(path)
+from tests.arcgis_models import (
+    DEVIATION,
+    MEAN,
+    SIDE,
+    STATS,
+    convolved,
+    deep,
+    definition,
+    folder,
+    layer,
+    norm_layer,
+    normed,
+    resnet,
+    stored,
+)
 
 
 def mask_rcnn(bands: int, mean: list[float], deviation: list[float]) -> MaskRCNN:
@@ -162,43 +129,6 @@ def test_a_unet_gives_the_classes_that_it_gave(tmp_path: Path, never: list[int])
     assert (expected != found[0]).mean() < 1e-3  # where two classes are as likely
 
 
-def resnet(bands: int, prefix: str) -> dict[str, torch.Tensor]:
-    """Of a ResNet-18, by the place of its layers, with what it has seen in training."""
-    torch.manual_seed(0)
-    whole = torchvision.models.resnet18(weights=None)
-    whole.conv1 = torch.nn.Conv2d(bands, 64, 7, 2, 3, bias=False)
-    state = torch.nn.Sequential(*list(whole.children())[:-2]).state_dict()
-    seen = {name: torch.rand_like(t) + 0.1 for name, t in state.items() if name.endswith("running_var")}
-    return {prefix + name: tensor for name, tensor in {**state, **seen}.items()}
-
-
-def deep(state: dict[str, torch.Tensor], image: torch.Tensor, prefix: str, looks: dict[int, int]) -> torch.Tensor:
-    """What a ResNet-18 answers, tensor by tensor; stages of `looks` do not shrink the map, their sight is dilated."""
-
-    def conv(name: str, x: torch.Tensor, stride: int, dilation: int = 1) -> torch.Tensor:
-        weight = state[f"{prefix}{name}.weight"]
-        return functional.conv2d(x, weight, None, stride, dilation * (weight.shape[2] // 2), dilation)
-
-    def norm(name: str, x: torch.Tensor) -> torch.Tensor:
-        return normed(state, prefix + name, x)
-
-    x = functional.max_pool2d(norm("1", conv("0", image, 2)).relu(), 3, 2, 1)
-    for stage in (4, 5, 6, 7):
-        for block in (0, 1):
-            name, stride = f"{stage}.{block}", 2 if block == 0 and stage > 4 and stage not in looks else 1
-            out = norm(f"{name}.bn1", conv(f"{name}.conv1", x, stride, looks.get(stage, 1))).relu()
-            out = norm(f"{name}.bn2", conv(f"{name}.conv2", out, 1, looks.get(stage, 1)))
-            if f"{prefix}{name}.downsample.0.weight" in state:
-                x = norm(f"{name}.downsample.1", conv(f"{name}.downsample.0", x, stride))
-            x = (x + out).relu()
-    return x
-
-
-def normed(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
-    mean, var, weight, bias = (state[f"{name}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
-    return functional.batch_norm(x, mean, var, weight, bias)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("never", [[], [1]])
 def test_a_deeplab_gives_the_classes_that_it_gave(tmp_path: Path, never: list[int]) -> None:
@@ -263,10 +193,100 @@ def test_a_feature_classifier_gives_the_labels_that_it_gave(tmp_path: Path, seve
     assert np.allclose(shares, [one.confidences for one in found], atol=1e-4)
 
 
+def pooled(state: dict[str, torch.Tensor], prefix: str, x: torch.Tensor) -> torch.Tensor:
+    """The maps beside their means in 1, 2, 3 and 6 squares a side, of which layers are made."""
+    parts = [x]
+    for i, side in enumerate((1, 2, 3, 6)):
+        state[f"{prefix}.{i}.1.weight"] = torch.randn(128, 512, 1, 1) / 512**0.5
+        norm_layer(state, f"{prefix}.{i}.2", 128)
+        means = functional.conv2d(functional.adaptive_avg_pool2d(x, side), state[f"{prefix}.{i}.1.weight"])
+        parts.append(enlarged(normed(state, f"{prefix}.{i}.2", means).relu(), x.shape[-1]))
+    return torch.cat(parts, 1)
+
+
+def enlarged(x: torch.Tensor, side: int) -> torch.Tensor:
+    return functional.interpolate(x, (side, side), mode="bilinear", align_corners=True)
+
+
+def doubled(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+    """Each pixel becomes four, by a layer whose weights are kept as length and direction."""
+    layer(state, name, 2 * x.shape[1] if "shuf" in name else 4 * x.shape[1], x.shape[1], 1)
+    direction = state.pop(f"{name}.weight")
+    length = 1 + torch.rand(len(direction), 1, 1, 1)
+    state |= {f"{name}.weight_v": direction, f"{name}.weight_g": length}
+    weight = length * direction / direction.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+    return functional.pixel_shuffle(functional.conv2d(x, weight, state[f"{name}.bias"]).relu(), 2)
+
+
+def steps(state: dict[str, torch.Tensor], names: list[str], widths: list[int], x: torch.Tensor) -> torch.Tensor:
+    """Convolutions without bias, each with its statistics behind."""
+    for name, width in zip(names, widths, strict=True):
+        layer(state, f"{name}.0", width, x.shape[1], 3)
+        del state[f"{name}.0.bias"]
+        norm_layer(state, f"{name}.2", width)
+        x = normed(state, f"{name}.2", functional.conv2d(x, state[f"{name}.0.weight"], padding=1).relu())
+    return x
+
+
+def with_decoder(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """What the PSPNet with fastai's decoder answers, whose layers are made on the way."""
+    pre = "model.layers"
+    state |= resnet(3, f"{pre}.0.")
+    half = normed(state, f"{pre}.0.1", functional.conv2d(image, state[f"{pre}.0.0.weight"], None, 2, 3)).relu()
+    quarter = deep(state, image, f"{pre}.0.", {}, until=4)
+    x = pooled(state, f"{pre}.0.8.features", deep(state, image, f"{pre}.0.", {6: 2, 7: 4}))
+    layer(state, f"{pre}.0.9", 512, 1024, 3)
+    norm_layer(state, f"{pre}.1", 512)
+    state[f"{pre}.0.9.weight"] /= x.std()
+    x = normed(state, f"{pre}.1", convolved(state, f"{pre}.0.9", x, 1, 1)).relu()
+    x = steps(state, [f"{pre}.3.0", f"{pre}.3.1"], [1024, 512], x)
+    for k, joined, width in ((4, quarter, 320), (5, half, 112)):
+        norm_layer(state, f"{pre}.{k}.bn", 64)
+        both = torch.cat([doubled(state, f"{pre}.{k}.shuf.conv.0", x), normed(state, f"{pre}.{k}.bn", joined)], 1)
+        x = steps(state, [f"{pre}.{k}.conv1", f"{pre}.{k}.conv2"], [width, width], both.relu())
+    x = doubled(state, f"{pre}.6.conv.0", x)
+    state[f"{pre}.7.0.weight"] = torch.randn(3, 112, 1, 1) / 112**0.5
+    norm_layer(state, f"{pre}.7.1", 3)
+    x = functional.conv2d(x, state[f"{pre}.7.0.weight"])
+    state[f"{pre}.7.1.running_mean"] = x.mean(dim=(0, 2, 3))  # so that each class has its pixels
+    return normed(state, f"{pre}.7.1", x)
+
+
+def alone(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
+    """What the PSPNet without a decoder answers, whose layers are made on the way."""
+    state |= resnet(3, "backbone.")
+    state["aux_logits.weight"] = torch.zeros(3, 256, 1, 1)  # only the training looks at it
+    x = pooled(state, "ppm.features", deep(state, image, "backbone.", {6: 2, 7: 4}))
+    state["final.0.weight"] = torch.randn(128, 1024, 3, 3) / 96
+    norm_layer(state, "final.1", 128)
+    x = normed(state, "final.1", functional.conv2d(x, state["final.0.weight"], padding=1)).relu()
+    layer(state, "final.4", 3, 128, 1)
+    state["final.4.bias"] -= convolved(state, "final.4", x).mean(dim=(0, 2, 3))  # so that each class has its pixels
+    return convolved(state, "final.4", x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use_unet", [True, False])
+def test_a_pspnet_gives_the_classes_that_it_gave(tmp_path: Path, use_unet: bool) -> None:
+    parameters = {"backbone": "resnet18", "pyramid_sizes": [1, 2, 3, 6], "use_unet": use_unet}
+    told = {"ModelType": "ImageClassification", "ModelName": "PSPNetClassifier", "ModelParameters": parameters}
+    pixels = np.random.default_rng(0).integers(0, 255, (3, SIDE, SIDE)).astype(np.uint8)
+    image, state = torch.from_numpy(pixels)[None].float().sub(MEAN).div(DEVIATION), dict[str, torch.Tensor]()
+    with torch.inference_mode():
+        logits = enlarged((with_decoder if use_unet else alone)(state, image), SIDE)[0]
+    model = convert(stored(tmp_path / "roofs", definition(**told), state), tmp_path / "open")
+    function = RasterFunction.load(model, arguments={"padding": 0, "batch_size": 1})
+    function.update_raster_info("u1", 3)
+    found = function.update_pixels(pixels, np.ones((SIDE, SIDE), bool))
+    expected = np.array([0, 7, 9])[logits.max(0)[1].numpy()]
+    assert len(np.unique(expected)) == 3
+    assert (expected != found[0]).mean() < 1e-3  # where two classes are as likely
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"ModelName": "PSPNetClassifier"}, "can be converted.*got 'PSPNetClassifier over resnet18"),
+        ({"ModelName": "BDCNEdgeDetector"}, "can be converted.*got 'BDCNEdgeDetector over resnet18"),
         ({"ModelParameters": {"backbone": "resnet18", "pointrend": True}}, "got 'MaskRCNN over resnet18, PointRend"),
         ({"resize_to": 32}, "tiles resized"),
         ({"ModelName": "FasterRCNN"}, "got 'FasterRCNN over resnet18"),
