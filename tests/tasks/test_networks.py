@@ -347,7 +347,7 @@ OLD_TORCH = {
     "torchvision.models.detection.transform": "GeneralizedRCNNTransform",
     "torchvision.models.segmentation.deeplabv3": "ASPP DeepLabHead",
     "torchvision.ops": """FeaturePyramidNetwork MLP MultiScaleRoIAlign box_convert box_iou generalized_box_iou
-        generalized_box_iou_loss""",
+        generalized_box_iou_loss nms""",
 }
 KNOWN = {f"{module}.{name}" for module, names in OLD_TORCH.items() for name in names.split()}
 MODULES = {"torch": "torch", "nn": "torch.nn", "torchvision": "torchvision"}  # as the travelling files call them
