@@ -9,13 +9,16 @@ from typing import Any
 from registry.emd import Emd
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-Names = tuple[tuple[str, str], ...]  # how the names of tensors begin -> ours, "" = only of the training; first match
+Names = tuple[
+    tuple[str, str | None], ...
+]  # how names of tensors begin -> ours, None = only of the training; first match
 WHOLE: Names = (("", "network."),)
 SSD: Names = ((r"0\.", "body."), (r"1\.", "head."))
-DEEPLAB: Names = ((r"aux_classifier\.", ""),)
+STANET: Names = ((r"netA\.Self_Att\.gamma", None), (r"netA\.Self_Att\.", "attention."), (r"netF\.module\.", ""))
+DEEPLAB: Names = ((r"aux_classifier\.", None),)
 
 
-def _steps_up(first: int, count: int) -> Names:
+def _steps_up(first: int, count: int) -> tuple[tuple[str, str], ...]:
     """Of fastai's U-Net, each with the map that it joins."""
     steps = [(rf"layers\.{first + k}\.", f"blocks.{k}.") for k in range(count)]
     return tuple(
@@ -39,7 +42,7 @@ UNET: Names = (  # the last layers are one further where one that resizes lies b
     (r"layers\.1[12]\.0\.", "scores."),
 )
 PSPNET: Names = (  # with fastai's decoder, itself a part of a model or not, and without
-    (r"aux_logits\.", ""),
+    (r"aux_logits\.", None),
     (r"(model\.)?layers\.0\.8\.", "ppm."),
     (r"(model\.)?layers\.0\.9\.", "narrow."),
     (r"(model\.)?layers\.0\.", "backbone."),
@@ -59,8 +62,9 @@ class Known:
     network: str  # file of tasks/networks
     function: str  # raster function that runs it
     arguments: Callable[[Emd, str], dict[str, Any]]  # definition, backbone -> of the network's build()
-    renamed: Callable[[str], str]  # tensors of its weights -> ours, "" = only of the training
+    renamed: Callable[[str], str | None]  # tensors of its weights -> ours, None = only of the training
     keys: Mapping[str, Any]  # of the new definition, where the old one has none
+    dates: int = 1  # rasters whose bands it reads, one behind the other
 
 
 def _two_stages(kind: str, overlap: float) -> Callable[[Emd, str], dict[str, Any]]:
@@ -98,6 +102,10 @@ def _pooled(emd: Emd, backbone: str) -> dict[str, Any]:
     return {**_pixels(emd, backbone), **told}
 
 
+def _two_dates(emd: Emd, backbone: str) -> dict[str, Any]:
+    return {"backbone": backbone, "attention": emd.document["ModelParameters"].get("attention_type", "PAM")}
+
+
 def _objects(_: Emd, backbone: str) -> dict[str, Any]:
     return {"backbone": backbone}
 
@@ -112,11 +120,11 @@ def _on_levels(emd: Emd, backbone: str) -> dict[str, Any]:
     return {"backbone": backbone, "scales": parameters["scales"], "ratios": parameters["ratios"]}
 
 
-def _renamed(table: Names) -> Callable[[str], str]:
-    def renamed(name: str) -> str:
+def _renamed(table: Names) -> Callable[[str], str | None]:
+    def renamed(name: str) -> str | None:
         for theirs, ours in table:
             if found := re.match(theirs, name):
-                return ours + name[found.end() :] if ours else ""
+                return None if ours is None else ours + name[found.end() :]
         return name
 
     return renamed
@@ -146,4 +154,5 @@ KNOWN = {  # ModelName ->
     "PSPNetClassifier": Known(RESNETS, "_pyramid_pooling", "ClassifyPixels", _pooled, _renamed(PSPNET), {}),
     "DeepLab": Known(RESNETS, "_dilated_deeplab", "ClassifyPixels", _pixels, _renamed(DEEPLAB), {}),
     "FeatureClassifier": Known(RESNETS, "_fastai_classifier", "ClassifyObjects", _objects, _of_classifier, {}),
+    "ChangeDetector": Known(RESNETS, "_stanet", "DetectChange", _two_dates, _renamed(STANET), {}, dates=2),
 }

@@ -70,7 +70,9 @@ def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "d
 
     state = {ours: t for name, t in _folded(read_weights(model.weights)) if (ours := known.renamed(name))}
     emd, network = model.emd, importlib.import_module(f"tasks.networks.{known.network}")
-    wanted = network.build(len(_normalisation(emd)[0]), len(emd.classes), **arguments).state_dict()
+    bands = len(_normalisation(emd, known)[0]) // known.dates
+    classes = sum(known.dates == 1 or one.value != 0 for one in emd.classes)  # of change, not of none
+    wanted = network.build(bands, classes, **arguments).state_dict()
     state |= {name: t for name, t in wanted.items() if name not in state and name.endswith("num_batches_tracked")}
     odd = [name for name in {**wanted, **state} if _shape(wanted, name) != _shape(state, name)]
     if odd:
@@ -93,19 +95,28 @@ def _shape(state: "Mapping[str, Tensor]", name: str) -> "tuple[int, ...] | None"
     return tuple(state[name].shape) if name in state else None
 
 
-def _normalisation(emd: Emd) -> tuple[list[float], list[float]]:
+def _normalisation(emd: Emd, known: Known) -> tuple[list[float], list[float]]:
     """What is taken from the pixels of each band that is read, and what they are divided by then (A.4)."""
-    stats = emd.document.get("NormalizationStats")
+    stats, read = emd.document.get("NormalizationStats"), emd.document["ExtractBands"]
+    if known.dates == 2:  # to -1 at the least value and 1 at the greatest, on both dates by the statistics of one
+        each = [_range(stats, band) if stats else (0.0, 255.0) for band in read[: len(read) // 2]]
+        return [(low + high) / 2 for low, high in each] * 2, [(high - low) / 2 for low, high in each] * 2
     if not stats:
         return [255 * mean for mean in IMAGENET[0]], [255 * deviation for deviation in IMAGENET[1]]
-    names = ("band_min_values", "band_max_values", "scaled_mean_values", "scaled_std_values")
-    columns = [[float(stats[name][band]) for name in names] for band in emd.document["ExtractBands"]]
-    means = [low + mean * (high - low) for low, high, mean, _ in columns]
-    return means, [(high - low) * deviation for low, high, _, deviation in columns]
+    means, deviations = [], []
+    for band in read:
+        low, high = _range(stats, band)
+        means.append(low + float(stats["scaled_mean_values"][band]) * (high - low))
+        deviations.append((high - low) * float(stats["scaled_std_values"][band]))
+    return means, deviations
+
+
+def _range(stats: Mapping[str, Any], band: int) -> tuple[float, float]:
+    return float(stats["band_min_values"][band]), float(stats["band_max_values"][band])
 
 
 def _definition(emd: Emd, known: Known, arguments: Mapping[str, Any], name: str) -> Emd:
-    means, deviations = _normalisation(emd)
+    means, deviations = _normalisation(emd, known)
     kept = {key: value for key, value in emd.document.items() if key not in OF_ARCGIS}
     document = {
         **known.keys,

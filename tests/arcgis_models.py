@@ -110,3 +110,7 @@ def norm_layer(state: dict[str, torch.Tensor], name: str, width: int) -> None:
 def convolved(state: dict[str, torch.Tensor], name: str, x: torch.Tensor, *form: int) -> torch.Tensor:
     """`form`: stride and padding."""
     return functional.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], *form)
+
+
+def enlarged(x: torch.Tensor, side: int) -> torch.Tensor:
+    return functional.interpolate(x, (side, side), mode="bilinear", align_corners=True)

@@ -23,6 +23,7 @@ from tests.arcgis_models import (
     convolved,
     deep,
     definition,
+    enlarged,
     folder,
     layer,
     norm_layer,
@@ -202,10 +203,6 @@ def pooled(state: dict[str, torch.Tensor], prefix: str, x: torch.Tensor) -> torc
         means = functional.conv2d(functional.adaptive_avg_pool2d(x, side), state[f"{prefix}.{i}.1.weight"])
         parts.append(enlarged(normed(state, f"{prefix}.{i}.2", means).relu(), x.shape[-1]))
     return torch.cat(parts, 1)
-
-
-def enlarged(x: torch.Tensor, side: int) -> torch.Tensor:
-    return functional.interpolate(x, (side, side), mode="bilinear", align_corners=True)
 
 
 def doubled(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:

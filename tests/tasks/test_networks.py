@@ -345,6 +345,7 @@ OLD_TORCH = {
     "torchvision.models.detection.retinanet": "RetinaNetHead",
     "torchvision.models.detection.ssd": "SSD SSDHead",
     "torchvision.models.detection.transform": "GeneralizedRCNNTransform",
+    "torchvision.models.resnet": "ResNet",
     "torchvision.models.segmentation.deeplabv3": "ASPP DeepLabHead",
     "torchvision.ops": """FeaturePyramidNetwork MLP MultiScaleRoIAlign box_convert box_iou generalized_box_iou
         generalized_box_iou_loss nms""",
