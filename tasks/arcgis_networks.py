@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from registry.emd import Emd
+from registry.emd import Emd, ModelType
 
+EXTENSION = "_model_extension_inferencing"  # ModelConfiguration of models that bring a class for arcgis.learn
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 Names = tuple[
     tuple[str, str | None], ...
 ]  # how names of tensors begin -> ours, None = only of the training; first match
+INNER: Names = (("", "model."),)
 WHOLE: Names = (("", "network."),)
 SSD: Names = ((r"0\.", "body."), (r"1\.", "head."))
 STANET: Names = ((r"netA\.Self_Att\.gamma", None), (r"netA\.Self_Att\.", "attention."), (r"netF\.module\.", ""))
@@ -65,6 +67,7 @@ class Known:
     renamed: Callable[[str], str | None]  # tensors of its weights -> ours, None = only of the training
     keys: Mapping[str, Any]  # of the new definition, where the old one has none
     dates: int = 1  # rasters whose bands it reads, one behind the other
+    brings: str = ""  # the file of the model that makes its network: a stranger's code, so its weights are not tried
 
 
 def _two_stages(kind: str, overlap: float) -> Callable[[Emd, str], dict[str, Any]]:
@@ -100,6 +103,36 @@ def _pooled(emd: Emd, backbone: str) -> dict[str, Any]:
     parameters = emd.document["ModelParameters"]
     told = {name: parameters[name] for name in ("pyramid_sizes", "use_unet") if name in parameters}
     return {**_pixels(emd, backbone), **told}
+
+
+def of_extension(emd: Emd) -> Known | None:
+    """A model that extends arcgis.learn by a class of its own (B.5), where a raster function of ours can run it."""
+    function = {ModelType.OBJECT_DETECTION: "DetectObjects", ModelType.IMAGE_CLASSIFICATION: "ClassifyPixels"}
+    if emd.document.get("ModelConfiguration") != EXTENSION or emd.model_type not in function:
+        return None
+    file, keys = str(emd.document.get("ModelConfigurationFile", "ModelConfiguration.py")), {"Threshold": 0.5}
+    runs = function[emd.model_type]
+    detects = runs == "DetectObjects"
+    return Known((), "_configured", runs, _configured, _renamed(INNER), keys if detects else {}, brings=file)
+
+
+def _configured(emd: Emd, backbone: str) -> dict[str, Any]:
+    document = emd.document
+    return {
+        "file": str(document.get("ModelConfigurationFile", "ModelConfiguration.py")),
+        "kind": str(document.get("ModelFileConfigurationClass")),
+        "detects": emd.model_type == ModelType.OBJECT_DETECTION,
+        "edges": bool(document.get("IsEdgeDetection")),
+        "side": emd.tile_size,
+        "multispectral": "NormalizationStats" in document,
+        "names": [one.name for one in emd.classes],
+        "read": list(document["ExtractBands"]),
+        "backbone": None if backbone == "None" else backbone,
+        "options": {
+            **(document.get("Kwargs") or {}),
+            "ArcGISLearnVersion": str(document.get("ArcGISLearnVersion", "1.0.0")),
+        },
+    }
 
 
 def _two_dates(emd: Emd, backbone: str) -> dict[str, Any]:

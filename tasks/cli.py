@@ -345,8 +345,9 @@ def export_onnx(program: console.JsonLines | None, *, model: str, out: Path) -> 
 def convert(program: console.JsonLines | None, *, model: str, out: Path) -> None:
     """Write a MODEL that ArcGIS trained again as a package that runs without ArcGIS.
 
-    UnetClassifier, DeepLab, MaskRCNN, FasterRCNN and FeatureClassifier over a ResNet; what it gives for a tile is
-    what ArcGIS gives.
+    What it gives for a tile is what ArcGIS gives: UnetClassifier, DeepLab, PSPNetClassifier, SingleShotDetector,
+    RetinaNet, MaskRCNN, FasterRCNN, FeatureClassifier and ChangeDetector over a ResNet. So does a package that brings
+    a class for arcgis.learn; that class is its maker's code, so what is written here runs with --trust only.
 
     MODEL is a .dlpk, a model folder or a reference; OUT is the .dlpk to write.
     """

@@ -1,7 +1,8 @@
 """Models that ArcGIS trained, written again so that they run without it (ArcGIS formats A.4 to A.6).
 
 Their raster function is a part of ArcGIS, but the networks of some are known (`tasks.arcgis_networks`), and their
-weights are ours to load. Numbers are normalised as there, so the same tile gives the same result.
+weights are ours to load; others bring the class that makes them. Numbers are normalised as there, so the same tile
+gives the same result. No code of the model is run to write it again.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import OptionsError
 from registry.files import atomic
-from tasks.arcgis_networks import KNOWN, Known
+from tasks.arcgis_networks import KNOWN, Known, of_extension
 from tasks.extension import IMAGENET
 from tasks.travelling import travelling
 
@@ -39,10 +40,11 @@ def convert(model: ModelFolder, folder: Path) -> ModelFolder:
     known, backbone = known_network(emd)
     arguments = known.arguments(emd, backbone)
     state = _state(model, known, arguments)
+    brought = [_brought(model, known.brings)] if known.brings else []
     shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns(*CODE))
     with atomic(folder / emd.model_file) as part, part.open("wb") as file:
         torch.save(state, file)
-    for source in travelling(known.function, known.network):
+    for source in [*brought, *travelling(known.function, known.network)]:
         shutil.copyfile(source, folder / source.name)
     _definition(emd, known, arguments, folder.name).validate(folder).write(folder / f"{folder.name}.emd")
     return ModelFolder(folder)
@@ -55,13 +57,27 @@ def known_network(emd: Emd) -> tuple[Known, str]:
     backbone = str(parameters.get("backbone"))
     resized = document.get("resize_to") not in (None, emd.tile_size, [emd.tile_size, emd.tile_size])
     pointed = bool(parameters.get("pointrend"))
+    if name not in KNOWN and not resized and (extension := of_extension(emd)):
+        return extension, backbone
     known = KNOWN.get(name)
     if known and backbone in known.backbones and "ArcGISLearnVersion" in document and not resized and not pointed:
         return known, backbone
-    able = "; ".join(f"{name} over {', '.join(known.backbones)}" for name, known in KNOWN.items())
+    able = "models that bring a class for arcgis.learn; " + "; ".join(
+        f"{name} over {', '.join(known.backbones)}" for name, known in KNOWN.items()
+    )
     got = f"{name} over {backbone}{', tiles resized' * resized}{', PointRend' * pointed}"
     do = "run it in ArcGIS, or where the arcgis library of Python is installed"
     raise OptionsError(f"only these of ArcGIS's models can be converted: {able}", where=emd.where, got=got, do=do)
+
+
+def _brought(model: ModelFolder, name: str) -> Path:
+    """The file of the package that makes the network."""
+    file, kind = model.path / name, model.emd.document.get("ModelFileConfigurationClass")
+    if file.parent == model.path and file.suffix == ".py" and file.is_file() and kind:
+        return file
+    what = "the class that makes the network is not in the package"
+    do = "give the class in ModelFileConfigurationClass, its file in ModelConfigurationFile, and add the file"
+    raise OptionsError(what, where=model.emd.where, got=f"{kind} of {name}", do=do)
 
 
 def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "dict[str, Tensor]":
@@ -69,6 +85,8 @@ def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "d
     from tasks.weights import read_weights
 
     state = {ours: t for name, t in _folded(read_weights(model.weights)) if (ours := known.renamed(name))}
+    if known.brings:
+        return state
     emd, network = model.emd, importlib.import_module(f"tasks.networks.{known.network}")
     bands = len(_normalisation(emd, known)[0]) // known.dates
     classes = sum(known.dates == 1 or one.value != 0 for one in emd.classes)  # of change, not of none

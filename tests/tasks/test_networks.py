@@ -333,7 +333,7 @@ OLD_TORCH = {
         MaxPool2d Module ModuleDict BatchNorm1d ModuleList MultiheadAttention ReLU GELU Identity Sequential
         TransformerEncoderLayer Parameter functional init""",
     "torch.nn.functional": """binary_cross_entropy_with_logits cross_entropy gelu grid_sample interpolate logsigmoid
-        pad pixel_shuffle relu scaled_dot_product_attention softmax""",
+        one_hot pad pixel_shuffle relu scaled_dot_product_attention softmax""",
     "torch.nn.init": "constant_ normal_ trunc_normal_ xavier_uniform_ zeros_",
     "torch.cuda": "device_count is_available mem_get_info set_device",
     "torchvision": "models ops",
