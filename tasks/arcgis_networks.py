@@ -10,6 +10,7 @@ from registry.emd import Emd, ModelType
 
 EXTENSION = "_model_extension_inferencing"  # ModelConfiguration of models that bring a class for arcgis.learn
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+FAMILY = (*RESNETS, "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2")  # built as they are
 Names = tuple[
     tuple[str, str | None], ...
 ]  # how names of tensors begin -> ours, None = only of the training; first match
@@ -181,11 +182,11 @@ KNOWN = {  # ModelName ->
     "MaskRCNN": Known(
         RESNETS, "_torchvision", "DetectObjects", _two_stages("MaskRCNN", 0.5), _renamed(WHOLE), {"Threshold": 0.9}
     ),
-    "SingleShotDetector": Known(RESNETS, "_grid_ssd", "DetectObjects", _on_grids, _renamed(SSD), {"Threshold": 0.5}),
-    "RetinaNet": Known(RESNETS, "_fastai_retinanet", "DetectObjects", _on_levels, _renamed(()), {"Threshold": 0.5}),
-    "UnetClassifier": Known(RESNETS, "_dynamic_unet", "ClassifyPixels", _pixels, _renamed(UNET), {}),
-    "PSPNetClassifier": Known(RESNETS, "_pyramid_pooling", "ClassifyPixels", _pooled, _renamed(PSPNET), {}),
-    "DeepLab": Known(RESNETS, "_dilated_deeplab", "ClassifyPixels", _pixels, _renamed(DEEPLAB), {}),
-    "FeatureClassifier": Known(RESNETS, "_fastai_classifier", "ClassifyObjects", _objects, _of_classifier, {}),
+    "SingleShotDetector": Known(FAMILY, "_grid_ssd", "DetectObjects", _on_grids, _renamed(SSD), {"Threshold": 0.5}),
+    "RetinaNet": Known(FAMILY, "_fastai_retinanet", "DetectObjects", _on_levels, _renamed(()), {"Threshold": 0.5}),
+    "UnetClassifier": Known(FAMILY, "_dynamic_unet", "ClassifyPixels", _pixels, _renamed(UNET), {}),
+    "PSPNetClassifier": Known(FAMILY, "_pyramid_pooling", "ClassifyPixels", _pooled, _renamed(PSPNET), {}),
+    "DeepLab": Known(FAMILY, "_dilated_deeplab", "ClassifyPixels", _pixels, _renamed(DEEPLAB), {}),
+    "FeatureClassifier": Known(FAMILY, "_fastai_classifier", "ClassifyObjects", _objects, _of_classifier, {}),
     "ChangeDetector": Known(RESNETS, "_stanet", "DetectChange", _two_dates, _renamed(STANET), {}, dates=2),
 }

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 OF_ARCGIS = (  # keys that only its own functions read
     *("ArcGISLearnVersion", "ModelConfigurationFile", "ModelFileConfigurationClass", "DatasetType", "Kwargs"),
-    *("MaskRCNNkwargs", "backend", "IsEdgeDetection", "resize_to", "ignore_mapped_class"),
+    *("MaskRCNNkwargs", "backend", "IsEdgeDetection", "ignore_mapped_class"),
+    "resize_to",  # of the training: its functions show the network the tile as it is
 )
 CODE = ("*.py", "*.emd", "*.dlpk", "*.pth", "__pycache__")
 
@@ -55,17 +56,16 @@ def known_network(emd: Emd) -> tuple[Known, str]:
     document = emd.document
     name, parameters = str(document.get("ModelName")), document.get("ModelParameters") or {}
     backbone = str(parameters.get("backbone"))
-    resized = document.get("resize_to") not in (None, emd.tile_size, [emd.tile_size, emd.tile_size])
     pointed = bool(parameters.get("pointrend"))
-    if name not in KNOWN and not resized and (extension := of_extension(emd)):
+    if name not in KNOWN and (extension := of_extension(emd)):
         return extension, backbone
     known = KNOWN.get(name)
-    if known and backbone in known.backbones and "ArcGISLearnVersion" in document and not resized and not pointed:
+    if known and backbone in known.backbones and "ArcGISLearnVersion" in document and not pointed:
         return known, backbone
     able = "models that bring a class for arcgis.learn; " + "; ".join(
         f"{name} over {', '.join(known.backbones)}" for name, known in KNOWN.items()
     )
-    got = f"{name} over {backbone}{', tiles resized' * resized}{', PointRend' * pointed}"
+    got = f"{name} over {backbone}{', PointRend' * pointed}"
     do = "run it in ArcGIS, or where the arcgis library of Python is installed"
     raise OptionsError(f"only these of ArcGIS's models can be converted: {able}", where=emd.where, got=got, do=do)
 

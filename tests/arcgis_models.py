@@ -40,7 +40,7 @@ def definition(**more: Any) -> Emd:
                 {"Value": 9, "Name": "Pond", "Color": [4, 5, 6]},
             ],
             "ArcGISLearnVersion": "2.4.1",
-            "resize_to": SIDE,
+            "resize_to": 2 * SIDE,  # by which its functions do nothing
             **more,
         }
     )

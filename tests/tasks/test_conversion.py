@@ -285,7 +285,6 @@ def test_a_pspnet_gives_the_classes_that_it_gave(tmp_path: Path, use_unet: bool)
     [
         ({"ModelName": "BDCNEdgeDetector"}, "can be converted.*got 'BDCNEdgeDetector over resnet18"),
         ({"ModelParameters": {"backbone": "resnet18", "pointrend": True}}, "got 'MaskRCNN over resnet18, PointRend"),
-        ({"resize_to": 32}, "tiles resized"),
         ({"ModelName": "FasterRCNN"}, "got 'FasterRCNN over resnet18"),
     ],
 )

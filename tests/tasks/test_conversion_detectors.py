@@ -96,7 +96,7 @@ def test_a_single_shot_detector_gives_the_objects_that_it_gave(
         chosen, sure = torch.tensor([boxes[i] for i in likely]), torch.tensor([scores[i][label] for i in likely])
         kept = [likely[i] for i in torchvision.ops.nms(chosen, sure, 0.1)]
         expected += [(name, scores[i][label], boxes[i]) for i in kept if boxes[i][3] > 0]
-    told |= {"ImageWidth": side, "resize_to": None}
+    told["ImageWidth"] = side
     emd = definition(ModelName="SingleShotDetector", ModelType="ObjectDetection", **told)
     same_objects(detected(tmp_path, stored(tmp_path / "roofs", emd, state), pixels), expected)
 
@@ -152,6 +152,6 @@ def test_a_retinanet_gives_the_objects_that_it_gave(tmp_path: Path) -> None:
     kept = sure.nonzero()[:, 0][torchvision.ops.nms(torch.tensor(boxes)[sure], best[sure], 0.1)]
     expected = [(("Roof", "Pond")[label[i]], float(best[i]), boxes[i]) for i in kept.tolist()]
     parameters = {"backbone": "resnet18", "backend": "pytorch", "scales": scales, "ratios": ratios}
-    told = {"ModelParameters": parameters, "ImageHeight": side, "ImageWidth": side, "resize_to": None}
+    told = {"ModelParameters": parameters, "ImageHeight": side, "ImageWidth": side}
     emd = definition(ModelName="RetinaNet", ModelType="ObjectDetection", **told)
     same_objects(detected(tmp_path, stored(tmp_path / "roofs", emd, state), pixels), expected)
