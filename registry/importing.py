@@ -122,7 +122,7 @@ def _why_not(folder: ModelFolder, imported: Mapping[str, bool], tool: str) -> st
     if not tool:
         return f"no verb here runs the model type {folder.emd.document.get('ModelType')!r}"
     if not folder.raster_function:
-        return "its raster function is part of ArcGIS and not in the package"
+        return "its raster function is part of ArcGIS and not in the package; dlpk convert may write it again"
     if found := sorted(ONLY_ARCGIS & imported.keys()):
         return f"its raster function imports {', '.join(found)}"
     needed = sorted(name for name, must in imported.items() if must and name not in STOOD_IN)
