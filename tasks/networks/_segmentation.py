@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 from ._backbone import Backbone
 from ._mixup import mixup_loss
 
+AVERAGES = ("macro", "micro")
 STRIDE = 32  # pixels of the image for one of a backbone's last map
 
 
@@ -42,10 +43,17 @@ class PixelLoss(nn.Module):
 
     weights: "Tensor | None"
 
-    def __init__(self, dice: float = 0.5, focal: float = 0.0, weights: Sequence[float] = ()) -> None:
-        """`dice`: share of the Dice loss, 0-1. `focal`: gamma, 0 is cross entropy. `weights`: background first."""
+    def __init__(
+        self, dice: float = 0.5, focal: float = 0.0, weights: Sequence[float] = (), dice_average: str = "macro"
+    ) -> None:
+        """`dice`: weight of the Dice loss. `focal`: gamma, 0 is cross entropy. `weights`: background first.
+
+        `dice_average`: macro, the mean over the classes, or micro, of all their pixels together without background.
+        """
         super().__init__()
-        self.dice, self.focal = dice, focal
+        if dice_average not in AVERAGES:
+            raise ValueError(f"dice_average is one of {', '.join(AVERAGES)}, not {dice_average!r}")
+        self.dice, self.focal, self.dice_average = dice, focal, dice_average
         self.register_buffer("weights", torch.tensor(weights) if weights else None, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -56,15 +64,19 @@ class PixelLoss(nn.Module):
             each = (1 - torch.exp(-each)) ** self.focal * each
         weights = counts.float() if self.weights is None else self.weights[targets] * counts
         entropy = (each * weights).sum() / weights.sum().clamp(min=1e-6)  # 0, not nan, where no pixel counts
-        return entropy + self.dice * dice_loss(logits, targets, counts) if self.dice else entropy
+        if not self.dice:
+            return entropy
+        return entropy + self.dice * dice_loss(logits, targets, counts, self.dice_average)
 
 
-def dice_loss(logits: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-    """1 - Dice, averaged over the classes that occur among the pixels that count."""
+def dice_loss(logits: Tensor, targets: Tensor, counts: Tensor, average: str = "macro") -> Tensor:
+    """1 - Dice of the pixels that count: its mean over the classes that occur, or that of all pixels with a class."""
     among = counts.unsqueeze(1)
     shares = logits.softmax(dim=1) * among
     truth = torch.zeros_like(shares).scatter_(1, targets.unsqueeze(1), 1.0) * among
     both, each = (shares * truth).sum(dim=(0, 2, 3)), (shares + truth).sum(dim=(0, 2, 3))
+    if average == "micro":
+        return 1 - (2 * both[1:].sum() + 1) / (each[1:].sum() + 1)
     seen = truth.sum(dim=(0, 2, 3)) > 0
     missed: Tensor = (1 - (2 * both + 1) / (each + 1)) * seen
     return missed.sum() / seen.sum().clamp(min=1)

@@ -20,7 +20,7 @@ def build(
 ) -> nn.Module:
     """`bands`: of one date. `decoder`: depths from stride 16 up to the pixels themselves: change is often a thin edge.
 
-    `loss`: mixup, dice, focal and weights, as Segmenter takes them.
+    `loss`: mixup, and the options of PixelLoss.
     """
     return ChangeDetector(bands, classes, backbone, decoder, **loss)
 

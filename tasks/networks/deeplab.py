@@ -24,7 +24,7 @@ def build(
     """`rates`: of the pyramid's dilations, in cells of 32 pixels. `depth`: of the decoder.
 
     `keep_dilation`: the last map at stride 16 instead of 32, sharper and on a CPU twice as slow.
-    `loss`: mixup, dice, focal and weights, as Segmenter takes them.
+    `loss`: mixup, and the options of PixelLoss.
     """
     return DeepLab(bands, classes, backbone, depth, tuple(rates), keep_dilation, **loss)
 

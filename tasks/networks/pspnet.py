@@ -22,7 +22,7 @@ def build(
 ) -> nn.Module:
     """`pyramid_sizes`: cells in a row of each grid. `use_unet`: climb through the backbone's maps, for sharp edges.
 
-    `decoder`: depths from stride 16 up to stride 2. `loss`: mixup, dice, focal and weights, as Segmenter takes them.
+    `decoder`: depths from stride 16 up to stride 2. `loss`: mixup, and the options of PixelLoss.
     """
     return PSPNet(bands, classes, backbone, pyramid_sizes, use_unet, decoder, **loss)
 

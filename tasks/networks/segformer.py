@@ -27,7 +27,7 @@ def build(
 ) -> nn.Module:
     """`backbone`: one of SIZES, or as Backbone takes it. `depth`: of the decoder. `dropout`: 0-1, of whole features.
 
-    `loss`: mixup, dice, focal and weights, as Segmenter takes them.
+    `loss`: mixup, and the options of PixelLoss.
     """
     return SegFormer(bands, classes, backbone, depth, dropout, **loss)
 

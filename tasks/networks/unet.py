@@ -17,7 +17,7 @@ def build(
     decoder: Sequence[int] = (128, 64, 48, 32),
     **loss: Any,
 ) -> nn.Module:
-    """`decoder`: from stride 16 up to stride 2. `loss`: mixup, dice, focal and weights, as Segmenter takes them."""
+    """`decoder`: from stride 16 up to stride 2. `loss`: mixup, and the options of PixelLoss."""
     return UNet(bands, classes, backbone, decoder, **loss)
 
 
