@@ -307,9 +307,11 @@ def speaks_of(word: str, folder: Path) -> bool:
 def use_all_cores() -> None:
     """torch on every core that this process may use, for its own guess counts those of the machine, and in huge pages.
 
-    Tensors come and go by the megabyte: in pages of 4 KB a third of a small network's CPU time is the kernel's. GPUs
-    are numbered as nvidia-ml does.
+    Tensors come and go by the megabyte: in pages of 4 KB a third of a small network's CPU time is the kernel's. Where
+    torch is not loaded yet, threads that wait let others work (docs/decisions/0002-threads.md). GPUs are numbered as
+    nvidia-ml does.
     """
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch makes its first tensor
     with suppress(ImportError):

@@ -234,7 +234,7 @@ def compare(given: argparse.Namespace, model: Path, out: Path) -> None:
     found: dict[str, list[dict[str, float]]] = {
         who: [] for who in ([] if given.model == "oracle" else ["loop", "network"]) + ["ours", *several]
     }
-    environment = {**os.environ, "DLPK_TRUSTED": str(given.folder)}
+    environment = {"GOMP_SPINCOUNT": "3000", **os.environ, "DLPK_TRUSTED": str(given.folder)}  # as the commands have it
     for _ in range(given.rounds):
         for who, figures in found.items():
             command = [sys.executable, *sys.argv, "--who", who]
