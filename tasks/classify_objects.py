@@ -192,7 +192,7 @@ def _cut(image: Imagery, window: Sequence[int], bands: tuple[int, ...] | None, s
     valid = np.ones(shape, bool) if image.always_valid else image.dataset.dataset_mask(out_shape=shape, **how) > 0
     if pixels.dtype.kind == "f":
         valid = valid & np.isfinite(pixels).all(axis=0)
-    pixels[:, ~valid] = 0
+    np.copyto(pixels, 0, where=~valid)
     return Block(pixels, valid)
 
 

@@ -156,8 +156,6 @@ class Imagery:
             if x0 < x1 and y0 < y1:
                 inside = (slice(y0 - row, y1 - row), slice(x0 - col, x1 - col))
                 pixels[:, *inside], valid[inside] = self._inside(indexes, x0, y0, x1, y1)
-        if not valid.all():
-            pixels[:, ~valid] = 0
         return Block(pixels, valid)
 
     def valid(self, col: int, row: int, width: int, height: int) -> NDArray[np.bool_]:
@@ -186,7 +184,10 @@ class Imagery:
     ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
         with self._naming(x0, y0, x1, y1) as window:
             pixels = self.dataset.read(indexes, window=window)
-            return pixels, self._valid(window, pixels)
+            valid = self._valid(window, pixels)
+        if not valid.all():
+            np.copyto(pixels, 0, where=~valid)
+        return pixels, valid
 
     @contextmanager
     def _naming(self, x0: int, y0: int, x1: int, y1: int) -> Iterator[Window]:

@@ -94,7 +94,7 @@ class Pair:
         valid = one.valid & two.valid
         pixels = np.concatenate([one.pixels, two.pixels])
         if not valid.all():
-            pixels[:, ~valid] = 0
+            np.copyto(pixels, 0, where=~valid)
         return Block(pixels, valid)
 
 

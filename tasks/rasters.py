@@ -76,7 +76,7 @@ def read_raster(path: Path) -> Raster:
         raise ImageryError(f"cannot be read ({error})", where=path, do="export the chips again") from error
     if pixels.dtype.kind == "f":
         valid &= np.isfinite(pixels).all(axis=0)
-        pixels[:, ~valid] = 0
+        np.copyto(pixels, 0, where=~valid)
     return Raster(pixels, valid, grid)
 
 

@@ -57,7 +57,7 @@ def normalised(chip: Chip, statistics: Sequence[BandStatistics]) -> NDArray[np.f
     mean = np.array([s.mean for s in statistics], np.float32)[:, None, None]
     std = np.array([s.std or 1.0 for s in statistics], np.float32)[:, None, None]
     scaled = (chip.dates.astype(np.float32) - mean) / std
-    scaled[:, ~chip.valid] = 0
+    np.copyto(scaled, 0, where=~chip.valid)
     return np.asarray(scaled, np.float32)
 
 

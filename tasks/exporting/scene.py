@@ -109,7 +109,8 @@ class Scene:
         block = self._read(self.imagery, place)
         other = self._read(self.second, place) if self.second else None
         if other is not None and not (both := block.valid & other.valid).all():
-            block.pixels[:, ~both], other.pixels[:, ~both] = 0, 0
+            for one in (block, other):
+                np.copyto(one.pixels, 0, where=~both)
             block = Block(block.pixels, both)
         image2 = None if other is None else other.pixels
         chip = Chip("", block.pixels, block.valid, image2=image2, grid=self._grid(place))
@@ -157,7 +158,7 @@ class Scene:
         block = imagery.read(xmin, ymin, xmax - xmin, ymax - ymin)
         if not place.is_whole:
             block = Block(block.pixels, block.valid & inside(place))
-            block.pixels[:, ~block.valid] = 0
+            np.copyto(block.pixels, 0, where=~block.valid)
         return turn_block(block, place) if place.angle else block
 
     @cached_property

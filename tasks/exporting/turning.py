@@ -17,7 +17,7 @@ def turn_block(block: Block, place: Place) -> Block:
     """Bilinear; a pixel is valid where all that it is made of is valid."""
     valid = _turn(block.valid.astype(np.float32), place, cv2.INTER_LINEAR) > 0.999
     pixels = np.stack([turn(band, place) for band in block.pixels])
-    pixels[:, ~valid] = 0
+    np.copyto(pixels, 0, where=~valid)
     return Block(pixels, valid)
 
 

@@ -73,7 +73,7 @@ class ClassRaster:
                 place[...] = own if self.probabilities else np.take(values, own)
         valid = mask[:, padding : padding + rows, padding : padding + cols].min(axis=0)[None] > 0
         if not valid.all():
-            result[:, ~valid[0]] = 0
+            np.copyto(result, 0, where=~valid)
         rows, cols = shape[-2:]
         blocks["output_pixels"] = result[:, :rows, :cols]
         blocks["output_mask"] = valid[:, :rows, :cols].view("u1")
