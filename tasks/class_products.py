@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
-import pyogrio
+import pyogrio.raw
 import rasterio
 import rasterio.features
 import shapely
@@ -41,13 +40,16 @@ def write_table_for_arcgis(out: Path, classes: Sequence[ClassLabel]) -> None:
     with rasterio.open(out) as raster:
         if not classes or raster.count != 1 or np.dtype(raster.dtypes[0]).kind == "f":
             return
-    reds, greens, blues = zip(*((max(0, c) for c in label.color) for label in classes), strict=True)
-    rows: dict[str, Any] = {"Value": [c.value for c in classes], "Class": [c.name for c in classes]}
-    rows |= {"Red": reds, "Green": greens, "Blue": blues}
-    table = pandas.DataFrame(rows).astype(dict.fromkeys(("Value", "Red", "Green", "Blue"), "int32"))
+    colors = np.array([label.color for label in classes], np.int32).clip(min=0)
+    columns = {
+        "Value": np.array([label.value for label in classes], np.int32),
+        "Class": np.array([label.name for label in classes], object),
+        **dict(zip(("Red", "Green", "Blue"), colors.T, strict=True)),
+    }
     with workshop(out.with_name(f"{out.name}.vat.dbf")) as folder:
         file = folder / f"{out.name}.vat.dbf"
-        pyogrio.write_dataframe(table, file, driver="ESRI Shapefile", encoding="UTF-8", DBF_DATE_LAST_UPDATE=UNDATED)
+        options = {"encoding": "UTF-8", "layer_options": {"DBF_DATE_LAST_UPDATE": UNDATED}}
+        pyogrio.raw.write(file, None, [*columns.values()], [*columns], driver="ESRI Shapefile", **options)
 
 
 def write_polygons(
