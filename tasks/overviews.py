@@ -12,10 +12,19 @@ from numpy.typing import NDArray
 from tasks.cog import Layer, encode
 
 Pixels = NDArray[np.generic]  # (bands, rows, cols)
+WIDE = 4096  # columns, an even number
 
 
 def halved(pixels: Pixels, nodata: float) -> Pixels:
     """Half the rows and columns, rounded up: the most frequent value that is not nodata, or the mean of floats."""
+    bands, rows, cols = pixels.shape
+    half = np.empty((bands, -(-rows // 2), -(-cols // 2)), pixels.dtype)
+    for left in range(0, cols, WIDE):  # a wide raster's row at once would be there several times
+        half[:, :, left // 2 : (left + WIDE) // 2] = _halved(pixels[:, :, left : left + WIDE], nodata)
+    return half
+
+
+def _halved(pixels: Pixels, nodata: float) -> Pixels:
     if pixels.shape[1] % 2 or pixels.shape[2] % 2:
         pixels = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2)), mode="edge")
     a, b, c, d = (np.ascontiguousarray(pixels[:, i::2, j::2]) for i in (0, 1) for j in (0, 1))
@@ -46,7 +55,8 @@ class Floor:
         self.width, self.height, self.tile, self.bands = *size, tile, bands
         self.dtype, self.nodata = kind
         self.file, self.sizes, self._rows = file, list[int](), 0  # rows that have arrived
-        self._waiting: list[Pixels] = []
+        self._room: Pixels | None = None  # rows of a tile over the whole width
+        self._waiting = 0  # rows of it that are there
         self.above: Floor | None = None
         file.write_bytes(b"")
         if max(size) > max(tile):
@@ -63,17 +73,26 @@ class Floor:
         return Layer(self.width, self.height, self.sizes, stored(self.file, self.sizes))
 
     def add(self, pixels: Pixels) -> None:
-        self._waiting.append(pixels)
-        self._rows += pixels.shape[1]
-        while (rows := sum(p.shape[1] for p in self._waiting)) >= self.tile[1] or (rows and self._rows == self.height):
-            whole = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
-            self._keep(whole[:, : self.tile[1]])
-            rest = whole[:, self.tile[1] :]
-            self._waiting = [rest] if rest.shape[1] else []
+        most, done = self.tile[1], 0
+        while done < pixels.shape[1]:
+            rows = pixels[:, done : done + most - self._waiting]
+            done += rows.shape[1]
+            self._rows += rows.shape[1]
+            whole = self._waiting + rows.shape[1] == most or self._rows == self.height
+            if whole and not self._waiting:
+                self._keep(rows)
+                continue
+            if self._room is None:
+                self._room = np.empty((self.bands, most, self.width), self.dtype)
+            self._room[:, self._waiting : self._waiting + rows.shape[1]] = rows
+            self._waiting += rows.shape[1]
+            if whole:
+                self._keep(self._room[:, : self._waiting])
+                self._waiting = 0
 
     def add_empty(self, rows: int) -> None:
         """Rows of nothing but nodata; whole tiles of it are not even looked at."""
-        missing = -sum(p.shape[1] for p in self._waiting) % self.tile[1]
+        missing = -self._waiting % self.tile[1]
         first = min(rows, missing)
         if first:
             self.add(np.full((self.bands, first, self.width), self.nodata, self.dtype))
