@@ -11,9 +11,7 @@ from registry.emd import Emd, ModelType
 EXTENSION = "_model_extension_inferencing"  # ModelConfiguration of models that bring a class for arcgis.learn
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 FAMILY = (*RESNETS, "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2")  # built as they are
-Names = tuple[
-    tuple[str, str | None], ...
-]  # how names of tensors begin -> ours, None = only of the training; first match
+Names = tuple[tuple[str, str | None], ...]  # how a tensor's name begins -> ours, None: of the training; the first fits
 INNER: Names = (("", "model."),)
 WHOLE: Names = (("", "network."),)
 SSD: Names = ((r"0\.", "body."), (r"1\.", "head."))

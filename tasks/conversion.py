@@ -27,6 +27,7 @@ OF_ARCGIS = (  # keys that only its own functions read
     *("MaskRCNNkwargs", "backend", "IsEdgeDetection", "ignore_mapped_class"),
     "resize_to",  # of the training: its functions show the network the tile as it is
 )
+WHOLE = "convert the model as ArcGIS saved it"
 CODE = ("*.py", "*.emd", "*.dlpk", "*.pth", "__pycache__")
 
 
@@ -39,7 +40,10 @@ def convert(model: ModelFolder, folder: Path) -> ModelFolder:
 
     emd = model.emd
     known, backbone = known_network(emd)
-    arguments = known.arguments(emd, backbone)
+    try:
+        arguments = known.arguments(emd, backbone)
+    except (KeyError, TypeError, ValueError) as error:
+        raise OptionsError("tells its network in part only", where=emd.where, got=f"{error!r}", do=WHOLE) from error
     state = _state(model, known, arguments)
     brought = [_brought(model, known.brings)] if known.brings else []
     shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns(*CODE))
@@ -90,7 +94,12 @@ def _state(model: ModelFolder, known: Known, arguments: Mapping[str, Any]) -> "d
     emd, network = model.emd, importlib.import_module(f"tasks.networks.{known.network}")
     bands = len(_normalisation(emd, known)[0]) // known.dates
     classes = sum(known.dates == 1 or one.value != 0 for one in emd.classes)  # of change, not of none
-    wanted = network.build(bands, classes, **arguments).state_dict()
+    try:
+        wanted = network.build(bands, classes, **arguments).state_dict()
+    except Exception as error:  # whatever torch makes of odd numbers
+        raise OptionsError(
+            f"no network is of this kind ({error!r})", where=emd.where, got=arguments, do=WHOLE
+        ) from error
     state |= {name: t for name, t in wanted.items() if name not in state and name.endswith("num_batches_tracked")}
     odd = [name for name in {**wanted, **state} if _shape(wanted, name) != _shape(state, name)]
     if odd:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from registry.dlpk import ModelFolder
+from registry.errors import OptionsError
 from tasks.conversion import convert
 from tasks.feature_sets import Detection
 from tasks.host import RasterFunction
@@ -155,3 +156,25 @@ def test_a_retinanet_gives_the_objects_that_it_gave(tmp_path: Path) -> None:
     told = {"ModelParameters": parameters, "ImageHeight": side, "ImageWidth": side}
     emd = definition(ModelName="RetinaNet", ModelType="ObjectDetection", **told)
     same_objects(detected(tmp_path, stored(tmp_path / "roofs", emd, state), pixels), expected)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({}, "tells its network in part only.*'Grids'.*as ArcGIS saved it"),
+        (
+            {"Grids": [3, 2], "Zooms": [1.0], "Ratios": [[1]]},
+            "tells its network in part only|no network is of this kind",
+        ),
+        (
+            {"Grids": [17], "Zooms": [1.0], "Ratios": [[1, 1]], "SSDVersion": 1},
+            "no convolution leads from 2 to 17 cells",
+        ),
+        ({"Grids": 4, "Zooms": [1.0], "Ratios": [[1, 1]]}, "no network is of this kind"),
+    ],
+)
+def test_a_definition_that_is_not_whole_is_told(tmp_path: Path, told: dict[str, Any], message: str) -> None:
+    emd = definition(ModelName="SingleShotDetector", ModelType="ObjectDetection", **told)
+    with pytest.raises(OptionsError, match=message):
+        convert(stored(tmp_path / "roofs", emd, {}), tmp_path / "open")
+    assert not (tmp_path / "open").exists()
