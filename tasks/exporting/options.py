@@ -11,6 +11,7 @@ from tasks.options import Options
 
 Extent = tuple[float, float, float, float]
 FORMATS = plugins.names(tasks.formats)
+TILE, STRIDE = 256, 128  # pixels, unless told
 
 
 def _known(name: str) -> str:
@@ -36,24 +37,24 @@ class ExportOptions(Options):
     )
     compress: Literal["NONE", "DEFLATE"] = Field("NONE", description="compression of TIFF chips, without loss")
     tile_size: int = Field(
-        256,
+        TILE,
         ge=32,
         le=4096,
         exclude=True,
         json_schema_extra=_without_default,
         description="side of a square chip, in pixels of the working cell size; short for tile_size_x and tile_size_y",
     )
-    tile_size_x: int = Field(256, ge=32, le=4096, description="width of a chip, in pixels")
-    tile_size_y: int = Field(256, ge=32, le=4096, description="height of a chip, in pixels")
+    tile_size_x: int = Field(TILE, ge=32, le=4096, description="width of a chip, in pixels")
+    tile_size_y: int = Field(TILE, ge=32, le=4096, description="height of a chip, in pixels")
     stride: int = Field(
-        128,
+        STRIDE,
         ge=1,
         exclude=True,
         json_schema_extra=_without_default,
         description="step between chips, in pixels; as tile_size: no overlap; short for stride_x and stride_y",
     )
-    stride_x: int = Field(128, ge=1, description="step between the columns of chips, in pixels")
-    stride_y: int = Field(128, ge=1, description="step between the rows of chips, in pixels")
+    stride_x: int = Field(STRIDE, ge=1, description="step between the columns of chips, in pixels")
+    stride_y: int = Field(STRIDE, ge=1, description="step between the rows of chips, in pixels")
     output_nofeature_tiles: bool = Field(False, description="also write chips that hold no feature (ALL_TILES)")
     start_index: int = Field(0, ge=0, description="number of the first chip; above 0 adds to an export that is there")
     definition_query: str = Field(
@@ -108,7 +109,7 @@ class ExportOptions(Options):
         if not isinstance(given, Mapping):
             return given
         document = dict(given)
-        for name, usual in (("tile_size", 256), ("stride", 128)):
+        for name, usual in (("tile_size", TILE), ("stride", STRIDE)):
             if document.get(name) is not None:
                 document |= {f"{name}_x": document[name], f"{name}_y": document[name]}
             document[name] = document.get(f"{name}_x", usual)
