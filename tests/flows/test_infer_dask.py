@@ -65,7 +65,7 @@ def test_a_cluster_gives_the_bytes_of_one_process_and_the_errors_too(
     model, image = model_in(tmp_path / "models" / "bright"), tmp_path / "noise.tif"
     pixels = np.random.default_rng(3).integers(0, 200, (1, 5000, 4200), np.uint8)
     profile = {"driver": "GTiff", "count": 1, "height": 5000, "width": 4200, "dtype": "uint8", "crs": "EPSG:32633"}
-    with rasterio.open(image, "w", **profile, transform=rasterio.Affine(1, 0, 0, 0, -1, 0)) as raster:
+    with rasterio.open(image, "w", **profile, transform=rasterio.Affine(1, 0, 500000, 0, -1, 4600000)) as raster:
         raster.write(pixels)
     at_home = classify_pixels(model, image, tmp_path / "home.tif", ClassifyOptions())
     bad = ClassifyOptions(arguments={"level": "-1"})
