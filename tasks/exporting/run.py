@@ -12,7 +12,7 @@ import numpy as np
 
 import tasks.formats
 from registry import plugins
-from registry.errors import LabelError, OptionsError
+from registry.errors import ImageryError, LabelError, NotFound, OptionsError
 from registry.files import write_text
 from tasks import receipt
 from tasks.chips import ACCUMULATED, CONTENT, GATHERED, SPLITS
@@ -33,7 +33,9 @@ REPORT = ("preview.png", "export_report.html")
 
 
 def run_export(hire: Hire, job: Job, tell: OnProgress) -> None:
-    """Fill `job.out`, the definition last. Bad input leaves nothing; a kill what a rerun goes on with."""
+    """Fill `job.out`, the definition last. Bad input leaves nothing; a kill, a lost connection to imagery elsewhere or
+    any other failure leaves what a rerun goes on with.
+    """
     receipt.check(job.out, VERB, job.facts)
     try:
         units = planned(job)
@@ -145,9 +147,15 @@ def _claimed(job: Job, plan: Plan) -> Iterator[None]:
         write_text(job.out / ".parts" / PLAN, plan.text())
         try:
             yield
-        except (ValueError, LookupError):  # our errors of bad input among them
-            clear(job.out)
+        except (ImageryError, LabelError, OptionsError, NotFound) as error:
+            if not (isinstance(error, ImageryError) and _far(job)):
+                clear(job.out)
             raise
+
+
+def _far(job: Job) -> bool:
+    """Imagery that a later try may read as it is, without a repair that would make it another file."""
+    return any(name.startswith(("/vsicurl", "/vsis3")) for name in job.imagery)
 
 
 def _merged(job: Job, plan: Plan) -> Part:

@@ -15,6 +15,8 @@ from rasterio.session import AWSSession
 from registry.errors import ImageryError
 from tasks import imagery, town
 from tasks.classify_pixels import classify_pixels
+from tasks.export import export_training_data
+from tasks.exporting import run, units
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import open_scenes
 from tasks.inference_options import ClassifyOptions
@@ -172,3 +174,27 @@ def test_imagery_in_a_bucket_is_read_where_it_is(tmp_path: Path, monkeypatch: py
             monkeypatch.setenv(name, value)
         with open_scenes("s3://towns/near/town.tif", labels, ExportOptions(**WHOLE)) as scenes:
             assert (scenes[0].cut((0, 0, 96, 96)).image == town.pixels()).all()
+
+
+@pytest.mark.parametrize("far", [True, False])
+def test_a_connection_lost_on_the_way_costs_no_chip(
+    tmp_path: Path, web: tuple[str, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch, far: bool
+) -> None:
+    """What is far is asked again by a rerun; a file at hand must be repaired, and is another one then."""
+    scene, labels = town.write(tmp_path, repeat=2, noise=5)
+    where = f"{web[0]}/town.tif" if far else scene
+    options, write, tried = ExportOptions(tile_size=32, stride=16), units.write_unit, []
+
+    def lost(job: Any, unit: Any) -> int:
+        tried.append(unit.number)
+        if len(tried) == 3:
+            raise ImageryError("cannot be read (connection closed)", where=where)
+        return write(job, unit)
+
+    monkeypatch.setattr(run, "write_unit", lost)
+    with pytest.raises(ImageryError, match="connection closed"):
+        export_training_data(where, labels, tmp_path / "chips", options, workers=1)
+    assert far == (tmp_path / "chips").exists()
+    whole = len(export_training_data(where, labels, tmp_path / "chips", options, workers=1).names)
+    assert whole == 121
+    assert tried == [0, 1, 2, *([2] if far else [0, 1, 2])]
