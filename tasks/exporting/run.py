@@ -21,7 +21,7 @@ from tasks.exporting.chip_writer import Part, finished_part
 from tasks.exporting.crew import Run
 from tasks.exporting.plan import Found, Job, Plan, Unit, chosen, numbered, units_of
 from tasks.exporting.scene import OUTSIDE_MASK, Survey
-from tasks.exporting.units import Surveyed, desk, survey_unit, write_unit
+from tasks.exporting.units import Surveyed, desk, far, survey_unit, write_unit
 from tasks.imagery import ImageryFacts
 from tasks.progress import OnProgress, Progress
 
@@ -148,14 +148,9 @@ def _claimed(job: Job, plan: Plan) -> Iterator[None]:
         try:
             yield
         except (ImageryError, LabelError, OptionsError, NotFound) as error:
-            if not (isinstance(error, ImageryError) and _far(job)):
+            if not (isinstance(error, ImageryError) and far(job)):  # a later try may read it, without any repair
                 clear(job.out)
             raise
-
-
-def _far(job: Job) -> bool:
-    """Imagery that a later try may read as it is, without a repair that would make it another file."""
-    return any(name.startswith(("/vsicurl", "/vsis3")) for name in job.imagery)
 
 
 def _merged(job: Job, plan: Plan) -> Part:

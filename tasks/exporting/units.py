@@ -66,9 +66,14 @@ desk = _Desk()
 
 def forkable(job: Job) -> bool:
     """Whether workers may be forks: nobody else is there, and no connection to a server is open that two would use."""
+    return alone() and not far(job)
+
+
+def far(job: Job) -> bool:
+    """Whether any pixels lie elsewhere than in files of this machine: of the second date and inside a VRT, too."""
     scenes = desk.open(job)
     files = (name for i in range(0, len(scenes), len(scenes.angles)) for name in scenes[i].files)
-    return alone() and not any(name.startswith("/vsi") and not name.startswith("/vsimem/") for name in files)
+    return any(name.startswith("/vsi") and not name.startswith("/vsimem/") for name in files)
 
 
 @dataclass(frozen=True)
