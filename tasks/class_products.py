@@ -1,22 +1,25 @@
 """What is made of a finished class raster: another coordinate system, polygons, ArcGIS's attribute table (F.4)."""
 
-from collections.abc import Container, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pyogrio.raw
 import rasterio
-import rasterio.features
 import shapely
-from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError
+from tasks.areas import Polygons, areas
+from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
 from tasks.projecting import place_result, warp_result
-from tasks.results import workshop, write_features
+from tasks.results import stream_features, workshop
 
 UNDATED = "1980-01-01"  # a table of the same classes is the same bytes
 
@@ -57,31 +60,29 @@ def write_polygons(
 ) -> Path:
     """The areas of one class as polygons with Class, Value and Area; background and nodata give none.
 
-    Outlines of neighbours are simplified as one line, so that no gaps open between them. Raises ImageryError without
-    a coordinate system.
+    Raises ImageryError without a coordinate system.
     """
-    names = {c.value: c.name for c in classes}
-    with rasterio.open(raster) as source_raster:
-        if source_raster.crs is None:
+    names = {c.value: c.name for c in classes if c.value}
+    with gdal_settings(), rasterio.open(raster) as opened:
+        if opened.crs is None:
             do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=raster, do=do)
-        crs = source_raster.crs
-        shapes, values = _areas(source_raster, names)
-    if len(shapes) and options.simplify:
-        shapes = shapely.make_valid(shapely.coverage_simplify(shapes, options.simplify))
-    large = shapely.area(shapes) >= max(options.minimum_area, np.finfo(float).tiny)
-    shapes, values = shapes[large], values[large]
-    columns: dict[str, Any] = {"Class": np.array([names[v] for v in values.tolist()], dtype=object), "Value": values}
-    columns |= {"Area": shapely.area(shapes)} | source.columns(len(values))
-    return write_features(out, shapes, columns, crs, source.tags())
+        tables = _tables(areas(opened, [*names], simplify=options.simplify), names, opened.crs, options, source)
+        return stream_features(out, tables, source.tags(), geometry_type="Polygon")
 
 
-def _areas(raster: rasterio.DatasetReader, wanted: Container[int]) -> tuple[NDArray[np.object_], NDArray[np.int32]]:
-    """(n,) polygons and their values; each leaves GDAL's form at once: lists of numbers take far more memory."""
-    shapes: list[shapely.Geometry] = []
-    values: list[int] = []
-    for outline, value in rasterio.features.shapes(rasterio.band(raster, 1), transform=raster.transform):
-        if value and int(value) in wanted:
-            shapes.append(shapely.geometry.shape(outline))
-            values.append(int(value))
-    return np.array(shapes, dtype=object), np.array(values, np.int32)
+def _tables(
+    found: Iterable[tuple[Polygons, int]],
+    names: Mapping[int, str],
+    crs: CRS,
+    options: PixelOptions,
+    source: ModelSource,
+) -> Iterator[geopandas.GeoDataFrame]:
+    """The features as they come, a table of none first."""
+    for shapes, value in itertools.chain([(np.zeros(0, object), 0)], found):
+        sizes = shapely.area(shapes)
+        large = sizes >= max(options.minimum_area, np.finfo(float).tiny)
+        n = int(large.sum())
+        columns: dict[str, Any] = {"Class": np.full(n, names.get(value, ""), object), "Value": np.full(n, value, "i4")}
+        columns |= {"Area": sizes[large]} | source.columns(n)
+        yield geopandas.GeoDataFrame(columns, geometry=shapes[large], crs=crs.to_wkt())

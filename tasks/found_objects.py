@@ -12,11 +12,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
 from tasks.feature_sets import Detection
+from tasks.geometries import polygons_of
 from tasks.inference import AnyFunction, blocks
 from tasks.parts import Readable
 from tasks.run_folder import RunFolder, Share
@@ -123,7 +123,4 @@ def on_map(objects: Sequence[Detection], grid: Affine) -> Polygons:
         return np.zeros(0, object)
     x, y = np.array([point for ring in rings for point in ring], np.float64).T
     placed = np.stack([grid.a * x + grid.b * y + grid.c, grid.d * x + grid.e * y + grid.f], axis=1)
-    lines = shapely.linearrings(placed, indices=np.repeat(np.arange(len(rings)), [len(ring) for ring in rings]))
-    owners = np.repeat(np.arange(len(objects)), [len(one.rings) for one in objects])
-    polygons: Polygons = shapely.polygons(lines, indices=owners)
-    return polygons
+    return polygons_of(placed, [len(ring) for ring in rings], [len(one.rings) for one in objects])

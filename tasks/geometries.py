@@ -3,7 +3,7 @@
 Shapely's objects take ten times as much, and a process that only looks at them gets a copy of its own.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -79,3 +79,14 @@ def moved(shapes: NDArray[np.object_], to: Affine) -> NDArray[np.object_]:
     """Where the affine puts them."""
     a, b, c, d, e, f, *_ = to
     return np.asarray(shapely.transform(shapes, lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f]))
+
+
+def polygons_of(
+    points: NDArray[np.float64], points_per_ring: Sequence[int], rings_per_polygon: Sequence[int]
+) -> NDArray[np.object_]:
+    """All at once, out of (n, 2) points in order; a polygon's first ring is its outline, the others are holes."""
+    rings, polygons = len(points_per_ring), len(rings_per_polygon)
+    if not polygons:
+        return np.zeros(0, object)
+    lines = shapely.linearrings(points, indices=np.repeat(np.arange(rings), points_per_ring))
+    return np.asarray(shapely.polygons(lines, indices=np.repeat(np.arange(polygons), rings_per_polygon)))

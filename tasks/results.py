@@ -1,7 +1,7 @@
 """Results on disk: features in any vector format, class rasters as cloud optimised GeoTIFF. Whole or not at all."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,26 +119,59 @@ def write_table(
     are others.
     """
     driver = driver_of(out)
-    if driver == "ESRI Shapefile":
-        table = table.rename(columns=SHORT)
     if append and out.exists():
         table = _after(out, table, driver)
+    step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
+    pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))
+    return _write_pieces(out, pieces, metadata, driver, geometry_type)
+
+
+def stream_features(
+    out: Path, tables: Iterable[pandas.DataFrame], metadata: Mapping[str, str], *, geometry_type: str
+) -> Path:
+    """Features that come one table after the other, the first perhaps of none, and are written as they come.
+
+    Of the formats that cannot be added to (GeoJSON, FlatGeobuf, GeoParquet) all are in memory once.
+    """
+    driver = driver_of(out)
+    if driver not in APPENDED_TO:
+        return write_table(out, pandas.concat(tables, ignore_index=True), metadata, geometry_type=geometry_type)
+    return _write_pieces(out, _gathered(tables), metadata, driver, geometry_type)
+
+
+def _gathered(tables: Iterable[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
+    """The same rows in tables of about AT_ONCE; each costs an opening of the file."""
+    held = list[pandas.DataFrame]()
+    for table in tables:
+        held.append(table)
+        if sum(map(len, held)) >= AT_ONCE:
+            yield pandas.concat(held, ignore_index=True)
+            held = []
+    if held:
+        yield pandas.concat(held, ignore_index=True)
+
+
+def _write_pieces(
+    out: Path, pieces: Iterable[pandas.DataFrame], metadata: Mapping[str, str], driver: str, geometry_type: str | None
+) -> Path:
+    """Tables of the same columns, one below the other; several only for the drivers that are appended to."""
+    extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
+    target = {"layer": out.stem, "driver": driver, "geometry_type": geometry_type}
     with workshop(out) as folder:
-        if driver == "Parquet":
-            table.to_parquet(folder / out.name)
-            return out
-        extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
-        target = {"layer": out.stem, "driver": driver, "geometry_type": geometry_type}
-        step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
-        for first in range(0, max(1, len(table)), step):
-            part = table.iloc[first : first + step]
-            pyogrio.write_dataframe(part, folder / out.name, append=first > 0, **target, **extra)
+        for number, piece in enumerate(pieces):
+            if driver == "Parquet":
+                piece.to_parquet(folder / out.name)
+            else:
+                named = piece.rename(columns=SHORT) if driver == "ESRI Shapefile" else piece
+                pyogrio.write_dataframe(named, folder / out.name, append=number > 0, **target, **extra)
     return out
 
 
 def _after(out: Path, table: pandas.DataFrame, driver: str) -> pandas.DataFrame:
     """The rows of a file and then those of the table."""
     there = geopandas.read_parquet(out) if driver == "Parquet" else pyogrio.read_dataframe(out)
+    if driver == "ESRI Shapefile":
+        table = table.rename(columns=SHORT)
     if len(there) and set(there.columns) != set(table.columns):
         do = "choose another OUT, or leave out --append"
         raise OptionsError(f"has other fields than {', '.join(table.columns)}", where=out, got=[*there], do=do)
