@@ -1,4 +1,4 @@
-"""What is made of a finished class raster: another coordinate system, polygons, ArcGIS's attribute table (F.4)."""
+"""What is made of a finished class raster: another coordinate system, polygons."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 
 import geopandas
 import numpy as np
-import pyogrio.raw
 import rasterio
 import shapely
 from rasterio.crs import CRS
@@ -19,9 +18,7 @@ from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
 from tasks.projecting import place_result, warp_result
-from tasks.results import stream_features, workshop
-
-UNDATED = "1980-01-01"  # a table of the same classes is the same bytes
+from tasks.results import stream_features
 
 
 def finish(
@@ -32,27 +29,9 @@ def finish(
         place_result(out, image)
     if options.output_coordinate_system:
         warp_result(out, options.output_coordinate_system)
-    write_table_for_arcgis(out, classes)
     if options.polygons:
         write_polygons(out, Path(options.polygons), classes, options, source)
     return out
-
-
-def write_table_for_arcgis(out: Path, classes: Sequence[ClassLabel]) -> None:
-    """`<out>.vat.dbf` with Value, Class, Red, Green, Blue, where ArcGIS looks for the table of a TIFF."""
-    with rasterio.open(out) as raster:
-        if not classes or raster.count != 1 or np.dtype(raster.dtypes[0]).kind == "f":
-            return
-    colors = np.array([label.color for label in classes], np.int32).clip(min=0)
-    columns = {
-        "Value": np.array([label.value for label in classes], np.int32),
-        "Class": np.array([label.name for label in classes], object),
-        **dict(zip(("Red", "Green", "Blue"), colors.T, strict=True)),
-    }
-    with workshop(out.with_name(f"{out.name}.vat.dbf")) as folder:
-        file = folder / f"{out.name}.vat.dbf"
-        options = {"encoding": "UTF-8", "layer_options": {"DBF_DATE_LAST_UPDATE": UNDATED}}
-        pyogrio.raw.write(file, None, [*columns.values()], [*columns], driver="ESRI Shapefile", **options)
 
 
 def write_polygons(

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import rasterio
+import shapely
 from affine import Affine
 from rasterio import shutil
 from rasterio.crs import CRS
@@ -95,9 +96,13 @@ def mosaic(names: Sequence[str]) -> str:
             ET.SubElement(band, "Description").text = description
         ET.SubElement(band, "ColorInterp").text = "Undefined" if colour == "alpha" else colour.title()
         for kind, place in places:
-            source = _add(band, kind, str(kind.bands[number]), place)
             if kind.masked:
-                ET.SubElement(source, "UseMaskBand").text = "true"
+                ET.SubElement(_add(band, kind, str(kind.bands[number]), place), "UseMaskBand").text = "true"
+            else:
+                _add(band, kind, str(kind.bands[number]), place, "SimpleSource")
+    covered = shapely.union_all(shapely.box(*np.array([(x, y, x + w, y + h) for _, (x, y, w, h) in places]).T))
+    if covered.area == width * height and not any(kind.masked for kind in kinds):
+        return ET.tostring(root, encoding="unicode")
     mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
     for kind, place in places:
         if kind.masked:
@@ -225,8 +230,10 @@ def _near(number: float) -> float:
     return float(round(number)) if abs(number - round(number)) < SAME_CELL else number
 
 
-def _add(band: ET.Element, kind: Kind, index: str, place: tuple[float, float, float, float]) -> ET.Element:
-    source = ET.SubElement(band, "ComplexSource")
+def _add(
+    band: ET.Element, kind: Kind, index: str, place: tuple[float, float, float, float], how: str = "ComplexSource"
+) -> ET.Element:
+    source = ET.SubElement(band, how)
     ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = kind.name
     ET.SubElement(source, "SourceBand").text = index
     ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=str(kind.width), ySize=str(kind.height))

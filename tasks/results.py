@@ -3,7 +3,9 @@
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 from xml.etree import ElementTree as ET
 
@@ -11,6 +13,7 @@ import geopandas
 import numpy as np
 import pandas
 import pyogrio
+import pyogrio.raw
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -37,6 +40,7 @@ PIXEL_TYPES = ("uint8", "uint16", "int16", "int32")
 COG = {"compress": "deflate", "blocksize": 512, "overview_resampling": "mode", "bigtiff": "if_safer"}
 APPENDED_TO = ("GPKG", "ESRI Shapefile")  # drivers that take a layer in pieces
 AT_ONCE = 50_000  # features written in one piece
+UNDATED = "1980-01-01"  # a table of the same classes is the same bytes
 TYPES = {0: "Point", 1: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon"}
 
 
@@ -201,12 +205,32 @@ def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, 
 
 
 def write_class_raster(out: Path, layers: Sequence[Layer], description: Description, counts: Mapping[int, int]) -> Path:
-    """A cloud optimised GeoTIFF, and beside it names, colours and counts of the classes (`<out>.aux.xml`)."""
+    """A cloud optimised GeoTIFF, and beside it the tables of its classes: GDAL's `<out>.aux.xml`, and ArcGIS's."""
     with workshop(out) as folder:
         write_cog(folder / out.name, layers, description)
         if description.profile["count"] == 1 and np.dtype(description.profile["dtype"]).kind != "f":
             write_text(folder / f"{out.name}.aux.xml", attribute_table(description.classes, counts))
+            for suffix, content in table_for_arcgis(tuple(description.classes)).items():
+                (folder / f"{out.name}{suffix}").write_bytes(content)
     return out
+
+
+@lru_cache(maxsize=4)
+def table_for_arcgis(classes: tuple[ClassLabel, ...]) -> dict[str, bytes]:
+    """`.vat.dbf` with Value, Class, Red, Green, Blue, where ArcGIS looks for the table of a TIFF; `.vat.cpg` (F.4)."""
+    if not classes:
+        return {}
+    colors = np.array([label.color for label in classes], np.int32).clip(min=0)
+    columns = {
+        "Value": np.array([label.value for label in classes], np.int32),
+        "Class": np.array([label.name for label in classes], object),
+        **dict(zip(("Red", "Green", "Blue"), colors.T, strict=True)),
+    }
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "table.vat.dbf"
+        options = {"encoding": "UTF-8", "layer_options": {"DBF_DATE_LAST_UPDATE": UNDATED}}
+        pyogrio.raw.write(file, None, [*columns.values()], [*columns], driver="ESRI Shapefile", **options)
+        return {"".join(part.suffixes): part.read_bytes() for part in Path(folder).iterdir()}
 
 
 def attribute_table(classes: Sequence[ClassLabel], counts: Mapping[int, int]) -> str:

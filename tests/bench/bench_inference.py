@@ -11,7 +11,7 @@ ours      the tool, with a batch of four tiles of 512 pixels and a padding of 32
 network   its passes alone, over the blocks that ours has
 vrt       ours over a sparse virtual raster of 100,000 x 100,000 pixels, all but a corner empty: for the memory (--vrt)
 files     ours over the same pixels in 64 files, as one mosaic (--many)
-each      ours over these files one by one, into 64 results (--many)
+each      ours over these files, PROCESS_ITEMS_SEPARATELY (--many)
 
 Of unet18 the pixels are counted that differ from one pass over the whole raster, of oracle the objects: found, cut,
 doubled. `unet18` needs segmentation-models-pytorch.
@@ -22,6 +22,7 @@ import importlib
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -97,23 +98,26 @@ def make_network(given: argparse.Namespace, model: Path, _: Path) -> Run:
 
 
 def make_ours(given: argparse.Namespace, model: Path, out: Path) -> Run:
-    return _tool(given, model, [(given.imagery, out)])
+    return _tool(given, model, given.imagery, out)
 
 
 def make_vrt(given: argparse.Namespace, model: Path, out: Path) -> Run:
-    return _tool(given, model, [(bench_scene.sparse(given.folder, given.imagery, 100_000), out)])
+    return _tool(given, model, bench_scene.sparse(given.folder, given.imagery, 100_000), out)
 
 
 def make_files(given: argparse.Namespace, model: Path, out: Path) -> Run:
-    return _tool(given, model, [(bench_scene.split(given.folder / "parts", given.imagery, PARTS), out)])
+    return _tool(given, model, bench_scene.split(given.folder / "parts", given.imagery, PARTS), out)
 
 
 def make_each(given: argparse.Namespace, model: Path, out: Path) -> Run:
-    files = sorted(bench_scene.split(given.folder / "parts", given.imagery, PARTS).glob("*.tif"))
-    return _tool(given, model, [(file, given.folder / "each" / f"{file.stem}{out.suffix}") for file in files])
+    files = bench_scene.split(given.folder / "parts", given.imagery, PARTS)
+    if given.model != "oracle":
+        out = given.folder / "each"
+        shutil.rmtree(out, ignore_errors=True)  # results that are there would be left as they are
+    return _tool(given, model, files, out, processing_mode="PROCESS_ITEMS_SEPARATELY")
 
 
-def _tool(given: argparse.Namespace, model: Path, work: list[tuple[Path, Path]]) -> Run:
+def _tool(given: argparse.Namespace, model: Path, imagery: Path, out: Path, **mode: str) -> Run:
     import torch  # noqa: F401
 
     if given.model == "unet18":
@@ -125,8 +129,7 @@ def _tool(given: argparse.Namespace, model: Path, work: list[tuple[Path, Path]])
     tool: Any = detect_objects if given.model == "oracle" else classify_pixels
 
     def run() -> None:
-        for imagery, out in work:
-            tool(ModelFolder(model), imagery, out, _options(given))
+        tool(ModelFolder(model), imagery, out, _options(given).model_copy(update=mode))
 
     return run
 
