@@ -1,6 +1,6 @@
 """What the networks for pixels share: images of any size, the loss, a decoder's way up. It travels, too."""
 
-from typing import Any, Sequence
+from typing import Any, Dict, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -8,33 +8,59 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 
 from ._backbone import Backbone
 from ._mixup import mixup_loss
+from ._points import Points
 
 AVERAGES = ("macro", "micro")
+ASIDE = 0.4  # weight of logits that are only learnt from (Zhao et al. 2017)
+NO_CLASS = -1
 STRIDE = 32  # pixels of the image for one of a backbone's last map
 
 
 class Segmenter(nn.Module):
-    """A subclass answers `logits(images)`, (n, classes + 1, any rows, any cols), for sizes that STRIDE divides."""
+    """A subclass answers `maps(images)` for sizes that STRIDE divides, or only its `logits(images)`."""
+
+    points: "Points | None"  # names the pixels again that its maps leave in doubt
 
     def __init__(self, mixup: bool = False, **loss: Any) -> None:
         """`mixup`: learn from images laid over one another. `loss`: as PixelLoss takes it."""
         super().__init__()
-        self.mixup, self.criterion = mixup, PixelLoss(**loss)
+        self.mixup, self.criterion, self.points = mixup, PixelLoss(**loss), None
 
     def logits(self, images: Tensor) -> Tensor:
+        """(n, classes + 1, any rows, any cols)."""
         raise NotImplementedError
+
+    def maps(self, images: Tensor) -> "Dict[str, Tensor]":
+        """`logits`, and where the subclass has them `fine`, for the points, and `aside`, logits to learn from only."""
+        return {"logits": self.logits(images)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes + 1, rows, cols)."""
-        rows, cols = images.shape[-2:]
-        padded = pad(images, (0, -cols % STRIDE, 0, -rows % STRIDE), mode="replicate")
-        return scaled(self.logits(padded), padded)[..., :rows, :cols]
+        maps, padded = self._seen(images)
+        logits = maps["logits"] if self.points is None else self.points.refined(maps, padded)
+        return scaled(logits, padded)[..., : images.shape[-2], : images.shape[-1]]
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """One number; targets (n, rows, cols) int64, where a value that is no class does not count."""
         if self.mixup and self.training:
-            return mixup_loss(self, self.criterion, images, targets)
-        loss: Tensor = self.criterion(self(images).float(), targets)
+            return mixup_loss(self._seen, self._judged, images, targets)
+        return self._judged(self._seen(images), targets)
+
+    def _seen(self, images: Tensor) -> "Tuple[Dict[str, Tensor], Tensor]":
+        """The maps, and the images as they were looked at."""
+        rows, cols = images.shape[-2:]
+        padded = pad(images, (0, -cols % STRIDE, 0, -rows % STRIDE), mode="replicate")
+        return self.maps(padded), padded
+
+    def _judged(self, seen: "Tuple[Dict[str, Tensor], Tensor]", targets: Tensor) -> Tensor:
+        maps, padded = seen
+        rows, cols = targets.shape[-2:]
+        loss: Tensor = self.criterion(scaled(maps["logits"], padded)[..., :rows, :cols].float(), targets)
+        if "aside" in maps and self.training:
+            loss = loss + ASIDE * self.criterion(scaled(maps["aside"], padded)[..., :rows, :cols].float(), targets)
+        if self.points is not None and self.training:
+            around = pad(targets, (0, padded.shape[-1] - cols, 0, padded.shape[-2] - rows), value=NO_CLASS)
+            loss = loss + self.points.loss(maps, around, self.criterion)
         return loss
 
 

@@ -51,9 +51,10 @@ class FeatureClassifier(nn.Module):
         """One number; targets (n,) int64 class indexes from 0, or (n, classes) of 0 and 1 where `multilabel`."""
         if self.mixup and self.training:
             return mixup_loss(self, self._missed, images, targets)
-        return self._missed(self(images).float(), targets)
+        return self._missed(self(images), targets)
 
     def _missed(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = logits.float()
         if not self.multilabel:
             return cross_entropy(logits, targets, label_smoothing=self.smoothing)
         wanted = targets.float() * (1 - self.smoothing) + self.smoothing / 2

@@ -21,6 +21,8 @@ from registry import plugins
 from tasks import networks, raster_functions
 from tasks.augment import IGNORED
 from tasks.networks._mixup import mixup_loss
+from tasks.networks._points import Points
+from tasks.networks._segmentation import PixelLoss
 from tasks.travelling import travelling, with_siblings
 from tasks.weights import load_backbone
 
@@ -33,6 +35,15 @@ LABELS = torch.tensor([2, 1])
 def serves(name: str) -> str:
     task: str = plugins.load(networks, name).SERVES[0]
     return task
+
+
+VARIANTS = [  # what options change about a network
+    ("change_detector", {"attention_type": "PAM"}),
+    ("change_detector", {"attention_type": "BAM"}),
+    ("deeplab", {"pointrend": True}),
+    ("pspnet", {"pointrend": True}),
+    ("pspnet", {"unet_aux_loss": True}),
+]
 
 
 def serving(task: str) -> list[str]:
@@ -83,9 +94,9 @@ def test_it_takes_any_number_of_bands(name: str, bands: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_it_answers_as_the_raster_function_expects(name: str) -> None:
-    network = build(name).eval()
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), *VARIANTS])
+def test_it_answers_as_the_raster_function_expects(name: str, options: dict[str, Any]) -> None:
+    network = build(name, **options).eval()
     with torch.inference_mode():
         answer = network(torch.randn(2, 3 * dates(name), 100, 70))  # odd sizes too
     if serves(name) != "detect_objects":
@@ -132,9 +143,9 @@ def flat(answer: Any) -> list[torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_it_learns_two_chips_by_heart(name: str) -> None:
-    network = build(name).train()
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), *VARIANTS])
+def test_it_learns_two_chips_by_heart(name: str, options: dict[str, Any]) -> None:
+    network = build(name, **options).train()
     images, truth = example(name)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     losses = []
@@ -200,6 +211,45 @@ def test_its_options_go_through_json(name: str) -> None:
     options = {n: p.default for n, p in signature.parameters.items() if n not in {"bands", "classes", "backbone"}}
     given = {n: d for n, d in options.items() if d is not inspect.Parameter.empty}
     assert isinstance(build(name, **json.loads(json.dumps(given))), torch.nn.Module)
+
+
+def test_points_name_again_what_is_in_doubt_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    points = Points(2, 3)
+    sure, doubtful = torch.tensor([9.0, 0, 0]), torch.tensor([1.0, 1, 0])
+    logits = torch.stack([sure, doubtful], 1)[None, :, None].repeat(
+        2, 1, 4, 2
+    )  # columns sure, doubtful, sure, doubtful
+    maps = {"logits": logits, "fine": torch.randn(2, 2, 8, 8)}
+    before = torch.nn.functional.interpolate(logits, size=(8, 8), mode="bilinear")
+    after = points.refined(maps, torch.zeros(2, 3, 8, 8))
+    likely = before.softmax(dim=1).sort(dim=1)[0]
+    changed = (before != after).any(dim=1)
+    assert torch.equal(likely[:, 2] - likely[:, 1] < 0.5, changed)
+    assert 0 < changed.float().mean() < 1
+    there = after[1, :, 3, 7]  # a pixel in doubt, by hand: its own coarse logits and the fine map's middle
+    assert torch.allclose(points(maps["fine"][1, :, 3, 7][None], before[1, :, 3, 7][None])[0], there, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_an_option_teaches_all_that_it_adds(name: str, options: dict[str, Any]) -> None:
+    plain, network = (dict(build(name, **given).named_parameters()) for given in ({}, options))
+    added = set(network) - set(plain)
+    built = build(name, **options).train()
+    built.loss(*example(name)).backward()
+    taught = {key for key, parameter in built.named_parameters() if parameter.grad is not None}
+    assert added
+    assert added <= taught
+
+
+def test_points_learn_where_pixels_have_a_class() -> None:
+    torch.manual_seed(0)
+    points, truth = Points(2, 3), torch.full((2, 32, 32), IGNORED)
+    maps = {"logits": torch.randn(2, 3, 8, 8), "fine": torch.randn(2, 2, 16, 16)}
+    assert 0 == float(points.loss(maps, truth, PixelLoss(dice=0)).detach())
+    truth[:, 8:24] = 1
+    assert 0 < float(points.loss(maps, truth, PixelLoss(dice=0)).detach())
 
 
 @pytest.mark.slow
@@ -326,8 +376,8 @@ def test_a_package_carries_what_its_files_import_of_their_folders() -> None:
 # torchvision 0.15.2, the oldest that ArcGIS runs these files with.
 OLD_TORCH = {
     "torch": """Tensor arange as_tensor cat cdist cuda device distributions div exp float32 from_numpy full_like
-        inference_mode int64 load logit maximum meshgrid mul nan_to_num nn no_grad pow randperm sigmoid softmax stack
-        tensor where zeros zeros_like""",
+        inference_mode int64 load logit maximum meshgrid mul nan_to_num nn no_grad pow rand randperm sigmoid softmax
+        stack tensor where zeros zeros_like""",
     "torch.distributions": "Beta",
     "torch.nn": """AdaptiveAvgPool2d AvgPool2d BatchNorm2d Conv2d Dropout Dropout2d Flatten GroupNorm LayerNorm Linear
         MaxPool2d Module ModuleDict BatchNorm1d ModuleList MultiheadAttention ReLU GELU Identity Sequential
