@@ -13,12 +13,13 @@ from rasterio.crs import CRS
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError
+from registry.files import write_text
 from tasks.areas import Polygons, areas
 from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
 from tasks.projecting import place_result, warp_result
-from tasks.results import stream_features
+from tasks.results import attribute_table, stream_features
 
 
 def finish(
@@ -28,7 +29,9 @@ def finish(
     if not image.placed:
         place_result(out, image)
     if options.output_coordinate_system:
-        warp_result(out, options.output_coordinate_system)
+        counts, table = warp_result(out, options.output_coordinate_system), out.with_name(f"{out.name}.aux.xml")
+        if counts and table.exists():
+            write_text(table, attribute_table(classes, counts))
     if options.polygons:
         write_polygons(out, Path(options.polygons), classes, options, source)
     return out

@@ -62,14 +62,14 @@ def packed(pixels: Pixels, tile: tuple[int, int], nodata: float) -> list[bytes]:
     half, shape = b"", [len(pixels), -(-rows // 2), -(-cols // 2)]
     if any(tiles):
         half = zlib.compress(np.ascontiguousarray(halved(pixels, nodata)).data, LEVEL)
-    counts, tally = _statistics(pixels[0], nodata) if any(tiles) else ({}, Tally())
+    counts, tally = statistics(pixels[0], nodata) if any(tiles) else ({}, Tally())
     sizes = [len(encoded) for encoded in tiles]
     told = {"sizes": sizes, "half": len(half), "shape": shape, "counts": counts, "tally": vars(tally)}
     head = json.dumps(told).encode()
     return [HEAD.pack(len(head)), head, *tiles, half]
 
 
-def _statistics(pixels: NDArray[np.generic], nodata: float) -> tuple[dict[str, int], Tally]:
+def statistics(pixels: NDArray[np.generic], nodata: float) -> tuple[dict[str, int], Tally]:
     """How often each whole number occurs, and the tally; of floats the tally alone."""
     if pixels.dtype.kind == "f":
         valid = pixels[np.isfinite(pixels)].astype(np.float64)

@@ -3,6 +3,7 @@
 Models look at pixels as the sensor gave them; only what they found is moved.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from copy import copy
 from pathlib import Path
@@ -20,6 +21,7 @@ from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
 
 from registry.errors import ImageryError, OptionsError
+from tasks.class_units import Tally, statistics
 from tasks.placement import Located
 from tasks.results import COG, workshop
 
@@ -46,19 +48,33 @@ def projected_between(shapes: NDArray[np.object_], crs: CRS, wanted: CRS) -> NDA
     return moved
 
 
-def warp_result(path: Path, to: str) -> None:
-    """Bring a finished raster to another coordinate system, each pixel the nearest one of before."""
+def warp_result(path: Path, to: str) -> Counter[int]:
+    """Bring a finished raster to another coordinate system, each pixel the nearest one of before.
+
+    Returns how often each value occurs in the first band then, of whole numbers; nothing where all stays as it is.
+    """
+    counts, tally = Counter[int](), Tally()
+
+    def carry(draft: rasterio.io.DatasetWriter) -> None:
+        draft.update_tags(**source.tags())
+        for _, window in draft.block_windows(1):
+            here, known = statistics(draft.read(1, window=window), draft.nodata)
+            counts.update({int(value): count for value, count in here.items()})
+            tally.add(known)
+        draft.update_tags(1, **tally.tags)
+
     wanted = system(to)
     with rasterio.open(path) as source:
         points, crs = source.gcps
         if source.crs == wanted:
-            return
+            return counts
         if source.crs is None and not points and not source.rpcs:
             do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             raise ImageryError("has no coordinate system, so it cannot be brought to another", where=path, do=do)
         known = source.crs or crs or CRS.from_epsg(4326)
         with WarpedVRT(source, src_crs=known, crs=wanted, resampling=Resampling.nearest) as warped:
-            _rewrite(path, warped, lambda draft: draft.update_tags(**source.tags()))
+            _rewrite(path, warped, carry)
+    return counts
 
 
 def place_result(path: Path, image: Located) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import geopandas
 import numpy as np
@@ -97,8 +98,13 @@ def test_results_come_in_the_coordinate_system_that_was_asked_for(
         make_model("levels", name="levels"), image, tmp_path / "c.tif", ClassifyOptions.model_validate(wanted)
     )
     with rasterio.open(out) as raster:
-        assert (4326, {0, 1, 2, 255} >= set(np.unique(raster.read(1)).tolist())) == (raster.crs.to_epsg(), True)
+        values = raster.read(1)
+        assert (4326, {0, 1, 2, 255} >= set(np.unique(values).tolist())) == (raster.crs.to_epsg(), True)
+        assert values[values != 255].mean() == pytest.approx(float(raster.tags(1)["STATISTICS_MEAN"]))
         assert "COG" == raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"]
+        rows = ElementTree.parse(f"{out}.aux.xml").iter("Row")
+        counted = {int(row[0].text or ""): int(row[5].text or "") for row in rows}
+        assert {value: np.count_nonzero(values == value) for value in (1, 2)} == counted
         row, col = raster.index(
             *geopandas.GeoSeries([on_map(70, 20, 71, 21)], crs=32633).to_crs(4326)[0].exterior.coords[0]
         )
