@@ -3,17 +3,20 @@
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
+from rasterio.crs import CRS
 
 from registry.dlpk import ModelFolder
 from registry.errors import OptionsError, RasterFunctionError
 from tasks.class_units import Tally, Unit, Units, packed
 from tasks.cog import Description, Layer
+from tasks.host import RasterInfo
 from tasks.inference import AnyFunction, blocks, place_of
 from tasks.inference_options import ModelSource
 from tasks.overviews import Floor
@@ -35,6 +38,8 @@ class Classifying:
     plan: Plan
     kind: tuple[str, float]  # numpy type and nodata value of the result
     layers: int  # bands of the result
+    info: RasterInfo  # what the function said of this image
+    place: tuple[CRS | None, Affine]  # of the result; the image may be closed when it is put together
 
     @classmethod
     def of(
@@ -43,7 +48,8 @@ class Classifying:
         info = function.update_raster_info(np.dtype(image.dtype).str[1:], image.bands, place_of(image))
         plan = Plan.of(image.width, image.height, function.configuration.tx, function.configuration.ty)
         kind = pixel_type(info.pixel_type, model.emd.classes)
-        return cls(function, model, image, bands, plan, kind, info.bands)
+        place = image.crs, image.transform
+        return cls(function, model, image, bands, plan, kind, info.bands, info, place)
 
     def windows(self, number: int) -> Iterator[Window]:
         """The blocks of a unit."""
@@ -62,20 +68,30 @@ def write_classes(
     tell: tuple[OnProgress, str],
     facts: dict[str, object],
     share: Share | None = None,
-) -> None:
-    """The class of every pixel of the image, as a cloud optimised GeoTIFF. `tell`: whom, and the name of the tool.
+) -> Callable[[], None]:
+    """The class of every pixel of the image, in units of a run folder. `tell`: whom, and the name of the tool.
 
-    `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units. With a
-    `share` only these units are done, and nothing is put together.
+    `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units.
+    Returns what is left to do, for any thread, with the image or without: to put the units together, as a cloud
+    optimised GeoTIFF. With a `share` that is nothing.
     """
     if out.suffix.lower() not in RASTERS:
         raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
     work = Classifying.of(function, model, image, bands)
-    with run_folder(out, {**facts, "plan": vars(work.plan), "kind": work.kind, "bands": bands}, share) as run:
+    with ExitStack() as stack:
+        facts = {**facts, "plan": vars(work.plan), "kind": work.kind, "bands": bands}
+        run = stack.enter_context(run_folder(out, facts, share))
         units = share.range(len(work.plan)) if share else range(len(work.plan))
         _do_units(work, run, units, tell)
-        if not share:
+        if share:
+            return lambda: None
+        held = stack.pop_all()
+
+    def put_together() -> None:
+        with held:
             _finish(work, run, out, source)
+
+    return put_together
 
 
 def _do_units(work: Classifying, run: RunFolder, units: range, tell: tuple[OnProgress, str]) -> None:
@@ -157,13 +173,12 @@ def _finish(work: Classifying, run: RunFolder, out: Path, source: ModelSource) -
     layers = [Layer(work.plan.width, work.plan.height, whole.sizes, whole.tiles())]
     floors = _overviews(work, units, run)
     layers += [floor.layer for floor in floors]
-    info = work.function.raster_info
-    told = {str(key): str(value) for key, value in (info.key_metadata if info else {}).items()}
-    profile = {"crs": work.image.crs, "transform": work.image.transform, "count": work.layers}
+    told = {str(key): str(value) for key, value in work.info.key_metadata.items()}
+    profile = {"crs": work.place[0], "transform": work.place[1], "count": work.layers}
     profile |= {"dtype": work.kind[0], "nodata": work.kind[1]}
     tags = {**told, **source.tags()}
-    names = info.band_names if info else ()
-    description = Description(profile, tags, tally.tags, work.model.emd.classes, work.plan.tile, names)
+    classes, names = work.model.emd.classes, work.info.band_names
+    description = Description(profile, tags, tally.tags, classes, work.plan.tile, names)
     write_class_raster(out, layers, description, counts)
     for floor in floors:
         with suppress(FileNotFoundError):

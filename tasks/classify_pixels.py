@@ -1,6 +1,7 @@
 """Classify Pixels Using Deep Learning: a model and imagery in, a raster of class values out (ArcGIS formats F.4)."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from registry.dlpk import ModelFolder
 from registry.errors import OptionsError
 from tasks.class_blocks import write_classes
 from tasks.class_products import finish
-from tasks.imagery import open_imagery
+from tasks.imagery import gdal_settings, open_imagery
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
 from tasks.parts import wanted_part
@@ -49,18 +50,29 @@ def classify_pixels(
     load = cache(lambda: load_function(model, options))  # once for all items; not at all where none is left to do
     classify = partial(_classify, model, load, options, source, on_progress, share)
     if options.processing_mode == "PROCESS_AS_MOSAICKED_IMAGE":
-        classify(imagery, out)
+        classify(imagery, out)()
         if options.probabilities:
             again, shares = options.for_probabilities(), Path(options.probabilities)
             classify_pixels(model, imagery, shares, again, source=source, on_progress=on_progress, share=share)
         return out
     items = _results(imagery, out, options)
-    for item, result in items.items():
-        if options.overwrite_attachments or not result.is_file():
-            classify(item, result)
+    _one_by_one(classify, {i: r for i, r in items.items() if options.overwrite_attachments or not r.is_file()})
     if options.out_featureclass and not share:
         _outlines(items, Path(options.out_featureclass), source)
     return out
+
+
+def _one_by_one(classify: Callable[[str, Path], Callable[[], None]], items: Mapping[str, Path]) -> None:
+    """A thread puts a result together while the next item is on its way."""
+    with ThreadPoolExecutor(1, "finisher") as finisher:
+        before: Future[None] | None = None
+        for item, result in items.items():
+            rest = classify(item, result)
+            if before:
+                before.result()  # no more than one waits
+            before = finisher.submit(rest)
+        if before:
+            before.result()
 
 
 def _classify(
@@ -72,16 +84,25 @@ def _classify(
     share: Share | None,
     imagery: Imageries,
     out: Path,
-) -> Path:
+) -> Callable[[], None]:
+    """Returns what is left to do when the imagery has been looked at: to write the result."""
     function = load()
     with open_working_grid(imagery, model.emd, options) as whole:
         image = wanted_part(whole, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
         facts = run_facts("classify-pixels", model, source, [whole], options)
-        write_classes(function, model, image, bands, out, source, tell, facts, share)
-        if share:
-            return out
-        return finish(out, image, model.emd.classes, options, source)
+        put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
+
+        def rest() -> None:
+            with gdal_settings():
+                put_together()
+                if not share:
+                    finish(out, image, model.emd.classes, options, source)
+
+        if image.placed:
+            return rest
+        rest()  # takes what places the result out of the imagery
+        return lambda: None
 
 
 def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[str, Path]:

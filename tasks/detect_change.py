@@ -39,7 +39,7 @@ def detect_change(
         bands, tell = pair_indexes(pair, function.configuration), (on_progress, "detect change")
         image = wanted_part(pair, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
-        write_classes(function, model, image, bands, out, source, tell, facts, share)
+        write_classes(function, model, image, bands, out, source, tell, facts, share)()
         if not share:
             finish(out, image, model.emd.classes, options, source)
     if options.probabilities:

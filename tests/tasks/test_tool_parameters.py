@@ -1,5 +1,6 @@
 """Parameters and environments of ArcGIS's tools, on towns whose answers are known."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ from affine import Affine
 from click.testing import CliRunner
 from rasterio.control import GroundControlPoint
 
-from registry.errors import OptionsError
+from registry.errors import OptionsError, StoreError
 from tasks.classify_pixels import classify_pixels
 from tasks.cli import classify_pixels as classify_command
 from tasks.detect_objects import detect_objects
@@ -161,6 +162,22 @@ def test_items_are_processed_separately(make_model: Any, make_raster: Any, roofs
     outlines = geopandas.read_file(tmp_path / "outlines.gpkg")
     assert ["a.tif", "b.tif"] == sorted(outlines["Image"])
     assert [1024.0, 1024.0] == outlines.area.tolist()
+
+
+def test_an_item_that_cannot_be_written_is_told_and_the_ones_before_it_are_whole(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    images = [make_raster(roofs(64, 64, [(5, 5, 20, 20)]), f"{name}.tif") for name in "abcd"]
+    (tmp_path / "out" / "b.tif" / "something").mkdir(parents=True)
+    options, model = ClassifyOptions(processing_mode="PROCESS_ITEMS_SEPARATELY"), make_model("levels")
+    with pytest.raises(StoreError, match=r"b\.tif"):
+        classify_pixels(model, images, tmp_path / "out", options)
+    with rasterio.open(tmp_path / "out" / "a.tif") as raster:
+        assert 1 == raster.read(1)[10, 10]
+    shutil.rmtree(tmp_path / "out" / "b.tif")
+    classify_pixels(model, images, tmp_path / "out", options)
+    assert [f"{name}.tif" for name in "abcd"] == sorted(path.name for path in (tmp_path / "out").glob("*.tif"))
+    assert [] == [path.name for path in (tmp_path / "out").glob(".*")]
 
 
 def test_a_rotated_raster_and_one_of_control_points_are_done_in_pixel_space(
