@@ -16,7 +16,7 @@ from registry.errors import ImageryError
 from tasks import imagery, town
 from tasks.classify_pixels import classify_pixels
 from tasks.export import export_training_data
-from tasks.exporting import run, units
+from tasks.exporting import finish, run, units
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import open_scenes
 from tasks.inference_options import ClassifyOptions
@@ -174,6 +174,29 @@ def test_imagery_in_a_bucket_is_read_where_it_is(tmp_path: Path, monkeypatch: py
             monkeypatch.setenv(name, value)
         with open_scenes("s3://towns/near/town.tif", labels, ExportOptions(**WHOLE)) as scenes:
             assert (scenes[0].cut((0, 0, 96, 96)).image == town.pixels()).all()
+
+
+def test_pages_that_cannot_be_drawn_cost_no_chip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, labels = town.write(tmp_path, repeat=2, noise=5)
+    options, write, tried = ExportOptions(tile_size=32, stride=16), units.write_unit, []
+
+    def counted(job: Any, unit: Any) -> int:
+        tried.append(unit.number)
+        return write(job, unit)
+
+    monkeypatch.setattr(run, "write_unit", counted)
+    with monkeypatch.context() as broken:
+        broken.setattr(finish, "write_preview", _no_font)
+        with pytest.raises(OSError, match="no font"):
+            export_training_data(scene, labels, tmp_path / "chips", options, workers=1)
+    before = len(tried)
+    assert 121 == len(export_training_data(scene, labels, tmp_path / "chips", options, workers=1).names)
+    assert 0 < before == len(tried)
+    assert (tmp_path / "chips" / "preview.png").is_file()
+
+
+def _no_font(*_: Any) -> None:
+    raise OSError("no font")
 
 
 @pytest.mark.parametrize("far", [True, False])
