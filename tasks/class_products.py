@@ -15,11 +15,12 @@ from registry.emd import ClassLabel
 from registry.errors import ImageryError
 from registry.files import write_text
 from tasks.areas import Polygons, areas
+from tasks.feature_streams import stream_features
 from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
 from tasks.projecting import place_result, warp_result
-from tasks.results import attribute_table, stream_features
+from tasks.results import attribute_table
 
 
 def finish(

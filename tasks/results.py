@@ -125,50 +125,25 @@ def write_table(
     driver = driver_of(out)
     if append and out.exists():
         table = _after(out, table, driver)
-    step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
-    pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))
-    return _write_pieces(out, pieces, metadata, driver, geometry_type)
+    with workshop(out) as folder:
+        if driver == "Parquet":
+            table.to_parquet(folder / out.name)
+            return out
+        step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
+        pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))
+        write_pieces(folder / out.name, pieces, metadata, driver, geometry_type)
+    return out
 
 
-def stream_features(
-    out: Path, tables: Iterable[pandas.DataFrame], metadata: Mapping[str, str], *, geometry_type: str
-) -> Path:
-    """Features that come one table after the other, the first perhaps of none, and are written as they come.
-
-    Of the formats that cannot be added to (GeoJSON, FlatGeobuf, GeoParquet) all are in memory once.
-    """
-    driver = driver_of(out)
-    if driver not in APPENDED_TO:
-        return write_table(out, pandas.concat(tables, ignore_index=True), metadata, geometry_type=geometry_type)
-    return _write_pieces(out, _gathered(tables), metadata, driver, geometry_type)
-
-
-def _gathered(tables: Iterable[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
-    """The same rows in tables of about AT_ONCE; each costs an opening of the file."""
-    held = list[pandas.DataFrame]()
-    for table in tables:
-        held.append(table)
-        if sum(map(len, held)) >= AT_ONCE:
-            yield pandas.concat(held, ignore_index=True)
-            held = []
-    if held:
-        yield pandas.concat(held, ignore_index=True)
-
-
-def _write_pieces(
-    out: Path, pieces: Iterable[pandas.DataFrame], metadata: Mapping[str, str], driver: str, geometry_type: str | None
-) -> Path:
+def write_pieces(
+    file: Path, pieces: Iterable[pandas.DataFrame], metadata: Mapping[str, str], driver: str, geometry_type: str | None
+) -> None:
     """Tables of the same columns, one below the other; several only for the drivers that are appended to."""
     extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
-    target = {"layer": out.stem, "driver": driver, "geometry_type": geometry_type}
-    with workshop(out) as folder:
-        for number, piece in enumerate(pieces):
-            if driver == "Parquet":
-                piece.to_parquet(folder / out.name)
-            else:
-                named = piece.rename(columns=SHORT) if driver == "ESRI Shapefile" else piece
-                pyogrio.write_dataframe(named, folder / out.name, append=number > 0, **target, **extra)
-    return out
+    target = {"layer": file.stem, "driver": driver, "geometry_type": geometry_type}
+    for number, piece in enumerate(pieces):
+        named = piece.rename(columns=SHORT) if driver == "ESRI Shapefile" else piece
+        pyogrio.write_dataframe(named, file, append=number > 0, **target, **extra)
 
 
 def _after(out: Path, table: pandas.DataFrame, driver: str) -> pandas.DataFrame:

@@ -1,6 +1,6 @@
 """Polygons out of class rasters: seconds and growth of memory by the raster's size, each in an interpreter of its own.
 
-python tests/bench/bench_polygons.py FOLDER
+python tests/bench/bench_polygons.py FOLDER [--suffix .parquet]
 """
 
 import argparse
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pyogrio
 import rasterio
 from affine import Affine
@@ -50,15 +51,15 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
-def measure(raster: Path, simplify: float) -> None:
-    out = raster.with_suffix(".gpkg")
+def measure(raster: Path, simplify: float, suffix: str) -> None:
+    out = raster.with_suffix(suffix)
     with gdal_settings():
         start, before = peak(), resource.getrusage(resource.RUSAGE_SELF)
         started = time.perf_counter()
         write_polygons(raster, out, CLASSES, PixelOptions(simplify=simplify), ModelSource("bench"))
         wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    found = pyogrio.read_info(out)["features"]
+    found = pyarrow.parquet.read_metadata(out).num_rows if suffix == ".parquet" else pyogrio.read_info(out)["features"]
     print(json.dumps({"cpu": cpu, "wall": wall, "mb": peak() - start, "found": found}))
 
 
@@ -66,16 +67,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sides", type=int, nargs="*", default=[8192, 16384])
+    parser.add_argument("--suffix", default=".gpkg", help="of the features")
     parser.add_argument("--measure", type=float, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure is not None:
-        measure(given.folder, given.measure)
+        measure(given.folder, given.measure, given.suffix)
         return
     print(f"{'side':>6}{'simplify':>10}{'polygons':>10}{'CPU s':>8}{'wall s':>8}{'growth MB':>11}")
     for side in given.sides:
         raster = write(given.folder, side)
         for simplify in (0.0, 2.0):
-            command = [sys.executable, __file__, str(raster), "--measure", str(simplify)]
+            command = [sys.executable, __file__, str(raster), "--measure", str(simplify), "--suffix", given.suffix]
             told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             row = f"{told['found']:>10}{told['cpu']:>8.1f}{told['wall']:>8.1f}{told['mb']:>11.0f}"
             print(f"{side:>6}{simplify:>10}{row}", flush=True)

@@ -100,7 +100,7 @@ def test_an_area_over_many_blocks_is_one_with_its_holes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb", ".parquet"])
 def test_every_format_takes_them_as_they_come(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.results.AT_ONCE", 3)
+    monkeypatch.setattr("tasks.feature_streams.BATCH", 3)
     values = np.zeros((40, 40), np.uint8)
     values[::4, ::4] = 1
     values[:, 39] = 2
