@@ -70,24 +70,35 @@ class PixelLoss(nn.Module):
     weights: "Tensor | None"
 
     def __init__(
-        self, dice: float = 0.5, focal: float = 0.0, weights: Sequence[float] = (), dice_average: str = "macro"
+        self,
+        dice: float = 0.5,
+        focal: float = 0.0,
+        weights: Sequence[float] = (),
+        dice_average: str = "macro",
+        label_smoothing: float = 0.0,
     ) -> None:
         """`dice`: weight of the Dice loss. `focal`: gamma, 0 is cross entropy. `weights`: background first.
 
         `dice_average`: macro, the mean over the classes, or micro, of all their pixels together without background.
+        `label_smoothing`: share of the truth that is spread over all classes (Szegedy et al. 2016), for labels that
+        are not sure; from 0 to less than 1.
         """
         super().__init__()
         if dice_average not in AVERAGES:
             raise ValueError(f"dice_average is one of {', '.join(AVERAGES)}, not {dice_average!r}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is from 0 to less than 1, not {label_smoothing!r}")
+        self.label_smoothing = label_smoothing
         self.dice, self.focal, self.dice_average = dice, focal, dice_average
         self.register_buffer("weights", torch.tensor(weights) if weights else None, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         counts = (targets >= 0) & (targets < logits.shape[1])
         targets = targets.masked_fill(~counts, 0)
-        each = cross_entropy(logits, targets, reduction="none")
+        each = cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
         if self.focal:
-            each = (1 - torch.exp(-each)) ** self.focal * each
+            sure = logits.softmax(dim=1).gather(1, targets.unsqueeze(1)).squeeze(1)
+            each = (1 - sure) ** self.focal * each
         weights = counts.float() if self.weights is None else self.weights[targets] * counts
         entropy = (each * weights).sum() / weights.sum().clamp(min=1e-6)  # 0, not nan, where no pixel counts
         if not self.dice:

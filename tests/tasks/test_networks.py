@@ -43,6 +43,7 @@ VARIANTS = [  # what options change about a network
     ("deeplab", {"pointrend": True}),
     ("pspnet", {"pointrend": True}),
     ("pspnet", {"unet_aux_loss": True}),
+    ("unet", {"detail": 16}),
 ]
 
 

@@ -47,8 +47,26 @@ def test_dice_comes_on_top_by_its_weight() -> None:
     assert (entropy + 0.3 * dice).item() == pytest.approx(both.item())
 
 
+@pytest.mark.parametrize("focal", [0.0, 2.0])
+def test_smoothed_labels_are_spread_over_all_classes(focal: float) -> None:
+    sharp = [2.0, 2, 4, 2]  # 1 / probability: of the truth, below of each class
+    spread = [(2, 4, 4), (4, 2, 4), (2, 4, 4), (4, 4, 2)]
+    each = [
+        (0.9 * torch.tensor(n).log() + 0.1 * torch.tensor(all_of_them).log().mean()) * (1 - 1 / n) ** focal
+        for n, all_of_them in zip(sharp, spread, strict=True)
+    ]
+    loss = PixelLoss(0, focal, label_smoothing=0.1)(SEEN, TRUTH)
+    assert float(sum(each)) / 4 == pytest.approx(loss.item())
+
+
 def test_nothing_to_learn_from_is_no_loss() -> None:
     assert PixelLoss()(SEEN, torch.full_like(TRUTH, 9)).item() == pytest.approx(0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_another_share_to_smooth_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="label_smoothing is from 0 to less than 1"):
+        PixelLoss(label_smoothing=share)
 
 
 def test_another_average_is_refused() -> None:
