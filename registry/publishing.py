@@ -175,13 +175,21 @@ def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None)
 
 
 def _challenge(client: "MlflowClient", name: str) -> None:
-    """The newest becomes the challenger, also when a newer one comes meanwhile."""
-    newest = 0
-    while newest != (newest := _newest(name)):
+    """The newest becomes the challenger, also when a newer one comes meanwhile, or the newest is taken back."""
+    from mlflow.exceptions import MlflowException
+
+    known = 0
+    while (newest := _newest(name)) not in (0, known):
+        known = newest
         with reading(name) as rows:
             aliases = rows.aliases([name]).get(name, {})
-        if newest not in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
+        if newest in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
+            continue
+        try:
             _patiently(partial(client.set_registered_model_alias, name, CHALLENGER, str(newest)))
+        except MlflowException as error:  # another publisher of the same bytes has just deleted its own
+            if code(error) != "RESOURCE_DOES_NOT_EXIST":
+                raise
 
 
 def _newest(name: str) -> int:

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from mlflow import MlflowClient
 
 from flows.cli import LAZY
-from registry import catalog
+from registry import catalog, publishing
 from registry.catalog import ModelRef, Version, champion, fetch, find_version
 from registry.cli import registry_commands
 from registry.errors import Conflict, DlpkError, NotFound, OptionsError, PackageError, StoreError
@@ -106,6 +107,26 @@ def test_many_publishers_of_the_same_bytes_get_one_version(mlflow_home: Path, tm
         jobs = [threads.submit(publish, dlpk, scores={}, data_digest="", git_commit="") for _ in range(4)]
     assert 1 == len({job.result().number for job in jobs}) == len(catalog.versions("roofs"))
     assert mlflow_home.is_dir()
+
+
+def test_a_double_which_its_publisher_takes_back_is_no_challenger(
+    published: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, challenge = MlflowClient.set_registered_model_alias, publishing._challenge
+
+    def with_a_double(client: MlflowClient, name: str) -> None:
+        client.create_model_version(name, "dlpk://double")
+        challenge(client, name)
+
+    def taken_back(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if version == "2":
+            client.delete_model_version(name, version)
+        real(client, name, alias, version)
+
+    monkeypatch.setattr(publishing, "_challenge", with_a_double)
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", taken_back)
+    version = published(b"one")
+    assert (1, ("challenger",)) == (version.number, version.aliases)
 
 
 @pytest.mark.slow
