@@ -88,8 +88,7 @@ class PixelLoss(nn.Module):
             raise ValueError(f"dice_average is one of {', '.join(AVERAGES)}, not {dice_average!r}")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing is from 0 to less than 1, not {label_smoothing!r}")
-        self.label_smoothing = label_smoothing
-        self.dice, self.focal, self.dice_average = dice, focal, dice_average
+        self.dice, self.focal, self.dice_average, self.label_smoothing = dice, focal, dice_average, label_smoothing
         self.register_buffer("weights", torch.tensor(weights) if weights else None, persistent=False)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:

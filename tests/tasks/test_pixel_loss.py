@@ -1,5 +1,7 @@
 """The loss of networks for pixels, by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -49,14 +51,17 @@ def test_dice_comes_on_top_by_its_weight() -> None:
 
 @pytest.mark.parametrize("focal", [0.0, 2.0])
 def test_smoothed_labels_are_spread_over_all_classes(focal: float) -> None:
-    sharp = [2.0, 2, 4, 2]  # 1 / probability: of the truth, below of each class
-    spread = [(2, 4, 4), (4, 2, 4), (2, 4, 4), (4, 4, 2)]
-    each = [
-        (0.9 * torch.tensor(n).log() + 0.1 * torch.tensor(all_of_them).log().mean()) * (1 - 1 / n) ** focal
-        for n, all_of_them in zip(sharp, spread, strict=True)
-    ]
+    each = []
+    for truth, classes in [
+        (0.5, (0.5, 0.25, 0.25)),
+        (0.5, (0.25, 0.5, 0.25)),
+        (0.25, (0.5, 0.25, 0.25)),
+        (0.5, (0.25, 0.25, 0.5)),
+    ]:
+        entropy = 0.9 * -math.log(truth) + 0.1 * sum(-math.log(share) for share in classes) / 3
+        each.append(entropy * (1 - truth) ** focal)
     loss = PixelLoss(0, focal, label_smoothing=0.1)(SEEN, TRUTH)
-    assert float(sum(each)) / 4 == pytest.approx(loss.item())
+    assert sum(each) / 4 == pytest.approx(loss.item())
 
 
 def test_nothing_to_learn_from_is_no_loss() -> None:
