@@ -8,6 +8,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 
 from ._backbone import Backbone
 from ._detection import RATIOS, SCALES, Detector, Pyramid, anchors, strides_from, suggest_pyramid
+from ._mask_points import refine
 from .faster_rcnn import roi_pool, two_stages
 
 SERVES = ("detect_objects",)
@@ -25,12 +26,14 @@ def build(
     scales: Sequence[float] = SCALES,
     depth: int = 128,
     detections: int = 300,
+    pointrend: bool = False,
     **stages: Any,
 ) -> nn.Module:
     """`finest`: stride of the first map, 4 or 8. `anchor`: side of its smallest anchor, in pixels.
 
     `ratios` (height by width) and `scales` (sizes on a level, in anchors): of the anchors.
-    `depth`: of pyramid and mask head. `detections`: at most, in a tile. `stages`: as Faster R-CNN takes them.
+    `depth`: of pyramid and mask head. `detections`: at most, in a tile. `pointrend`: outlines out of masks of 112 cells
+    a side, not 28, for large objects. `stages`: as Faster R-CNN takes them.
     """
     pyramid = Pyramid(Backbone(backbone, bands), len(strides_from(finest)), depth)
     network = MaskRCNN(
@@ -40,6 +43,8 @@ def build(
         mask_predictor=MaskRCNNPredictor(depth, depth, classes + 1),
         **two_stages(pyramid, classes, anchors(finest, anchor, ratios, scales), detections, stages),
     )
+    if pointrend:
+        refine(network.roi_heads, depth, classes + 1, finest)
     return InstanceDetector(network, bands)
 
 
