@@ -3,13 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-from affine import Affine
 from numpy.typing import NDArray
-from rasterio import DatasetReader
-from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
@@ -19,56 +15,21 @@ from tasks.host import Configuration
 from tasks.imagery import Block, Imagery, open_raster, short_name
 from tasks.inference_options import InferenceOptions
 from tasks.mosaic import laid_on, shift_of
+from tasks.parts import Through
 from tasks.sources import Imageries
 from tasks.working_grid import band_indexes, mosaicked, open_working_grid
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Through):
     """Read like a raster, on the grid of the first date."""
 
     first: Imagery
     second: Imagery
 
     @property
-    def path(self) -> Path:
-        return self.first.path
-
-    @property
-    def width(self) -> int:
-        return self.first.width
-
-    @property
-    def height(self) -> int:
-        return self.first.height
-
-    @property
-    def crs(self) -> CRS | None:
-        return self.first.crs
-
-    @property
-    def placed(self) -> bool:
-        return self.first.placed
-
-    @property
-    def dataset(self) -> DatasetReader:
-        return self.first.dataset
-
-    @property
-    def corner(self) -> tuple[int, int]:
-        return self.first.corner
-
-    @property
-    def transform(self) -> Affine:
-        return self.first.transform
-
-    @property
-    def dtype(self) -> str:
-        return self.first.dtype
-
-    @property
-    def nodata(self) -> float | None:
-        return self.first.nodata
+    def shown(self) -> Imagery:
+        return self.first
 
     @property
     def bands(self) -> int:
@@ -77,10 +38,6 @@ class Pair:
     @property
     def band_names(self) -> tuple[str, ...]:
         return self.first.band_names + self.second.band_names
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        return self.first.bounds
 
     def wanted(self, col: int, row: int, width: int, height: int) -> NDArray[np.bool_] | None:
         """Where a result is wanted: everywhere (see `tasks.parts`)."""

@@ -44,8 +44,68 @@ class Readable(Located, Protocol):
         """(rows, cols) where a result is wanted; None = everywhere."""
 
 
+class Through:
+    """Shows a raster, and answers as that does wherever a subclass says nothing else."""
+
+    @property
+    def shown(self) -> Readable:
+        raise NotImplementedError
+
+    @property
+    def path(self) -> Path:
+        return self.shown.path
+
+    @property
+    def width(self) -> int:
+        return self.shown.width
+
+    @property
+    def height(self) -> int:
+        return self.shown.height
+
+    @property
+    def crs(self) -> CRS | None:
+        return self.shown.crs
+
+    @property
+    def placed(self) -> bool:
+        return self.shown.placed
+
+    @property
+    def dataset(self) -> DatasetReader:
+        return self.shown.dataset
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        return self.shown.corner
+
+    @property
+    def transform(self) -> Affine:
+        return self.shown.transform
+
+    @property
+    def dtype(self) -> str:
+        return self.shown.dtype
+
+    @property
+    def bands(self) -> int:
+        return self.shown.bands
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        return self.shown.band_names
+
+    @property
+    def nodata(self) -> float | None:
+        return self.shown.nodata
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        return bounds_of(self.transform, self.width, self.height)
+
+
 @dataclass(frozen=True)
-class Part:
+class Part(Through):
     """A window of a raster, and areas in it: read like a raster, also beyond its own edges."""
 
     whole: Readable
@@ -53,8 +113,8 @@ class Part:
     mask: "Mask | None" = None  # in pixels of the window
 
     @property
-    def path(self) -> Path:
-        return self.whole.path
+    def shown(self) -> Readable:
+        return self.whole
 
     @property
     def width(self) -> int:
@@ -65,44 +125,12 @@ class Part:
         return self.window[3]
 
     @property
-    def crs(self) -> CRS | None:
-        return self.whole.crs
-
-    @property
-    def placed(self) -> bool:
-        return self.whole.placed
-
-    @property
-    def dataset(self) -> DatasetReader:
-        return self.whole.dataset
-
-    @property
     def corner(self) -> tuple[int, int]:
         return self.whole.corner[0] + self.window[0], self.whole.corner[1] + self.window[1]
 
     @cached_property
     def transform(self) -> Affine:
         return self.whole.transform @ Affine.translation(*self.window[:2])
-
-    @property
-    def dtype(self) -> str:
-        return self.whole.dtype
-
-    @property
-    def bands(self) -> int:
-        return self.whole.bands
-
-    @property
-    def band_names(self) -> tuple[str, ...]:
-        return self.whole.band_names
-
-    @property
-    def nodata(self) -> float | None:
-        return self.whole.nodata
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        return bounds_of(self.transform, self.width, self.height)
 
     def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block:
         """Nothing is read where nothing is wanted: then no pixel is valid."""

@@ -41,7 +41,7 @@ VARIANTS = [  # what options change about a network
     ("change_detector", {"attention_type": "PAM"}),
     ("change_detector", {"attention_type": "BAM"}),
     ("deeplab", {"pointrend": True}),
-    ("mask_rcnn", {"pointrend": True}),
+    ("mask_rcnn", {"pointrend": True, "finest": 8}),
     ("pspnet", {"pointrend": True}),
     ("pspnet", {"unet_aux_loss": True}),
     ("unet", {"detail": 16}),
