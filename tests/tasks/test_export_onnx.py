@@ -26,8 +26,10 @@ from tasks.export_onnx import deepness, export_onnx  # noqa: E402
 
 SIDE = 64
 # DLPK_EVERY_NETWORK=1 asks all of them, which takes minutes
-ALL = [*((name, {}) for name in plugins.names(networks)), ("mask_rcnn", {"pointrend": True})]
-NETWORKS = ALL if os.environ.get("DLPK_EVERY_NETWORK") else [("ssd", {}), ("mask_rcnn", {"pointrend": True})]
+ALL = [*((name, {}) for name in plugins.names(networks)), ("mask_rcnn", {"pointrend": True, "detections": 50})]
+NETWORKS = (
+    ALL if os.environ.get("DLPK_EVERY_NETWORK") else [("ssd", {}), ("mask_rcnn", {"pointrend": True, "detections": 50})]
+)
 FUNCTIONS = {
     "detect_objects": ("DetectObjects", "ObjectDetection"),
     "classify_pixels": ("ClassifyPixels", "ImageClassification"),
