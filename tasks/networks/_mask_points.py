@@ -28,6 +28,11 @@ def refine(heads: Any, depth: int, classes: int, stride: int) -> None:
     heads.mask_head = nn.Identity()
 
 
+def sureness(logits: Tensor) -> Tensor:
+    """(n, classes, cells) -> (n, cells): how far the class that is surest of least is from half and half, in logits."""
+    return logits[:, 1:].abs().amin(dim=1)
+
+
 class _Pool(nn.Module):
     def __init__(self, pool: nn.Module) -> None:
         super().__init__()
@@ -54,7 +59,8 @@ class _Predictor(nn.Module):
 
     def _renamed(self, logits: Tensor, finest: Tensor, boxes: "Sequence[Tensor]") -> Tensor:
         side, flat = logits.shape[-1], logits.flatten(2)
-        cells, trust = self._doubted(flat.detach())
+        picked = self._drawn if self.training else self._doubted
+        cells, trust = picked(sureness(flat.detach()))
         of_each_class = cells[:, None].expand(-1, flat.shape[1], -1)
         within = (torch.stack([cells % side, cells // side], dim=2) + 0.5) / side
         before = flat.gather(2, of_each_class).transpose(1, 2)
@@ -67,21 +73,22 @@ class _Predictor(nn.Module):
         named = before + trust[..., None] * (better - before)
         return flat.scatter(2, of_each_class, named.transpose(1, 2)).reshape(logits.shape)
 
-    def _doubted(self, flat: Tensor) -> "Tuple[Tensor, Tensor]":
-        """(n, classes, cells) -> the cells of each box to name again, and the weight of what they are named then.
+    def _doubted(self, sure: Tensor) -> "Tuple[Tensor, Tensor]":
+        """(n, cells) -> the cells of each box to name again, and the weight of what they are named then.
 
         Those of which the mask is nearly as sure as of the first that is left out weigh less and less: which ones they
-        are may hang on the last digit. To learn from, a quarter of the cells are any, and all count in full.
+        are may hang on the last digit.
         """
-        sure = flat[:, 1:].abs().amin(dim=1)
-        if not self.training:
-            least, cells = sure.topk(NAMED, dim=1, largest=False)
-            last = least[:, -1:]
-            return cells, ((last - least) / (FADING * last).clamp(min=LEAST)).clamp(max=1)
+        least, cells = sure.topk(NAMED, dim=1, largest=False)
+        last = least[:, -1:]
+        return cells, ((last - least) / (FADING * last).clamp(min=LEAST)).clamp(max=1)
+
+    def _drawn(self, sure: Tensor) -> "Tuple[Tensor, Tensor]":
+        """(n, cells) -> the cells of each box to learn from, a quarter of them any, and their weight, which is one."""
         any_of, rest = torch.rand_like(sure).topk(DRAWN * LEARNT, dim=1)[1].tensor_split([LEARNT - IN_DOUBT], dim=1)
         order = sure.gather(1, rest).topk(IN_DOUBT, dim=1, largest=False)[1]
         cells = torch.cat([rest.gather(1, order), any_of], dim=1)
-        return cells, torch.ones_like(cells, dtype=flat.dtype)
+        return cells, torch.ones_like(cells, dtype=sure.dtype)
 
     def _found(self, finest: Tensor, boxes: "Sequence[Tensor]", within: Tensor) -> Tensor:
         """The finest map (n, places, depth) at places x, y of the boxes, from 0 to 1."""

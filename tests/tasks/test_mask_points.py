@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tasks.networks._mask_points import IN_DOUBT, LEARNT, NAMED, _Predictor
+from tasks.networks._mask_points import IN_DOUBT, LEARNT, NAMED, _Predictor, sureness
 from tasks.networks._points import Points
 
 STRIDE = 4
@@ -36,10 +36,10 @@ def test_no_object_has_no_mask() -> None:
 def test_cells_in_doubt_are_looked_at_and_a_quarter_of_those_learnt_from_are_any() -> None:
     logits = torch.full((1, 3, 112 * 112), 5.0)
     logits[0, 2, :5000] = torch.linspace(0, 1, 5000)
-    cells, trust = predictor().eval()._doubted(logits)
+    cells, trust = predictor()._doubted(sureness(logits))
     assert list(range(NAMED)) == cells[0].tolist()
     assert [1, 1, 0] == trust[0, [0, NAMED // 2, -1]].tolist()
-    (learnt,), trust = predictor().train()._doubted(logits)
+    (learnt,), trust = predictor()._drawn(sureness(logits))
     assert (trust == 1).all()
     assert LEARNT == len(set(learnt.tolist()))
     assert (learnt[:IN_DOUBT] < 5000).all()
