@@ -11,11 +11,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from registry.errors import StoreError
 from registry.settings import settings
-from registry.tracking import bare, connect, told
+from registry.tracking import bare, connect, database_file, told
 
 PAGE = 1000  # model versions in one request
 WORKSPACE = "workspace = 'default'"  # MLflow keeps all in this one unless it is told otherwise
@@ -142,9 +141,7 @@ def reading(name: str = "", sha256: str = "") -> Iterator[Rows]:
 
 def database() -> Path | None:
     """The catalog where it is a SQLite file, which need not be there yet."""
-    address = settings().catalog or settings().tracking_uri
-    sqlite = address.startswith("sqlite:")
-    return Path(unquote(address.removeprefix("sqlite:///").partition("?")[0])) if sqlite else None
+    return database_file(settings().catalog or settings().tracking_uri)
 
 
 @contextmanager

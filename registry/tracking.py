@@ -4,6 +4,7 @@ This is also MLflow's home for the catalog: `connect` is the only place that mak
 names its errors. Nothing here is global: the fluent interface of MLflow ties a run to a thread.
 """
 
+import fcntl
 import json
 import logging
 import math
@@ -12,11 +13,11 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
 from registry.settings import settings
@@ -180,12 +181,27 @@ def connect(tracking_uri: str = "") -> "MlflowClient":
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # or each new database tells of its 50 migrations
     with told():
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         from mlflow import MlflowClient
 
-        _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        database = database_file(uri)
+        with _alone(database) if database else nullcontext():
+            _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
     return _clients[uri]
+
+
+@contextmanager
+def _alone(database: Path) -> Iterator[None]:
+    """MLflow makes the tables of a new database without a lock: of two processes that are first at once, one fails."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        with suppress(OSError):  # a folder that may only be read, a share that knows no locks
+            fcntl.flock(stack.enter_context(database.with_name(f"{database.name}.lock").open("w")), fcntl.LOCK_EX)
+        yield
+
+
+def database_file(uri: str) -> Path | None:
+    """Of an address of SQLite; the file need not be there yet."""
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])) if uri.startswith("sqlite:") else None
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +94,14 @@ def test_many_runs_may_start_an_experiment_at_once() -> None:
     with ThreadPoolExecutor(4) as threads:
         runs = list(threads.map(lambda i: Run.start("new", f"run {i}"), range(4)))
     assert 1 == len({connect().get_run(run.id).info.experiment_id for run in runs})
+
+
+@pytest.mark.slow
+def test_processes_may_be_first_at_once(dlpk_home: Path) -> None:
+    command = [sys.executable, "-c", "from registry.tracking import connect; connect()"]
+    first = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert ["", ""] == [process.communicate()[1] for process in first]
+    assert (dlpk_home / "mlflow.db").is_file()
 
 
 @pytest.mark.usefixtures("tracking")
