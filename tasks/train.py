@@ -6,6 +6,7 @@
 The folder's name is the model's name, as in ArcGIS. What lies in the folder is what is evaluated, packaged and run.
 """
 
+import inspect
 import logging
 import shutil
 from collections.abc import Sequence
@@ -121,7 +122,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
         arguments = dict(pretrained.emd.document.get("NetworkOptions") or {})
     else:
         arguments = _suggested(chips, boxes, module, options) | options.network_options
-    arguments |= _asked(carries, options, loading.balance(counted))
+    arguments |= _asked(carries, options, loading.balance(counted), module)
     return _Plan(options, carries, name, arguments, _monitor(carries, options), load, training, validation, pretrained)
 
 
@@ -179,15 +180,18 @@ def _suggested(chips: ChipFolder, boxes: Sequence[Any], module: Any, options: Tr
     return {"backbone": options.backbone_model, **(module.suggest(sides) if sides else {})}
 
 
-def _asked(carries: str, options: TrainOptions, balance: list[float]) -> dict[str, Any]:
+def _asked(carries: str, options: TrainOptions, balance: list[float], module: Any) -> dict[str, Any]:
     """Arguments of build() that follow from chips and options of this training, whatever was trained before.
 
-    Raises OptionsError for a way to learn that labels of this kind do not know.
+    Raises OptionsError for a way to learn that labels of this kind, or the network, do not know.
     """
     pixels, objects = carries in ("mask", "change"), carries in ("label", "labels")
-    fits = {"class_balancing": pixels, "focal_loss": pixels, "mixup": pixels or objects}
+    focal = pixels or "focal" in inspect.signature(module.build).parameters
+    fits = {"class_balancing": pixels, "focal_loss": focal, "mixup": pixels or objects}
     if vain := [name for name, fit in fits.items() if getattr(options, name) and not fit]:
-        raise OptionsError(f"{', '.join(vain)} does nothing for {carries}", do="leave it out")
+        raise OptionsError(
+            f"{', '.join(vain)} does nothing for {module.__name__.rpartition('.')[2]}", do="leave it out"
+        )
     asked: dict[str, Any] = {"weights": balance if options.class_balancing else []} if pixels else {}
     asked |= {"focal": 2.0} if options.focal_loss else {}
     asked |= {"mixup": True} if options.mixup else {}

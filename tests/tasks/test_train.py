@@ -352,7 +352,7 @@ BAD = [
     ({"network": "unnet"}, NotFound, "no 'unnet' in tasks.networks; it has .*faster_rcnn, .*unet"),
     ({"ignore_classes": (9,)}, OptionsError, r"values of no class, got \[9\]"),
     ({"monitor": "MIOU"}, OptionsError, "monitor does not fit detect_objects, got 'MIOU'"),
-    ({"mixup": True, "focal_loss": True}, OptionsError, "focal_loss, mixup does nothing for boxes; leave it out"),
+    ({"mixup": True, "focal_loss": True}, OptionsError, "focal_loss, mixup does nothing for fcos; leave it out"),
     ({"network_options": {"rpn_head": 1}, "network": "FASTERRCNN"}, OptionsError, "unknown arguments rpn_head"),
     ({"backbone_model": "vit_b_16"}, OptionsError, "cannot be built .*'vit_b_16' cannot be used; use timm:.*resnet18"),
     ({"network_options": {"dept": 9}}, OptionsError, "cannot be built .*'dept'.*; choose another backbone_model, or"),
