@@ -19,6 +19,7 @@ from rasterio.windows import Window
 
 from registry.dlpk import ModelFolder
 from registry.errors import LabelError, OptionsError
+from tasks.band_choice import band_indexes
 from tasks.feature_files import read_features
 from tasks.feature_sets import Labelling
 from tasks.imagery import Block, Imagery, open_imagery
@@ -31,7 +32,7 @@ from tasks.projecting import system
 from tasks.results import driver_of, write_table
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import around, boxed
-from tasks.working_grid import band_indexes, open_working_grid
+from tasks.working_grid import open_working_grid
 
 CONFIDENCE, IMAGE = "Confidence", "Image"  # columns of the result
 STRIP = 512  # rows of the raster whose features follow each other, so that blocks are decoded once

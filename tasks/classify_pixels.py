@@ -12,6 +12,7 @@ from rasterio.crs import CRS
 
 from registry.dlpk import ModelFolder
 from registry.errors import OptionsError
+from tasks.band_choice import band_indexes
 from tasks.class_blocks import write_classes
 from tasks.class_products import finish
 from tasks.imagery import gdal_settings, open_imagery
@@ -23,7 +24,7 @@ from tasks.projecting import projected_between
 from tasks.results import RASTERS, driver_of, write_features
 from tasks.run_folder import Share
 from tasks.sources import Imageries
-from tasks.working_grid import band_indexes, items_of, open_working_grid
+from tasks.working_grid import items_of, open_working_grid
 
 
 def classify_pixels(

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from registry.dlpk import ModelFolder
+from tasks.band_choice import pair_indexes
 from tasks.class_blocks import write_classes
 from tasks.class_products import finish
 from tasks.inference import check_tool, load_function, run_facts
 from tasks.inference_options import ChangeOptions, ModelSource
-from tasks.pairs import open_pair, pair_indexes
+from tasks.pairs import open_pair
 from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
 from tasks.run_folder import Share
@@ -36,7 +37,7 @@ def detect_change(
     function = load_function(model, options)
     source = source or ModelSource.of(model)
     with open_pair(from_raster, to_raster, model.emd, options) as pair:
-        bands, tell = pair_indexes(pair, function.configuration), (on_progress, "detect change")
+        bands, tell = pair_indexes(pair.first, pair.second, function.configuration), (on_progress, "detect change")
         image = wanted_part(pair, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
         write_classes(function, model, image, bands, out, source, tell, facts, share)()

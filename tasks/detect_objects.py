@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from registry.dlpk import ModelFolder
+from tasks.band_choice import band_indexes
 from tasks.detections import Layer, chosen, joined, layer
 from tasks.found_objects import Tick, find_objects, found_in
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
@@ -20,7 +21,7 @@ from tasks.progress import OnProgress, Progress, ignore
 from tasks.results import driver_of, write_features
 from tasks.run_folder import Share, run_folder
 from tasks.sources import Imageries
-from tasks.working_grid import band_indexes, items_of, open_working_grid
+from tasks.working_grid import items_of, open_working_grid
 
 
 def detect_objects(

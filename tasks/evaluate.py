@@ -39,7 +39,7 @@ def evaluate_model(
 
     `report`: the folder that gets figures and page, the model then stays as it is; None: the model's own folder, whose
     definition also gets the best threshold. `device`: -1 CPU, else the GPU's number. `trust`: as inference has it.
-    Raises OptionsError when chips and model do not fit, RasterFunctionError when the function fails.
+    Raises OptionsError or ImageryError when chips and model do not fit, RasterFunctionError when the function fails.
     """
     exam = examine(model, chips, device=device, trust=trust).sit("evaluate", on_progress)
     threshold = _best_threshold(exam)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from registry.dlpk import ModelFolder
 from registry.emd import ModelType
 from registry.errors import OptionsError
+from tasks.band_choice import Bands, band_indexes, pair_indexes
 from tasks.chips import Chip, ChipFolder
 from tasks.feature_sets import Detection
 from tasks.inference import AnyFunction, load_function
@@ -69,8 +70,8 @@ def examine(model: ModelFolder, chips: ChipFolder, *, device: int = -1, trust: b
     """The exam that fits the model's type. `device`: -1 CPU, else the GPU's number.
 
     `trust`: a package whose code this registry did not publish is run, too, confined in a process of its own.
-    Raises OptionsError when chips and model do not fit or the code is a stranger's, RasterFunctionError when the
-    function fails.
+    Raises OptionsError or ImageryError when chips and model do not fit, OptionsError when the code is a stranger's,
+    RasterFunctionError when the function fails.
     """
     _check(model, chips)
     names = chips.splits.get("test") or chips.names
@@ -90,12 +91,13 @@ def examine(model: ModelFolder, chips: ChipFolder, *, device: int = -1, trust: b
 # -- detection -------------------------------------------------------------------------------------------------------
 def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load) -> Exam:
     function = load(padding=0, batch_size=1, threshold=LOWEST)
+    bands = _bands(function, chips)
     tally = DetectionScores(chips.classes)
     index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
     by_masks = model.emd.model_type == ModelType.INSTANCE_DETECTION
 
     def ask(chip: Chip) -> Answer:
-        found = [d for d in function.vectorize(chip.image, chip.valid) if d.class_name in index]
+        found = [d for d in function.vectorize(chip.image[bands], chip.valid) if d.class_name in index]
         boxes = _inside(np.array([_box(d) for d in found], np.float32).reshape(-1, 4), chip.valid)
         labels = np.array([index[d.class_name] for d in found], np.int64)
         masks = _masks(found, chip.valid.shape) if by_masks else None
@@ -138,13 +140,14 @@ def _masks(found: Sequence[Detection], shape: tuple[int, ...]) -> NDArray[np.boo
 # -- pixels ----------------------------------------------------------------------------------------------------------
 def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load) -> Exam:
     function = load(padding=0, batch_size=1)
+    bands = _bands(function, chips)
     background = bool(model.emd.document.get("PredictBackground", True))
     kind = ChangeScores if chips.paired else PixelScores
     tally = kind(chips.classes, background=background)
     values = np.array([0, *(label.value for label in chips.classes)])  # sorted; a position is a class index
 
     def ask(chip: Chip) -> Answer:
-        found = function.update_block(chip.dates, chip.valid)[0][0]
+        found = function.update_block(chip.dates[bands], chip.valid)[0][0]
         mask = np.searchsorted(values, found).clip(max=len(values) - 1).astype(np.uint8)
         mask[values[mask] != found] = 0  # a class that these chips do not have
         return Answer(replace(chip, mask=mask))
@@ -161,12 +164,13 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
 # -- objects ---------------------------------------------------------------------------------------------------------
 def _objects(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load) -> Exam:
     function = load()
+    bands = _bands(function, chips)
     tally = ObjectScores(chips.classes, multilabel=chips.format.CARRIES == "labels")
     index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
     position = {label.name: i for i, label in enumerate(model.emd.classes)}
 
     def ask(chip: Chip) -> Answer:
-        told = function.classify([(chip.image, chip.valid)])[0]
+        told = function.classify([(chip.image[bands], chip.valid)])[0]
         sure = told.confidences
         if len(told.names) != len(sure):  # of several labels a function tells the confidence of every class
             sure = tuple(sure[position[name]] for name in told.names)
@@ -196,7 +200,13 @@ def _check(model: ModelFolder, chips: ChipFolder) -> None:
     if not ours <= theirs:
         what, do = "chips hold classes that the model does not know", f"the model knows {', '.join(sorted(theirs))}"
         raise OptionsError(what, where=chips.path, got=sorted(ours - theirs), do=do)
-    bands = len(chips.read(chips.names[0]).dates)
-    if bands <= max(int(b) for b in emd.extract_bands):
-        what = f"expected chips with the model's {len(emd.extract_bands)} bands"
-        raise OptionsError(what, where=chips.path, got=bands)
+
+
+def _bands(function: AnyFunction, chips: ChipFolder) -> list[int]:
+    """Of the pictures of a chip, in the function's order. Raises ImageryError when they lack bands of the model."""
+    chip = chips.read(chips.names[0])
+    told = tuple(band.name for band in chips.definition.band_statistics)
+    names = told if len(told) == len(chip.image) else tuple(f"band {i + 1}" for i in range(len(chip.image)))
+    shown, wanted = Bands(chips.path, names), function.configuration
+    found = pair_indexes(shown, shown, wanted) if chips.paired else band_indexes(shown, wanted)
+    return list(range(len(chip.dates)) if found is None else found)

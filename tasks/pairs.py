@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,12 @@ from rasterio.warp import transform_bounds
 
 from registry.emd import Emd
 from registry.errors import ImageryError
-from tasks.host import Configuration
 from tasks.imagery import Block, Imagery, open_raster, short_name
 from tasks.inference_options import InferenceOptions
 from tasks.mosaic import laid_on, shift_of
 from tasks.parts import Through
 from tasks.sources import Imageries
-from tasks.working_grid import band_indexes, mosaicked, open_working_grid
+from tasks.working_grid import mosaicked, open_working_grid
 
 
 @dataclass(frozen=True)
@@ -70,29 +69,6 @@ def open_pair(before: Imageries, after: Imageries, emd: Emd, options: InferenceO
                 do = "bring one to the scale and type of the other, e.g. gdal_translate -ot"
                 raise ImageryError(what, where=second.path, got=second.dtype, do=do)
             yield Pair(first, second)
-
-
-def pair_indexes(pair: Pair, configuration: Configuration) -> tuple[int, ...] | None:
-    """The bands of a pair that the function asks for; its second half is the same bands of the second date.
-
-    Raises ImageryError when either date lacks them.
-    """
-    wanted = configuration.extract_bands
-    if wanted is None:
-        return None
-    half = len(wanted) // 2
-    if 2 * half != len(wanted):
-        do = "use dlpk classify-pixels if it looks at one date"
-        raise ImageryError("cannot be split for a model that reads an odd number of bands", where=pair.path, do=do)
-    first, second = wanted[:half], wanted[half:]
-    offsets = [b - a for a, b in zip(first, second, strict=True) if isinstance(a, int) and isinstance(b, int)]
-    shift = offsets[0] if offsets else 0  # bands of one date, when the model was trained
-    again = tuple(b if isinstance(b, str) else b - shift for b in second)
-    one = band_indexes(pair.first, replace(configuration, extract_bands=first))
-    two = band_indexes(pair.second, replace(configuration, extract_bands=again))
-    assert one is not None
-    assert two is not None
-    return one + tuple(pair.first.bands + band for band in two)
 
 
 def _refuse_elsewhere(first: Imagery, name: str) -> None:

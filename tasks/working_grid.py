@@ -9,7 +9,6 @@ from rasterio.errors import CRSError
 
 from registry.emd import Emd
 from registry.errors import ImageryError
-from tasks.host import Configuration
 from tasks.imagery import (
     SAME_CELL,
     Imagery,
@@ -22,7 +21,6 @@ from tasks.imagery import (
 )
 from tasks.inference_options import InferenceOptions
 from tasks.mosaic import alike, mosaic
-from tasks.parts import Readable
 from tasks.sources import Imageries, find_rasters
 
 FINEST = 10.0  # times finer than the raster that a model's cells may be, before this is taken for a mistake
@@ -100,17 +98,3 @@ def _in_units(cell: Any, crs: CRS | None) -> tuple[float, float] | None:
         return None
     factor = trained.units_factor[1] / crs.units_factor[1]
     return float(cell["x"]) * factor, float(cell["y"]) * factor
-
-
-def band_indexes(image: Readable, configuration: Configuration) -> tuple[int, ...] | None:
-    """The bands that the function asks for, as indexes from 0. Raises ImageryError when the raster has them not."""
-    wanted = configuration.extract_bands
-    if wanted is None:
-        return None
-    names = [name.lower() for name in image.band_names]
-    found = [(names.index(b.lower()) if b.lower() in names else -1) if isinstance(b, str) else b for b in wanted]
-    if missing := [b for b, i in zip(wanted, found, strict=True) if not 0 <= i < image.bands]:
-        have = f"the raster has {image.bands} ({', '.join(image.band_names)})"
-        what = f"lacks bands of the model, which reads {len(wanted)}: no {', '.join(map(str, missing))}, counted from 0"
-        raise ImageryError(f"{what}; {have}", where=image.path, do="use imagery with the bands of the training imagery")
-    return tuple(found)

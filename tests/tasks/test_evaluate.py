@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 
 from registry.dlpk import ModelFolder, pack
-from registry.errors import OptionsError
-from tasks.chips import ChipFolder
+from registry.errors import ImageryError, OptionsError
+from tasks.chips import Chip, ChipFolder
 from tasks.cli import main
 from tasks.compare import compare_models
 from tasks.evaluate import evaluate_model
@@ -151,6 +152,30 @@ def test_pixels_are_scored_by_class(make_model: MakeModel, tmp_path: Path) -> No
     assert (6144 - matrix[1, 0]) / 8192 == pytest.approx(scores.per_class["Roof"]["IoU"], abs=2e-3)
     assert (0.5, 1) == pytest.approx(scores.intervals["", "accuracy"], abs=0.01)
     assert "Threshold" not in model.emd.document
+
+
+TWO = {"ExtractBands": [1], "AllTilesStats": [{"BandName": n, "Mean": 0, "StdDev": 1} for n in ("Dark", "Grey")]}
+
+
+@pytest.mark.slow
+def test_a_model_is_shown_the_bands_that_it_extracts(make_model: MakeModel, tmp_path: Path, roofs: Picture) -> None:
+    def behind_darkness(bare: Chip) -> Chip:
+        return replace(bare, image=np.concatenate([np.zeros_like(bare.image), bare.image]))
+
+    found = [behind_darkness(chip(roofs(64, 64, ROOFS), ROOFS))]
+    scores = evaluate_model(make_model(level=100, **TWO), write_chips(tmp_path / "boxes", found, CLASSES))
+    assert (1, 1) == (scores.values["precision"], scores.values["recall"])
+    roof = [behind_darkness(chip(even(100), mask=np.ones((64, 64), np.uint8)))]
+    held_out = write_chips(tmp_path / "pixels", roof, CLASSES, "Classified_Tiles")
+    assert evaluate_model(make_model("levels", "pixels", level=100, **TWO), held_out).values["accuracy"] > 0.99
+    pond = [behind_darkness(chip(even(100), [(0, 0, 64, 64)], labels=np.array([2])))]
+    held_out = write_chips(tmp_path / "objects", pond, CLASSES, "Labeled_Tiles")
+    assert 1 == evaluate_model(make_model("brightest", "objects", level=100, **TWO), held_out).values["accuracy"]
+
+
+def test_chips_without_a_band_of_the_model_are_refused(make_model: MakeModel, chips: ChipFolder) -> None:
+    with pytest.raises(ImageryError, match=r"held-out: lacks bands of the model, which reads 1: no 1, counted from 0"):
+        evaluate_model(make_model(level=100, **TWO), chips)
 
 
 @pytest.mark.slow

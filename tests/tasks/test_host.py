@@ -13,12 +13,12 @@ from registry.dlpk import ModelFolder
 from registry.emd import ClassLabel, Emd
 from registry.errors import ImageryError, OptionsError, RasterFunctionError
 from tasks.arguments import Parameter, fitting
+from tasks.band_choice import band_indexes
 from tasks.feature_sets import Detection, read_detections
 from tasks.host import Place, RasterFunction
 from tasks.imagery import open_imagery
 from tasks.inference import blocks
 from tasks.tiling import Window, block_windows
-from tasks.working_grid import band_indexes
 
 CLASSES = (ClassLabel(1, "Roof"), ClassLabel(2, "Pond"))
 FEATURE = '{"features": [{"attributes": %s, "geometry": {"rings": [[[0, 0], [4, 0], [4, 4], [0, 0]]]}}]}'

@@ -1,0 +1,68 @@
+"""Which bands of a picture a raster function reads (`extractBands`, ArcGIS formats E.2): indexes from 0, or names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from registry.errors import ImageryError
+from tasks.host import Configuration
+
+
+class Banded(Protocol):
+    @property
+    def path(self) -> Path: ...
+    @property
+    def band_names(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Of a picture that is no raster on the disk."""
+
+    path: Path  # where it comes from
+    band_names: tuple[str, ...]
+
+
+def band_indexes(image: Banded, configuration: Configuration) -> tuple[int, ...] | None:
+    """The bands that the function asks for, as indexes from 0. Raises ImageryError when the raster has them not."""
+    wanted = configuration.extract_bands
+    if wanted is None:
+        return None
+    found = places(wanted, image.band_names)
+    if missing := [b for b, i in zip(wanted, found, strict=True) if i < 0]:
+        have = f"the raster has {len(image.band_names)} ({', '.join(image.band_names)})"
+        what = f"lacks bands of the model, which reads {len(wanted)}: no {', '.join(map(str, missing))}, counted from 0"
+        raise ImageryError(f"{what}; {have}", where=image.path, do="use imagery with the bands of the training imagery")
+    return tuple(found)
+
+
+def pair_indexes(first: Banded, second: Banded, configuration: Configuration) -> tuple[int, ...] | None:
+    """The same of two dates, the bands of the second counted on from those of the first.
+
+    The second half of what the function asks for is the same bands of the second date (ArcGIS formats E.9).
+    Raises ImageryError when either date lacks them.
+    """
+    wanted = configuration.extract_bands
+    if wanted is None:
+        return None
+    half = len(wanted) // 2
+    if 2 * half != len(wanted):
+        do = "use dlpk classify-pixels if it looks at one date"
+        raise ImageryError("cannot be split for a model that reads an odd number of bands", where=first.path, do=do)
+    before, after = wanted[:half], wanted[half:]
+    offsets = [b - a for a, b in zip(before, after, strict=True) if isinstance(a, int) and isinstance(b, int)]
+    shift = offsets[0] if offsets else 0  # bands of one date, when the model was trained
+    again = tuple(b if isinstance(b, str) else b - shift for b in after)
+    one = band_indexes(first, replace(configuration, extract_bands=before))
+    two = band_indexes(second, replace(configuration, extract_bands=again))
+    assert one is not None
+    assert two is not None
+    return one + tuple(len(first.band_names) + band for band in two)
+
+
+def places(wanted: Sequence[int | str], names: Sequence[str]) -> list[int]:
+    """Of each band its index from 0, -1 where there is none; names in any case."""
+    known = [name.lower() for name in names]
+    found = [(known.index(b.lower()) if b.lower() in known else -1) if isinstance(b, str) else b for b in wanted]
+    return [i if i < len(known) else -1 for i in found]
