@@ -30,6 +30,7 @@ class Training:
     arguments: Mapping[str, Any]  # of its build()
     options: "TrainOptions"
     rate: float  # highest learning rate
+    bands: tuple[int, ...]  # that its network sees; of two dates, those of the second behind them
     looks: Mapping[str, int] = field(default_factory=dict)  # how far its network looks, see `tasks.receptive_field`
 
 
@@ -46,14 +47,14 @@ def definition(chips: ChipFolder, training: Training, scores: "Scores") -> Emd:
         "ModelFormat": "NCHW",
         "ImageHeight": chips.tile_size,
         "ImageWidth": chips.tile_size,
-        "ExtractBands": list(range(len(bands))),
+        "ExtractBands": list(training.bands),
         "ImageSpaceUsed": "MAP_SPACE",
         "MetaDataMode": chips.metadata_format,
         **{key: facts[key] for key in FROM_EXPORT if facts.get(key) is not None},
         "AllTilesStats": [s.document() for s in bands],
         "SupportsVariableTileSize": False,
         "Classes": [label.document() for label in _classes(chips, training)],
-        **_spectral(bands),
+        **_spectral(bands, training.bands),
         "NetworkOptions": dict(training.arguments),
         **training.looks,
         **_behaviour(chips, training, scores),
@@ -78,9 +79,9 @@ def _classes(chips: ChipFolder, training: Training) -> list[ClassLabel]:
     return [NO_CHANGE, *classes] if training.carries == "change" else classes
 
 
-def _spectral(bands: Sequence[BandStatistics]) -> dict[str, Any]:
-    """Keys of imagery that is more than 8-bit colour (ArcGIS formats A.4, D.4)."""
-    if len(bands) == 3 and all(s.min >= 0 and s.max <= 255 for s in bands):
+def _spectral(bands: Sequence[BandStatistics], read: Sequence[int]) -> dict[str, Any]:
+    """Keys of imagery that is more than 8-bit colour (ArcGIS formats A.4, D.4); of all bands, whichever are `read`."""
+    if len(bands) == 3 and list(read) == [0, 1, 2] and all(s.min >= 0 and s.max <= 255 for s in bands):
         return {"IsMultispectral": False}
     spans = [(s.max - s.min) or 1.0 for s in bands]
     stats = {

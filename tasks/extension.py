@@ -69,7 +69,7 @@ def _check(model: ModelFolder) -> None:
 
 def _normalisation(emd: Emd) -> tuple[list[float], list[float]]:
     """Per band, what turns numbers as arcgis.learn normalises them into deviations from the mean, as we do."""
-    stats = emd.document["AllTilesStats"]
+    stats = [emd.document["AllTilesStats"][band] for band in emd.document["ExtractBands"]]
     if emd.document.get("IsMultispectral"):
         return [1.0] * len(stats), [0.0] * len(stats)  # the same, by way of minimum and maximum (A.4)
     deviations = [float(s["StdDev"]) or 1.0 for s in stats]

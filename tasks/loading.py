@@ -32,6 +32,7 @@ class Loading:
 
     batch_size: int
     carries: str  # what is learned from them, a key of `tasks.goals.GOALS`
+    bands: tuple[int, ...] | None = None  # of `Chip.dates`, those that are shown, in this order; None = all
     ignored: tuple[int, ...] = ()  # class indexes that do not count, 0 = background
     augment: Any = None  # pipeline of albumentations, None = chips as they are
     rarity: NDArray[np.float64] | None = None  # (chips to train on,) by which they are drawn, None = each once an epoch
@@ -99,7 +100,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
     def __getitem__(self, at: int | Draw) -> tuple[Tensor, Target, str]:
         epoch, i, turn = at if isinstance(at, tuple) else (0, at, 0)
         chip = self._read(i)
-        image = normalised(chip, self.statistics)
+        image = normalised(chip, self.statistics, self.loading.bands)
         if self.loading.carries in WHOLE:
             image = centred(image, self.chips.tile_shape)
         if chip.mask is not None:

@@ -52,11 +52,18 @@ def statistics(chips: ChipFolder) -> tuple[BandStatistics, ...]:
     return first + (chips.definition.second_band_statistics or first)
 
 
-def normalised(chip: Chip, statistics: Sequence[BandStatistics]) -> NDArray[np.float32]:
-    """(bands, rows, cols) in standard deviations from the mean of the training chips; 0 where not valid."""
-    mean = np.array([s.mean for s in statistics], np.float32)[:, None, None]
-    std = np.array([s.std or 1.0 for s in statistics], np.float32)[:, None, None]
-    scaled = (chip.dates.astype(np.float32) - mean) / std
+def normalised(
+    chip: Chip, statistics: Sequence[BandStatistics], bands: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """(bands, rows, cols) in standard deviations from the mean of the training chips; 0 where not valid.
+
+    `bands`: of `Chip.dates`, those that are shown; None = all.
+    """
+    chosen = range(len(statistics)) if bands is None else bands
+    mean = np.array([statistics[b].mean for b in chosen], np.float32)[:, None, None]
+    std = np.array([statistics[b].std or 1.0 for b in chosen], np.float32)[:, None, None]
+    pixels = chip.dates if bands is None else chip.dates[list(bands)]
+    scaled = (pixels.astype(np.float32) - mean) / std
     np.copyto(scaled, 0, where=~chip.valid)
     return np.asarray(scaled, np.float32)
 

@@ -67,6 +67,12 @@ class _Plan:
     validation: list[str]
     pretrained: ModelFolder | None  # a model to go on from
 
+    @property
+    def bands(self) -> tuple[int, ...]:
+        """Of `Chip.dates`, those that the network sees."""
+        assert self.loading.bands is not None
+        return self.loading.bands
+
 
 @dataclass(frozen=True)
 class _Start:
@@ -106,6 +112,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     load = loading.Loading(
         batch_size=options.batch_size,
         carries=carries,
+        bands=_extracted(chips, options, pretrained),
         ignored=ignored,
         augment=pipeline(
             options,
@@ -124,6 +131,25 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
         arguments = _suggested(chips, boxes, module, options) | options.network_options
     arguments |= _asked(carries, options, loading.balance(counted), module)
     return _Plan(options, carries, name, arguments, _monitor(carries, options), load, training, validation, pretrained)
+
+
+def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder | None) -> tuple[int, ...]:
+    """Of `Chip.dates`, the bands to learn from; those of both dates.
+
+    A model to go on from that read some of its bands goes on with those. Raises OptionsError for one that is not there.
+    """
+    from tasks.band_choice import places
+    from tasks.targets import statistics
+
+    names = [band.name for band in chips.band_statistics]
+    wanted = tuple(int(b) if str(b).isdecimal() else b for b in options.extract_bands)
+    if pretrained and not wanted and len(pretrained.emd.extract_bands) < len(pretrained.emd.band_statistics):
+        wanted = pretrained.emd.extract_bands[: len(pretrained.emd.extract_bands) // (2 if chips.paired else 1)]
+    found = places(wanted, names) if wanted else list(range(len(names)))
+    if -1 in found or len(set(found)) < len(found):
+        do = f"name each once, of {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
+        raise OptionsError("extract_bands: no such bands, or one twice", where=chips.path, got=list(wanted), do=do)
+    return tuple(date + band for date in range(0, len(statistics(chips)), len(names)) for band in found)
 
 
 def _ignored(chips: ChipFolder, options: TrainOptions) -> tuple[int, ...]:
@@ -217,7 +243,8 @@ def _start(chips: ChipFolder, plan: _Plan) -> _Start:
     from tasks.networks._resized import Resized
     from tasks.targets import statistics
 
-    options, bands = plan.options, statistics(chips)
+    options, known = plan.options, statistics(chips)
+    bands = [known[band] for band in plan.bands]
     bands = bands[: len(bands) // 2] if plan.carries == "change" else bands
     fitting.prepare(options.seed, options.devices)
     network = _built(plan, len(bands), len(chips.classes))
@@ -308,16 +335,15 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
     from tasks.definition import Training, definition
     from tasks.goals import GOALS
     from tasks.provenance import described, machine
-    from tasks.targets import statistics
 
     goal = GOALS[plan.carries]
     _write_weights(fitted.network, out / f"{out.name}.pth")
     for source in travelling(goal.function, plan.network, resized=bool(plan.options.resize_to)):
         with atomic(out / source.name) as part:
             shutil.copyfile(source, part)
-    looks = _looks(fitted.network, plan, len(statistics(chips)))
-    training = Training(out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate, looks)
-    emd = definition(chips, training, fitted.scores)
+    looks = _looks(fitted.network, plan)
+    settled = (out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate, plan.bands)
+    emd = definition(chips, Training(*settled, looks), fitted.scores)
     report.write_loss_graph(out, fitted.epochs)
     report.write_metrics_page(
         out,
@@ -343,13 +369,13 @@ def _provenance(chips: ChipFolder, fitted: _Fitted) -> dict[str, Any]:
     }
 
 
-def _looks(network: Any, plan: _Plan, bands: int) -> dict[str, int]:
+def _looks(network: Any, plan: _Plan) -> dict[str, int]:
     """Of a network for pixels; one that scales its tiles sees no picture of another size as it is."""
     from tasks.receptive_field import reach
 
     if plan.carries not in {"mask", "change"} or plan.options.resize_to:
         return {}
-    return reach(network.cpu().eval(), bands)
+    return reach(network.cpu().eval(), len(plan.bands))
 
 
 def _write_weights(network: Any, path: Path) -> None:

@@ -37,6 +37,9 @@ class TrainOptions(Options):
     pretrained_model: str = Field(
         "", description="an .emd or .dlpk of ours to go on from; it decides network and backbone, classes may differ"
     )
+    extract_bands: tuple[int | str, ...] = Field(
+        (), description="bands to learn from, in this order, by index from 0 or by name; empty: all"
+    )
     weight_init_scheme: Literal["MEAN", "RANDOM", "RED_BAND", "ALL_RANDOM"] = Field(
         "MEAN",
         description="weights of bands beyond the three colours: MEAN of all, RANDOM, those of the RED_BAND; "

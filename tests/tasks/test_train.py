@@ -26,7 +26,8 @@ from tasks.evaluate import evaluate_model
 from tasks.export import ExportOptions, export_training_data
 from tasks.fitting import Fitting
 from tasks.goals import GOALS
-from tasks.loading import Shuffled, divide, split
+from tasks.host import RasterFunction
+from tasks.loading import Loading, Shuffled, divide, loader, split
 from tasks.networks._segmentation import Segmenter
 from tasks.package import package_model
 from tasks.progress import Epoch
@@ -105,6 +106,32 @@ except ImportError:
     assert done.returncode == 0, done.stderr
     # an editable install of ours may still be found by name; what counts is that the function never asked for it
     assert "Error" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_model_learns_from_the_bands_that_are_named_and_says_so(tmp_path: Path) -> None:
+    data = chips(tmp_path, "Classified_Tiles")
+    options = {**TINY, "max_epochs": 1, "extract_bands": ("blue", "0", 3)}
+    model = train_model(data, tmp_path / "models/town", TrainOptions(**options))
+    known = model.emd.document
+    assert [2, 0, 3] == known["ExtractBands"]
+    assert known["IsMultispectral"]
+    assert (
+        4 == len(known["Bands"]) == len(known["AllTilesStats"]) == len(known["NormalizationStats"]["band_min_values"])
+    )
+    first = next(tensor for tensor in torch.load(model.weights, weights_only=True).values() if tensor.ndim == 4)
+    assert 3 == first.shape[1]
+
+    again = TrainOptions(**{**TINY, "max_epochs": 1, "pretrained_model": str(model.emd_path)})
+    assert [2, 0, 3] == train_model(data, tmp_path / "again/town", again).emd.document["ExtractBands"]
+
+    batches = loader(data, data.names[:1], Loading(1, "mask", bands=(2, 0, 3)), train=False)
+    (images, _, _), chip = next(iter(batches)), data.read(data.names[0])
+    function = RasterFunction.load(model, arguments={"padding": 0, "batch_size": 1})
+    found, _ = function.update_block(chip.image[[2, 0, 3]], chip.valid)
+    network = plugins.load(networks, "unet").build(3, 2, **known["NetworkOptions"]).eval()
+    network.load_state_dict(torch.load(model.weights, weights_only=True))
+    assert torch.equal(torch.from_numpy(found[0]), network(images).max(1)[1][0])
 
 
 WHOLE = {  # what is shown or has changed: options of the export, and the network's
@@ -351,6 +378,12 @@ BAD = [
     ({"network": "unet"}, OptionsError, "cannot learn from PASCAL_VOC.*choose one of faster_rcnn"),
     ({"network": "unnet"}, NotFound, "no 'unnet' in tasks.networks; it has .*faster_rcnn, .*unet"),
     ({"ignore_classes": (9,)}, OptionsError, r"values of no class, got \[9\]"),
+    (
+        {"extract_bands": (0, "Infrared")},
+        OptionsError,
+        r"no such bands, or one twice, got \[0, 'Infrared'\]; name each",
+    ),
+    ({"extract_bands": (0, "red")}, OptionsError, r"one twice.*once, of 0 Red, 1 Green, 2 Blue, 3 "),
     ({"monitor": "MIOU"}, OptionsError, "monitor does not fit detect_objects, got 'MIOU'"),
     ({"mixup": True, "focal_loss": True}, OptionsError, "focal_loss, mixup does nothing for fcos; leave it out"),
     ({"network_options": {"rpn_head": 1}, "network": "FASTERRCNN"}, OptionsError, "unknown arguments rpn_head"),
