@@ -59,10 +59,11 @@ def normalised(
 
     `bands`: of `Chip.dates`, those that are shown; None = all.
     """
-    chosen = range(len(statistics)) if bands is None else bands
+    whole = list(range(len(statistics)))
+    chosen = whole if bands is None else list(bands)
     mean = np.array([statistics[b].mean for b in chosen], np.float32)[:, None, None]
     std = np.array([statistics[b].std or 1.0 for b in chosen], np.float32)[:, None, None]
-    pixels = chip.dates if bands is None else chip.dates[list(bands)]
+    pixels = chip.dates if chosen == whole else chip.dates[chosen]
     scaled = (pixels.astype(np.float32) - mean) / std
     np.copyto(scaled, 0, where=~chip.valid)
     return np.asarray(scaled, np.float32)
