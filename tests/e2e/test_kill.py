@@ -19,11 +19,9 @@ from tests.e2e.test_deployments import recipe
 pytestmark = pytest.mark.slow
 POINTS: dict[str, Callable[[Path], bool]] = {  # what lies in the working folder when the process is killed
     "while chips are cut": lambda work: any((work / "chips" / "images").glob("*.tif")),
-    "after the chips": lambda work: (work / "chips" / "esri_model_definition.emd").exists(),
     "when the network is trained": lambda work: any((work / "model" / "roofs").rglob("*.ckpt")),
     "after the training": lambda work: (work / "model" / "roofs" / "roofs.emd").exists(),
     "after the evaluation": lambda work: (work / "done" / "scores.json").exists(),
-    "after packaging": lambda work: (work / "roofs.dlpk").exists(),
     "after the upload": lambda work: any((work.parents[2] / "store").rglob("*.dlpk")),
 }
 SECONDS = 240
