@@ -57,10 +57,14 @@ assert not {"registry", "tasks", "flows"} & set(sys.modules)
 def trained(folder: Path, network: str, mode: str, kind: str, function: str) -> tuple[ModelFolder, Any]:
     """A model of chance weights, and its network."""
     torch.manual_seed(1)
-    options = {"backbone": "resnet18"}
+    options: dict[str, Any] = {"backbone": "resnet18"}
+    if network == "fcos":
+        options["detections"] = 10_000  # all: which is the 300th may hang on the last digit
     net = plugins.load(networks, network).build(3, 2, **options).eval()
     if network == "fcos":
-        net.network.head.classification_head.cls_logits.bias.data += 4  # so that it is sure of some
+        last = net.network.head.classification_head.cls_logits
+        last.weight.data *= 30  # scores of an untrained network lie close together
+        last.bias.data += 4  # so that it is sure of some
     folder.mkdir()
     torch.save(net.state_dict(), folder / "town.pth")
     (folder / f"{function}.py").write_text("class Nothing: pass\n")
