@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from registry.web.configuration import Configuration, Role, Token, digest
+from tasks.chips import ChipFolder
 from tests.e2e.prefect_server import CHECKOUT, Prefect, dlpk, prefect_server, until, worker
 from tests.scenes import roofs
 from tests.servers import postgres
@@ -59,7 +60,7 @@ def test_both_deployments_run_when_triggered_over_http(
     from registry import catalog
 
     if "sqlite" in request.node.name:
-        pytest.skip("the page starts runs on that database")
+        pytest.skip("export is run on that database")
     deployment = prefect.get("/deployments/name/retrain/retrain")
     started = prefect.post(
         f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"recipe": recipe(tmp_path, "detector")}}
@@ -84,6 +85,24 @@ def test_both_deployments_run_when_triggered_over_http(
     page = next(a for a in prefect.artifacts(told["id"]) if a["key"] == "infer-roofs")
     assert version.sha256[:12] in page["data"]
     assert str(out) in page["data"]
+
+
+def test_a_deployment_is_triggered_with_some_options_changed(
+    prefect: Prefect, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if "postgres" in request.node.name:
+        pytest.skip("retrain and infer are run on that database")
+    imagery, labels = roofs(tmp_path / "town")
+    chips = tmp_path / "roof-chips"
+    places = ["-p", f"imagery={imagery}", "-p", f"labels={labels}", "-p", f"out={chips}"]
+    sizes = ["-p", "options.tile_size=48", "-p", "options.stride=48", "-p", "options.split=[0.5, 0.25, 0.25]"]
+    with worker(prefect, tmp_path, "cpu"):
+        told = json.loads(dlpk(prefect, "run", "export", *places, *sizes, "--wait"))
+    assert "Completed" == told["state"], prefect.log(told["id"])
+    assert 32 == sum(map(len, ChipFolder.open(chips).splits.values()))
+    artifacts = {a["key"]: a["data"] for a in prefect.artifacts(told["id"])}
+    assert {"export-roof-chips", "export-roof-chips-table", None} == set(artifacts)
+    assert str(chips / "export_report.html") in artifacts["export-roof-chips"]
 
 
 @browser.needs_chromium

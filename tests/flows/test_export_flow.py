@@ -1,7 +1,5 @@
 """The flow `export`: the tool as a form, with a page that tells what came out."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from flows.steps import Cut
 from registry.errors import LabelError
 from tasks.chips import ChipFolder
 from tasks.exporting.options import ExportOptions
-from tests.e2e.prefect_server import CHECKOUT, Prefect, dlpk, prefect_server, worker
 from tests.scenes import roofs
 
 OPTIONS = ExportOptions(tile_size=48, stride=48)
@@ -71,26 +68,3 @@ def test_the_page_tells_counts_warnings_and_places() -> None:
     assert [{"class": "roof", "chips": 1200, "objects": 4000}] == rows
     for expected in ("# 1,200 chips", "1000 train, 200 test", "7 nodata", "class 'pond' is in 3 chips", "preview.png"):
         assert expected in markdown
-
-
-@pytest.fixture
-def prefect(tmp_path: Path) -> Iterator[Prefect]:
-    """A server with prefect.yaml deployed, and a worker for what needs no GPU."""
-    with prefect_server(tmp_path) as server:
-        dlpk(server, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
-        with worker(server, tmp_path, "cpu"):
-            yield server
-
-
-@pytest.mark.slow
-def test_the_deployment_is_triggered_with_some_options_changed(prefect: Prefect, tmp_path: Path) -> None:
-    imagery, labels = roofs(tmp_path / "town")
-    chips = tmp_path / "roof-chips"
-    places = ["-p", f"imagery={imagery}", "-p", f"labels={labels}", "-p", f"out={chips}"]
-    sizes = ["-p", "options.tile_size=48", "-p", "options.stride=48", "-p", "options.split=[0.5, 0.25, 0.25]"]
-    told = json.loads(dlpk(prefect, "run", "export", *places, *sizes, "--wait"))
-    assert "Completed" == told["state"], prefect.log(told["id"])
-    assert 32 == sum(map(len, ChipFolder.open(chips).splits.values()))
-    artifacts = {a["key"]: a["data"] for a in prefect.artifacts(told["id"])}
-    assert {"export-roof-chips", "export-roof-chips-table", None} == set(artifacts)
-    assert str(chips / "export_report.html") in artifacts["export-roof-chips"]
