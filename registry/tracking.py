@@ -183,8 +183,7 @@ def connect(tracking_uri: str = "") -> "MlflowClient":
     with told():
         from mlflow import MlflowClient
 
-        database = database_file(uri)
-        with _alone(database) if database else nullcontext():
+        with _alone(database) if (database := database_file(uri)) else nullcontext():
             _clients[uri] = MlflowClient(tracking_uri=uri, registry_uri=uri)
     return _clients[uri]
 
@@ -201,7 +200,7 @@ def _alone(database: Path) -> Iterator[None]:
 
 def database_file(uri: str) -> Path | None:
     """Of an address of SQLite; the file need not be there yet."""
-    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])) if uri.startswith("sqlite:") else None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])) if uri.startswith("sqlite:///") else None
 
 
 @contextmanager
