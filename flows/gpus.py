@@ -6,7 +6,6 @@ No server is asked, so none can forget that a slot is taken, or that it is free 
 computes waits: a finished step is found before. Devices are counted, or named by DLPK_GPUS (`0,1`; `none`).
 """
 
-import fcntl
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.listening import run_tags, say
+from registry.locks import locked
 from registry.settings import settings
 
 SECONDS = 0.5  # between two looks for a free device
@@ -76,9 +76,7 @@ def _taken(names: tuple[str, ...]) -> Gpu:
 
 def _try(name: str) -> Gpu | None:
     handle = os.open(_file(name), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locked(handle):
         os.close(handle)
         return None
     facts = {"pid": os.getpid(), "since": time.time(), **run_tags()}
@@ -90,11 +88,7 @@ def _try(name: str) -> Gpu | None:
 def _holder(name: str) -> Mapping[str, Any] | None:
     handle = os.open(_file(name), os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return dict(json.loads(os.pread(handle, 10_000, 0) or b"{}"))
-    else:
-        return None
+        return None if locked(handle, shared=True) else dict(json.loads(os.pread(handle, 10_000, 0) or b"{}"))
     finally:
         os.close(handle)
 

@@ -1,9 +1,7 @@
 """Prune: old versions that nothing refers to, and what old runs left on this machine, weekly (prefect.yaml)."""
 
-import fcntl
 import shutil
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from prefect import flow
@@ -11,6 +9,7 @@ from prefect import flow
 from flows.listening import publish_report, say
 from flows.pages import prune_page
 from flows.steps import step
+from registry.locks import locked
 from registry.pruning import Pruning
 from registry.pruning import prune as remove
 from registry.settings import settings
@@ -53,11 +52,11 @@ def _touched(folder: Path) -> float:
 
 def _removed(folder: Path) -> bool:
     """Not when a process holds it."""
-    with (folder / ".lock").open("w") as lock, suppress(BlockingIOError):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (folder / ".lock").open("w") as lock:
+        if not locked(lock):
+            return False
         shutil.rmtree(folder, ignore_errors=True)
         return True
-    return False
 
 
 def _report(plan: Pruning, folders: list[str], *, dry_run: bool) -> str:

@@ -7,7 +7,6 @@
 The same recipe over the same files finds its finished steps here; a changed input has another digest and starts anew.
 """
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import Any
 from flows.recipe import Recipe
 from registry.errors import Conflict, NotFound, StoreError
 from registry.files import write_text
+from registry.locks import locked
 from registry.settings import settings
 from registry.tracking import Run
 
@@ -76,11 +76,9 @@ def opened(recipe: Recipe, tags: Mapping[str, str]) -> Iterator[Work]:
 def _held(lock: Path) -> Iterator[None]:
     """The system gives the lock back when the process dies, however it dies."""
     with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not locked(file):
             do = "wait for it, or stop it"
-            raise Conflict("another process is at work on the same recipe", where=lock.parent, do=do) from error
+            raise Conflict("another process is at work on the same recipe", where=lock.parent, do=do)
         yield
 
 

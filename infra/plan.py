@@ -6,7 +6,6 @@
 """
 
 import base64
-import fcntl
 import json
 import secrets
 import shlex
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from registry.files import write_text
+from registry.locks import locked
 from registry.settings import settings
 
 HOST = "127.0.0.1"
@@ -145,7 +145,7 @@ def held(folder: Path) -> Iterator[None]:
     """One `up` or `down` at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        locked(lock, wait=True)
         yield
 
 

@@ -5,7 +5,6 @@ them by their files and goes on watching. What died is started again, after 1, 2
 plan no longer names is ended.
 """
 
-import fcntl
 import json
 import logging
 import signal
@@ -18,6 +17,7 @@ from infra import plan as plans
 from infra import processes
 from infra.processes import Known, alive, known, remember
 from infra.services import Service, services
+from registry.locks import locked
 
 NAME = "supervisor"
 TICK, PAUSES = 0.2, (0, 1, 2, 4, 8, 15, 30)  # seconds
@@ -147,9 +147,7 @@ def main(folder: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     (folder / "run").mkdir(parents=True, exist_ok=True)
     with (folder / "run" / ".supervisor.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not locked(lock):
             sys.exit(json.dumps({"error": "another supervisor is at work"}))
         Supervisor(folder).run()
 

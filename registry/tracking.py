@@ -4,7 +4,6 @@ This is also MLflow's home for the catalog: `connect` is the only place that mak
 names its errors. Nothing here is global: the fluent interface of MLflow ties a run to a thread.
 """
 
-import fcntl
 import json
 import logging
 import math
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
+from registry.locks import locked
 from registry.settings import settings
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def _alone(database: Path) -> Iterator[None]:
     """MLflow makes the tables of a new database without a lock: of two processes that are first at once, one fails."""
     database.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        with suppress(OSError):  # a folder that may only be read, a share that knows no locks
-            fcntl.flock(stack.enter_context(database.with_name(f"{database.name}.lock").open("w")), fcntl.LOCK_EX)
+        with suppress(OSError):  # a folder that may only be read
+            locked(stack.enter_context(database.with_name(f"{database.name}.lock").open("w")), wait=True)
         yield
 
 

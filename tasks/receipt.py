@@ -4,8 +4,6 @@ Written as a hidden file before a step begins; the step's `.emd`, written last, 
 is added to keeps a receipt with several parts, in the order in which they came.
 """
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from typing import Any
 
 from registry.errors import Conflict
 from registry.files import write_text
+from registry.locks import locked
 
 NAME = ".receipt.json"
 Facts = dict[str, Any]
@@ -32,15 +31,8 @@ def hold(folder: Path) -> Iterator[None]:
     """Nobody else works in the folder meanwhile; a kill lets go of it. Raises Conflict."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise Conflict("is being written by another process", where=folder, do="wait until that has ended") from error
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # some network disks know no locks
-            os.close(handle)
-            raise
-    try:
+        if not locked(handle):
+            raise Conflict("is being written by another process", where=folder, do="wait until that has ended")
         yield
     finally:
         os.close(handle)

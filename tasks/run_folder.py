@@ -19,6 +19,7 @@ from typing import IO, Any
 from registry.dlpk import ModelFolder
 from registry.errors import OptionsError, StoreError
 from registry.files import atomic, write_text
+from registry.locks import locked
 
 FACTS, LOCK, DOOR = "run.json", "lock", "door"
 VERSION = 1  # of what units hold
@@ -107,15 +108,8 @@ def _join(lock: IO[str], run: RunFolder, facts: str, out: Path) -> None:
 
 
 def _lock(file: IO[str], out: Path, *, shared: bool = False, wait: bool = False) -> None:
-    with suppress(ImportError):
-        import fcntl
-
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise StoreError("is being written by another run", where=out, do="wait for it, or end it") from BUSY
-        except OSError:  # a share that knows no locks
-            return
+    if not locked(file, shared=shared, wait=wait):
+        raise StoreError("is being written by another run", where=out, do="wait for it, or end it") from BUSY
 
 
 def _begin(run: RunFolder, facts: str) -> None:

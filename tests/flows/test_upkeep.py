@@ -1,6 +1,5 @@
 """What keeps a registry in order without anybody looking: no needless training, imports, pruning, scoring again."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from flows.take_in import take_in
 from flows.tidy import _old_work, prune
 from registry import catalog, promotion
 from registry.errors import DlpkError
+from registry.locks import locked
 from registry.publishing import publish
 from registry.settings import settings
 from registry.tracking import Run
@@ -107,7 +107,7 @@ def test_a_working_folder_that_somebody_is_at_stays() -> None:
     folder = settings().home / "work" / "roofs" / "0123"
     folder.mkdir(parents=True)
     with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert locked(lock)
         for path in (folder / ".lock", folder):
             os.utime(path, (1, 1))
         assert [] == _old_work(30, "", dry_run=False)
