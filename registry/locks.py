@@ -4,7 +4,7 @@ import errno
 from contextlib import suppress
 from typing import IO
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of some network disks
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of some network disks
 
 
 def locked(file: int | IO[str], *, shared: bool = False, wait: bool = False) -> bool:

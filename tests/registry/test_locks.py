@@ -48,9 +48,10 @@ def test_a_killed_holder_gives_it_back_to_the_one_who_waits(tmp_path: Path) -> N
         assert locked(ours, wait=True)
 
 
-def test_a_disk_without_locks_guards_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_without_locks_guards_nothing(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(file: object, how: int) -> None:
-        raise OSError(errno.ENOLCK, "no locks available")
+        raise OSError(number, "no locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
     with (tmp_path / "lock").open("w") as file:
