@@ -193,7 +193,7 @@ def _alone(database: Path) -> Iterator[None]:
     """MLflow makes the tables of a new database without a lock: of two processes that are first at once, one fails."""
     database.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        with suppress(OSError):  # a folder that may only be read
+        with suppress(OSError):  # a folder that may only be read, a disk that knows no locks
             locked(stack.enter_context(database.with_name(f"{database.name}.lock").open("w")), wait=True)
         yield
 

@@ -31,7 +31,7 @@ def hold(folder: Path) -> Iterator[None]:
     """Nobody else works in the folder meanwhile; a kill lets go of it. Raises Conflict."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        if not locked(handle):
+        if not locked(handle, optional=True):
             raise Conflict("is being written by another process", where=folder, do="wait until that has ended")
         yield
     finally:

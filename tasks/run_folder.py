@@ -108,7 +108,7 @@ def _join(lock: IO[str], run: RunFolder, facts: str, out: Path) -> None:
 
 
 def _lock(file: IO[str], out: Path, *, shared: bool = False, wait: bool = False) -> None:
-    if not locked(file, shared=shared, wait=wait):
+    if not locked(file, shared=shared, wait=wait, optional=True):
         raise StoreError("is being written by another run", where=out, do="wait for it, or end it") from BUSY
 
 

@@ -42,24 +42,28 @@ def test_a_killed_holder_gives_it_back_to_the_one_who_waits(tmp_path: Path) -> N
     holder = [sys.executable, "-c", HOLDS, str(path)]
     with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process, path.open() as ours:
         assert process.stdout
-        assert process.stdout.readline() == b"True\n"
+        assert b"True\n" == process.stdout.readline()
         assert not locked(ours)
         process.kill()
         assert locked(ours, wait=True)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_disk_without_locks_guards_nothing(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_locks_gives_optional_ones_only(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def flock(file: object, how: int) -> None:
         raise OSError(number, "no locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
     with (tmp_path / "lock").open("w") as file:
-        assert locked(file)
+        with pytest.raises(OSError, match="no locks available"):
+            locked(file)
+        assert locked(file, optional=True)
 
 
 def test_another_error_is_told(tmp_path: Path) -> None:
     with (tmp_path / "lock").open("w") as file:
         number = file.fileno()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        locked(number)
+        locked(number, optional=True)
