@@ -4,6 +4,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
 BIN := $(VENV)/bin
 LISTS := pyproject.toml constraints.txt
+unexport PYTHONDONTWRITEBYTECODE  # modules are compiled when they are first imported, not all of them by pip
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test test-fast lint clean
@@ -45,5 +46,5 @@ $(VENV)/.local: EXTRAS := train,dask,local
 $(VENV)/.dev: EXTRAS := train,dask,local,onnx,sign,test,dev
 $(VENV)/.demo $(VENV)/.local $(VENV)/.dev: $(LISTS) | $(BIN)/python
 	@echo "Installing into $(VENV): a few minutes the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(EXTRAS)]" --constraint constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable ".[$(EXTRAS)]" --constraint constraints.txt
 	@touch $@
