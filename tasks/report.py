@@ -301,4 +301,8 @@ def _setting(value: object) -> str:
     """As it was given."""
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, Mapping) and value:
+        return ", ".join(f"{name} {_setting(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple) and value:
+        return ", ".join(map(_setting, value))
     return "none" if value in ((), [], {}, "", None) else str(value)
