@@ -4,7 +4,7 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist worksteal
 BIN := $(VENV)/bin
 LISTS := pyproject.toml constraints.txt
-unexport PYTHONDONTWRITEBYTECODE  # modules are compiled when they are first imported, not all of them by pip
+unexport PYTHONDONTWRITEBYTECODE  # pip compiles nothing here: each module is compiled once, when it is first imported
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test test-fast lint clean

@@ -299,10 +299,12 @@ def _number(value: object) -> str:
 
 def _setting(value: object) -> str:
     """As it was given."""
+    if value in ((), [], {}, "", None):
+        return "none"
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, Mapping):
         return ", ".join(f"{name} {_setting(one)}" for name, one in value.items())
-    if isinstance(value, list | tuple) and value:
+    if isinstance(value, list | tuple):
         return ", ".join(map(_setting, value))
-    return "none" if value in ((), [], {}, "", None) else str(value)
+    return str(value)
