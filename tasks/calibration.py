@@ -31,13 +31,23 @@ class Calibration:
 
 
 def calibrate(confidence: NDArray[np.floating], true: NDArray[np.bool_]) -> Calibration | None:
-    """Of answers with a confidence (n,) 0-1, in ten bins of equal width; None when there are none."""
-    if not len(confidence):
-        return None
+    """Of answers with a confidence (n,) 0-1; None when there are none."""
+    return calibrated(binned(confidence, true))
+
+
+def binned(confidence: NDArray[np.floating], true: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(3, BINS) of bins of equal width: number of answers, sum of their confidence, how many are true."""
     at = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    counts = np.bincount(at, minlength=BINS)
-    held = np.flatnonzero(counts)
-    means = [np.bincount(at, values, BINS)[held] / counts[held] for values in (confidence, true)]
-    error = float(np.average(np.abs(means[0] - means[1]), weights=counts[held]))
-    rows = zip(counts[held].tolist(), means[0].tolist(), means[1].tolist(), strict=True)
-    return Calibration(error, tuple(Bin(*row) for row in rows))
+    return np.stack([np.bincount(at, values, BINS) for values in (np.ones(len(at)), confidence, true)])
+
+
+def calibrated(sums: NDArray[np.float64]) -> Calibration | None:
+    """Of `binned`, or of a sum of such; None where no bin holds anything."""
+    counts, confidence, true = sums[:, sums[0] > 0]
+    if not len(counts):
+        return None
+    rows = [
+        Bin(int(n), c / n, t / n) for n, c, t in zip(counts.tolist(), confidence.tolist(), true.tolist(), strict=True)
+    ]
+    error = float(np.abs(confidence - true).sum() / counts.sum())
+    return Calibration(error, tuple(rows))

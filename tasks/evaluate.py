@@ -41,7 +41,7 @@ def evaluate_model(
     definition also gets the best threshold. `device`: -1 CPU, else the GPU's number. `trust`: as inference has it.
     Raises OptionsError or ImageryError when chips and model do not fit, RasterFunctionError when the function fails.
     """
-    exam = examine(model, chips, device=device, trust=trust).sit("evaluate", on_progress)
+    exam = examine(model, chips, device=device, trust=trust, calibrate=True).sit("evaluate", on_progress)
     threshold = _best_threshold(exam)
     scores = _scored(exam, threshold)
     write_report(model, report or model.path, exam, scores)

@@ -23,6 +23,7 @@ from tasks.progress import OnProgress, Progress
 from tasks.scores import ChangeScores, DetectionScores, ObjectScores, PixelScores, Tally
 
 LOWEST = 0.05  # confidence, 0-1: average precision needs the doubtful detections too
+CALIBRATED = 32  # chips, spread evenly, whose pixels are asked for their confidence: it costs a second look
 TASKS = {  # type of a model -> what chips must carry for it
     ModelType.OBJECT_DETECTION: ("boxes", "instances"),
     ModelType.INSTANCE_DETECTION: ("instances", "panoptic"),
@@ -38,6 +39,7 @@ class Answer:
 
     chip: Chip
     confidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # 0-1, beside `labels`
+    by_pixel: NDArray[np.float32] | None = None  # 0-1, beside `mask`, of the chips that were asked for it
 
     def above(self, threshold: float) -> Chip:
         """With the objects only that are as sure."""
@@ -66,8 +68,12 @@ class Exam:
         return self
 
 
-def examine(model: ModelFolder, chips: ChipFolder, *, device: int = -1, trust: bool = False) -> Exam:
+def examine(
+    model: ModelFolder, chips: ChipFolder, *, device: int = -1, trust: bool = False, calibrate: bool = False
+) -> Exam:
     """The exam that fits the model's type. `device`: -1 CPU, else the GPU's number.
+
+    `calibrate`: a model for pixels is asked how sure it is, too; of others it is known.
 
     `trust`: a package whose code this registry did not publish is run, too, confined in a process of its own.
     Raises OptionsError or ImageryError when chips and model do not fit, OptionsError when the code is a stranger's,
@@ -85,7 +91,7 @@ def examine(model: ModelFolder, chips: ChipFolder, *, device: int = -1, trust: b
         return _detection(model, chips, names, load)
     if kind == ModelType.OBJECT_CLASSIFICATION:
         return _objects(model, chips, names, load)
-    return _pixels(model, chips, names, load)
+    return _pixels(model, chips, names, load, calibrate=calibrate)
 
 
 # -- detection -------------------------------------------------------------------------------------------------------
@@ -138,27 +144,54 @@ def _masks(found: Sequence[Detection], shape: tuple[int, ...]) -> NDArray[np.boo
 
 
 # -- pixels ----------------------------------------------------------------------------------------------------------
-def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load) -> Exam:
+def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load: Load, *, calibrate: bool) -> Exam:
     function = load(padding=0, batch_size=1)
     bands = _bands(function, chips)
     background = bool(model.emd.document.get("PredictBackground", True))
     kind = ChangeScores if chips.paired else PixelScores
     tally = kind(chips.classes, background=background)
     values = np.array([0, *(label.value for label in chips.classes)])  # sorted; a position is a class index
+    asked = set(names[:: -(-len(names) // CALIBRATED)] if calibrate else ())
+    confidence = _confidence(model, function, load) if asked else None
 
     def ask(chip: Chip) -> Answer:
-        found = function.update_block(chip.dates[bands], chip.valid)[0][0]
+        shown = chip.dates[bands], chip.valid
+        found = function.update_block(*shown)[0][0]
         mask = np.searchsorted(values, found).clip(max=len(values) - 1).astype(np.uint8)
         mask[values[mask] != found] = 0  # a class that these chips do not have
-        return Answer(replace(chip, mask=mask))
+        sure = confidence(*shown, found) if confidence and chip.name in asked else None
+        return Answer(replace(chip, mask=mask), by_pixel=sure)
 
     def count(chip: Chip, answer: Answer) -> None:
         assert chip.mask is not None
         assert answer.chip.mask is not None
         truth = np.where(chip.valid, chip.mask.astype(np.int16), -1)
-        tally.add(answer.chip.mask, truth if background else np.where(truth == 0, -1, truth))
+        truth = truth if background else np.where(truth == 0, -1, truth)
+        tally.add(answer.chip.mask, truth, answer.by_pixel)
 
     return Exam(tally, None, ask, count, chips, names)
+
+
+def _confidence(
+    model: ModelFolder, function: AnyFunction, load: Load
+) -> Callable[[NDArray[Any], NDArray[np.bool_], NDArray[Any]], NDArray[np.float32]] | None:
+    """Of a picture, where it is valid, and the values (rows, cols) found there: (rows, cols) how sure the model is.
+
+    None of a function that tells no probabilities, as those of other makers.
+    """
+    if "probabilities" not in {p.name for p in getattr(function, "parameters", ())}:
+        return None
+    sure = load(padding=0, batch_size=1, probabilities=True)
+    order = np.array([0, *(label.value for label in model.emd.classes if label.value)])  # of the bands
+    ascending = np.argsort(order)
+
+    def confidence(picture: NDArray[Any], valid: NDArray[np.bool_], found: NDArray[Any]) -> NDArray[np.float32]:
+        shares = sure.update_block(picture, valid)[0]
+        band = ascending[np.searchsorted(order, found, sorter=ascending)]
+        answer: NDArray[np.float32] = np.take_along_axis(shares, band[None], axis=0)[0]
+        return answer
+
+    return confidence
 
 
 # -- objects ---------------------------------------------------------------------------------------------------------

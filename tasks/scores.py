@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from registry.emd import ClassLabel
 from tasks.bootstrap import Interval
-from tasks.calibration import Calibration, calibrate
+from tasks.calibration import BINS, Calibration, binned, calibrate, calibrated
 from tasks.matching import IOUS, MOST, average_precision, iou, mask_iou, match
 
 Floats = NDArray[np.float64]
@@ -227,6 +227,7 @@ class PixelScores:
         """`background`: whether index 0 is a class of its own, or means that nobody has looked."""
         self.classes, self.background = list(classes), background
         self.matrices: list[NDArray[np.int64]] = []  # (classes + 1, classes + 1) of each chip
+        self.sure = np.zeros((3, BINS))  # of the pixels whose confidence was told: too many to keep
 
     @property
     def chips(self) -> int:
@@ -236,13 +237,18 @@ class PixelScores:
     def names(self) -> list[str]:
         return ["background", *(c.name for c in self.classes)][0 if self.background else 1 :]
 
-    def add(self, mask: NDArray[np.integer], truth: NDArray[np.integer]) -> None:
-        """One chip, each (rows, cols) class index."""
+    def add(
+        self, mask: NDArray[np.integer], truth: NDArray[np.integer], confidence: NDArray[np.float32] | None = None
+    ) -> None:
+        """One chip, each (rows, cols): class index, and where it is known the confidence 0-1 of the answer."""
         found, real = (torch.from_numpy(values.astype(np.int64)) for values in (mask, truth))
         size = len(self.classes) + 1
         self.matrices.append(
             multiclass_confusion_matrix(found, real, size, ignore_index=-1, validate_args=False).numpy()
         )
+        if confidence is not None:
+            counts = truth >= 0
+            self.sure += binned(confidence[counts], (mask == truth)[counts])
 
     def compute(self, threshold: float = 0.5) -> Scores:
         figures = self.resampled(np.ones((1, self.chips)))
@@ -254,8 +260,10 @@ class PixelScores:
             for name in self.names
         }
         values = {key: _plain(value) for (label, key), value in figures.items() if not label}
-        kept = matrix if self.background else matrix[1:, 1:]
-        return Scores(self.primary, values, per_class, kept.astype(int).tolist(), chips=self.chips)
+        calibration = calibrated(self.sure)
+        values |= {"calibration_error": calibration.error} if calibration else {}
+        kept = (matrix if self.background else matrix[1:, 1:]).astype(int).tolist()
+        return Scores(self.primary, values, per_class, kept, chips=self.chips, calibration=calibration)
 
     def resampled(self, draws: Floats, threshold: float = 0.5) -> Figures:
         size = len(self.classes) + 1

@@ -154,6 +154,23 @@ def test_pixels_are_scored_by_class(make_model: MakeModel, tmp_path: Path) -> No
     assert "Threshold" not in model.emd.document
 
 
+@pytest.mark.slow
+def test_pixels_are_as_often_right_as_the_model_is_sure_of_its_answer(make_model: MakeModel, tmp_path: Path) -> None:
+    """Of 149 the model says class 1, which is Value 7, by odds of e^(51 - 49); a quarter of it is Value 3."""
+    classes = [{"Value": v, "Name": n, "Color": [9, v, 0]} for v, n in ((7, "Roof"), (3, "Pond"))]
+    truth = np.ones((64, 64), np.uint8)
+    truth[:, :16] = 2
+    held_out = write_chips(tmp_path / "held-out", [chip(even(149), mask=truth)], classes, "Classified_Tiles")
+    model = make_model("levels", level=100, Classes=classes)
+    scores = evaluate_model(model, held_out)
+    assert scores.calibration is not None
+    most = max(scores.calibration.bins, key=lambda part: part.count)
+    assert 60 * 60 == most.count  # less the edges, where the network sees zeros
+    assert (0.8808, 46 / 60) == pytest.approx((most.confidence, most.true), abs=1e-4)
+    assert scores.values["calibration_error"] > 0.1
+    assert "Reliability of the confidence" in (model.path / "model_metrics.html").read_text()
+
+
 TWO = {"ExtractBands": [1], "AllTilesStats": [{"BandName": n, "Mean": 0, "StdDev": 1} for n in ("Dark", "Grey")]}
 
 
@@ -191,6 +208,8 @@ def test_change_is_scored_over_both_dates(make_model: MakeModel, tmp_path: Path)
     keys = {"Classes": change, "ExtractBands": [0, 1], "AllTilesStats": grey * 2}
     scores = evaluate_model(make_model("brighter", level=100, **keys), held_out)
     assert ("f1_score", 0.5, 1) == (scores.primary, scores.values["precision"], scores.values["recall"])
+    assert scores.calibration is not None
+    assert 2 * 64 * 64 == sum(part.count for part in scores.calibration.bins)
 
 
 @pytest.mark.slow

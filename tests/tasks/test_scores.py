@@ -213,6 +213,17 @@ def test_the_calibration_error_is_that_of_torchmetrics() -> None:
     assert 500 == sum(part.count for part in found.bins)
 
 
+def test_pixels_that_do_not_count_do_not_count_for_the_calibration() -> None:
+    scores = PixelScores([ROOF, POND], background=True)
+    mask, truth = np.array([[1, 1, 2, 2]]), np.array([[1, 2, 2, -1]])
+    scores.add(mask, truth, np.array([[0.75, 0.75, 0.95, 0.15]], np.float32))
+    scores.add(mask, truth)
+    result = scores.compute()
+    assert result.calibration is not None
+    assert [(2, 0.5), (1, 1)] == [(part.count, part.true) for part in result.calibration.bins]
+    assert (0.25 * 2 + 0.05) / 3 == pytest.approx(result.values["calibration_error"], abs=1e-6)
+
+
 # -- intervals -------------------------------------------------------------------------------------------------------
 def test_draws_are_whole_and_the_same_in_every_run() -> None:
     one = draws(7, count=50)
