@@ -74,7 +74,6 @@ def examine(
     """The exam that fits the model's type. `device`: -1 CPU, else the GPU's number.
 
     `calibrate`: a model for pixels is asked how sure it is, too; of others it is known.
-
     `trust`: a package whose code this registry did not publish is run, too, confined in a process of its own.
     Raises OptionsError or ImageryError when chips and model do not fit, OptionsError when the code is a stranger's,
     RasterFunctionError when the function fails.
@@ -152,7 +151,7 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
     tally = kind(chips.classes, background=background)
     values = np.array([0, *(label.value for label in chips.classes)])  # sorted; a position is a class index
     asked = set(names[:: -(-len(names) // CALIBRATED)] if calibrate else ())
-    confidence = _confidence(model, function, load) if asked else None
+    confidence = _confidence(model, chips, function, load) if asked else None
 
     def ask(chip: Chip) -> Answer:
         shown = chip.dates[bands], chip.valid
@@ -173,7 +172,7 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
 
 
 def _confidence(
-    model: ModelFolder, function: AnyFunction, load: Load
+    model: ModelFolder, chips: ChipFolder, function: AnyFunction, load: Load
 ) -> Callable[[NDArray[Any], NDArray[np.bool_], NDArray[Any]], NDArray[np.float32]] | None:
     """Of a picture, where it is valid, and the values (rows, cols) found there: (rows, cols) how sure the model is.
 
@@ -182,7 +181,7 @@ def _confidence(
     if "probabilities" not in {p.name for p in getattr(function, "parameters", ())}:
         return None
     sure = load(padding=0, batch_size=1, probabilities=True)
-    order = np.array([0, *(label.value for label in model.emd.classes if label.value)])  # of the bands
+    order = np.array([0, *(label.value for label in model.emd.classes if label.value or not chips.paired)])  # of bands
     ascending = np.argsort(order)
 
     def confidence(picture: NDArray[Any], valid: NDArray[np.bool_], found: NDArray[Any]) -> NDArray[np.float32]:

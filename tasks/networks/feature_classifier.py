@@ -1,5 +1,6 @@
 """Feature classifier: what an image as a whole shows, one class or several."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
@@ -39,12 +40,13 @@ class FeatureClassifier(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = Backbone(backbone, bands)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.backbone.channels[-1], classes))
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * self.backbone.channels[-1], classes))
         self.multilabel, self.smoothing, self.mixup = multilabel, smoothing, mixup
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, classes)."""
-        logits: Tensor = self.head(self.backbone(images)[-1].mean(dim=(2, 3)))
+        """Logits (n, classes), of each feature's mean and maximum: an object may fill a small part of its image."""
+        maps = self.backbone(images)[-1]
+        logits: Tensor = self.head(torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1))
         return logits
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
