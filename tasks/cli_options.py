@@ -4,7 +4,8 @@
     def train(chips: Path, out: Path, options: TrainOptions) -> None: ...
 
 A field `epochs: int = Field(20, description="...")` becomes `--epochs INTEGER`, a bool `--name/--no-name`, a Literal a
-choice, a fixed tuple takes that many values, a list may be given again and again, anything else is JSON.
+choice, a fixed tuple takes that many values, a list may be given again and again, anything else is JSON. Where None
+means something and is not the default, the word `none` says it.
 `--options FILE` gives them all at once, as JSON; single flags win over it. `groups` are headings of the help page:
 {"Chips": ("tile_size", "stride"), ...}; fields of no group come first.
 """
@@ -25,6 +26,7 @@ from tasks.lazy_group import imported
 
 Model = TypeVar("Model", bound=BaseModel)
 PREFIX = "options_"  # keeps a field apart from an argument of the same name
+NONE = object()  # the word none, of a flag: None itself means that it was not given
 
 
 def parse(model: type[Model], document: Mapping[str, Any], where: object = "") -> Model:
@@ -80,7 +82,7 @@ class Verb(click.Command):
         given = {key.removeprefix(PREFIX): ctx.params.pop(key) for key in list(ctx.params) if key.startswith(PREFIX)}
         file = given.pop("file")
         document = json.loads(file.read_text(encoding="utf-8")) if file else {}
-        chosen = {name: value for name, value in given.items() if value not in (None, ())}
+        chosen = {name: None if v is NONE else v for name, v in given.items() if v not in (None, ())}
         ctx.params["options"] = parse(self.model, {**document, **chosen}, where=file or self.name)
         return super().invoke(ctx)
 
@@ -89,6 +91,8 @@ def flag(name: str, field: FieldInfo) -> click.Option:
     """The command line option of one field; None means: not given."""
     words = name.replace("_", "-")
     kind, shape = _choice(field) or _kind(field.annotation)
+    if type(None) in get_args(field.annotation) and field.default is not None:
+        kind = _OrNone(kind)
     switch = f"--{words}/--no-{words}" if kind is click.BOOL else f"--{words}"
     return click.Option([switch, PREFIX + name], type=kind, default=None, help=_help(field), **shape)
 
@@ -120,6 +124,14 @@ def _kind(annotation: Any) -> tuple[click.ParamType[Any], dict[str, Any]]:
     return {bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING, Path: click.STRING}.get(
         annotation, _Json()
     ), {}
+
+
+class _OrNone(click.ParamType[Any]):
+    def __init__(self, kind: click.ParamType[Any]) -> None:
+        self.kind, self.name = kind, f"{kind.name}|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return NONE if value == "none" else self.kind.convert(value, param, ctx)
 
 
 class _Json(click.ParamType[Any]):

@@ -51,7 +51,7 @@ class TrainOptions(Options):
     learning_rate: float | None = Field(
         1e-3,
         gt=0,
-        description="highest rate of the one-cycle schedule, for all but the backbone; null: found by a range test",
+        description="highest rate of the one-cycle schedule, for all but the backbone; none: found by a range test",
     )
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     gradient_clip: float = Field(5.0, ge=0, description="longest gradient of a step; 0: not clipped")
@@ -84,8 +84,8 @@ class TrainOptions(Options):
         'contrast "(0.75,1.5);1.0", zoom "(1.0,1.2);1.0", crop "224;1.0"',
     )
     augmentation_file: str = Field("", description="of FILE: a pipeline that albumentations.save has written, or YAML")
-    chip_size: Size = Field(None, ge=32, description="train on random crops of this side, in pixels; null: whole chips")
-    resize_to: Size = Field(None, ge=32, description="scale chips to this side before anything else; null: as they are")
+    chip_size: Size = Field(None, ge=32, description="train on random crops of this side, in pixels; none: whole chips")
+    resize_to: Size = Field(None, ge=32, description="scale chips to this side before anything else; none: as they are")
     oversample: bool = Field(False, description="show chips of rare classes more often")
     class_balancing: bool = Field(False, description="weigh pixels of rare classes more, by their share of the chips")
     focal_loss: bool = Field(False, description="look harder at what is still wrong: focal loss, gamma 2")

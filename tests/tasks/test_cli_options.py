@@ -16,6 +16,7 @@ from tasks.options import Options
 class PaintOptions(Options):
     colour: Literal["red", "green"] = Field("red", description="what to paint with")
     coats: int = Field(2, ge=1, description="layers of paint")
+    drying: float | None = Field(1.5, description="hours between coats; none: until it is dry")
     quick: bool = Field(False, description="skip the primer")
     window: tuple[float, float] | None = Field(None, description="width and height, in metres")
     rooms: tuple[str, ...] = Field((), description="rooms to paint")
@@ -48,8 +49,23 @@ def test_without_flags_every_option_has_its_default() -> None:
 def test_each_kind_of_field_is_a_flag_of_its_kind() -> None:
     sized = ["--coats", "3", "--window", "1.5", "2"]
     flags = ["--colour", "green", "--quick", *sized, "--rooms", "hall", "--rooms", "attic"]
-    expected = {"colour": "green", "coats": 3, "quick": True, "window": [1.5, 2.0], "rooms": ["hall", "attic"]}
+    expected = {
+        "colour": "green",
+        "coats": 3,
+        "drying": 1.5,
+        "quick": True,
+        "window": [1.5, 2.0],
+        "rooms": ["hall", "attic"],
+    }
     assert {"wall": "north", **expected, "mixture": {"ochre": 0.5}} == painted(*flags, "--mixture", '{"ochre": 0.5}')
+
+
+@pytest.mark.parametrize(("given", "hours"), [("none", None), ("3", 3.0)])
+def test_none_is_a_value_where_the_default_is_another(given: str, hours: float | None, tmp_path: Path) -> None:
+    file = tmp_path / "options.json"
+    file.write_text('{"drying": 7}')
+    assert hours == painted("--options", str(file), "--drying", given)["drying"]
+    assert "--drying FLOAT|NONE" in CliRunner().invoke(paint, ["--help"]).output
 
 
 def test_a_flag_wins_over_the_options_file(tmp_path: Path) -> None:
