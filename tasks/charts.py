@@ -96,7 +96,7 @@ def reliability(bins: Sequence[Mapping[str, float]]) -> str:
         sizes = [20 + 180 * part["count"] / most for part in bins]
         confidence, true = [part["confidence"] for part in bins], [part["true"] for part in bins]
         axes.plot(confidence, true, color=BLUE)
-        axes.scatter(confidence, true, sizes, color=BLUE, label="Measured; large = many", zorder=3)
+        axes.scatter(confidence, true, sizes, color=BLUE, label="Measured; large = many", zorder=3, clip_on=False)
         axes.set(xlabel="Confidence", ylabel="Share that is right", xlim=(0, 1), ylim=(0, 1))
         axes.legend(loc="upper left")
 
