@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import click
+from click.core import ParameterSource
 from pydantic import BaseModel, ValidationError, WithJsonSchema
 from pydantic.fields import FieldInfo
 
@@ -26,7 +27,6 @@ from tasks.lazy_group import imported
 
 Model = TypeVar("Model", bound=BaseModel)
 PREFIX = "options_"  # keeps a field apart from an argument of the same name
-NONE = object()  # the word none, of a flag: None itself means that it was not given
 
 
 def parse(model: type[Model], document: Mapping[str, Any], where: object = "") -> Model:
@@ -82,13 +82,14 @@ class Verb(click.Command):
         given = {key.removeprefix(PREFIX): ctx.params.pop(key) for key in list(ctx.params) if key.startswith(PREFIX)}
         file = given.pop("file")
         document = json.loads(file.read_text(encoding="utf-8")) if file else {}
-        chosen = {name: None if v is NONE else v for name, v in given.items() if v not in (None, ())}
+        told = ParameterSource.COMMANDLINE
+        chosen = {name: v for name, v in given.items() if ctx.get_parameter_source(PREFIX + name) is told}
         ctx.params["options"] = parse(self.model, {**document, **chosen}, where=file or self.name)
         return super().invoke(ctx)
 
 
 def flag(name: str, field: FieldInfo) -> click.Option:
-    """The command line option of one field; None means: not given."""
+    """The command line option of one field."""
     words = name.replace("_", "-")
     kind, shape = _choice(field) or _kind(field.annotation)
     if type(None) in get_args(field.annotation) and field.default is not None:
@@ -131,7 +132,7 @@ class _OrNone(click.ParamType[Any]):
         self.kind, self.name = kind, f"{kind.name}|none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return NONE if value == "none" else self.kind.convert(value, param, ctx)
+        return None if value == "none" else self.kind.convert(value, param, ctx)
 
 
 class _Json(click.ParamType[Any]):

@@ -39,7 +39,7 @@ class Answer:
 
     chip: Chip
     confidence: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # 0-1, beside `labels`
-    by_pixel: NDArray[np.float32] | None = None  # 0-1, beside `mask`, of the chips that were asked for it
+    values: NDArray[Any] | None = None  # of a model for pixels: the class values that `mask` was made of
 
     def above(self, threshold: float) -> Chip:
         """With the objects only that are as sure."""
@@ -154,19 +154,21 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
     confidence = _confidence(model, chips, function, load) if asked else None
 
     def ask(chip: Chip) -> Answer:
-        shown = chip.dates[bands], chip.valid
-        found = function.update_block(*shown)[0][0]
+        found = function.update_block(chip.dates[bands], chip.valid)[0][0]
         mask = np.searchsorted(values, found).clip(max=len(values) - 1).astype(np.uint8)
         mask[values[mask] != found] = 0  # a class that these chips do not have
-        sure = confidence(*shown, found) if confidence and chip.name in asked else None
-        return Answer(replace(chip, mask=mask), by_pixel=sure)
+        return Answer(replace(chip, mask=mask), values=found)
 
     def count(chip: Chip, answer: Answer) -> None:
         assert chip.mask is not None
         assert answer.chip.mask is not None
         truth = np.where(chip.valid, chip.mask.astype(np.int16), -1)
         truth = truth if background else np.where(truth == 0, -1, truth)
-        tally.add(answer.chip.mask, truth, answer.by_pixel)
+        sure = None
+        if confidence and chip.name in asked:
+            assert answer.values is not None
+            sure = confidence(chip.dates[bands], chip.valid, answer.values)
+        tally.add(answer.chip.mask, truth, sure)
 
     return Exam(tally, None, ask, count, chips, names)
 
