@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+MANY = 40  # a list of more is told by its ends
+
 
 def print_record(record: Mapping[str, Any], as_json: bool = False) -> None:
     """One thing: a line for each of its facts, or a JSON object."""
@@ -45,10 +47,17 @@ def text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "\n".join(f"{_shown(str(key))} {text(e).replace(chr(10), ', ')}" for key, e in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ("\n" if any(isinstance(entry, Mapping) for entry in value) else ", ").join(map(_line, value))
+        lines = list(map(_line, value))
+        return "\n".join(lines) if any(isinstance(entry, Mapping) for entry in value) else few(lines)
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else _shown(str(value))
+
+
+def few(things: Sequence[object]) -> str:
+    """With commas between them; of many, as the bands of a hyperspectral sensor are, the first three and the last."""
+    shown = [*things[:3], f"... {things[-1]} ({len(things)})"] if len(things) > MANY else things
+    return ", ".join(map(str, shown))
 
 
 def _line(value: Any) -> str:

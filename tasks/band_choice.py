@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from registry.errors import ImageryError
+from registry.records import few
 from tasks.host import Configuration
 
 
@@ -31,8 +32,8 @@ def band_indexes(image: Banded, configuration: Configuration) -> tuple[int, ...]
         return None
     found = places(wanted, image.band_names)
     if missing := [b for b, i in zip(wanted, found, strict=True) if i < 0]:
-        have = f"the raster has {len(image.band_names)} ({', '.join(image.band_names)})"
-        what = f"lacks bands of the model, which reads {len(wanted)}: no {', '.join(map(str, missing))}, counted from 0"
+        have = f"the raster has {len(image.band_names)} ({few(image.band_names)})"
+        what = f"lacks bands of the model, which reads {len(wanted)}: no {few(missing)}, counted from 0"
         raise ImageryError(f"{what}; {have}", where=image.path, do="use imagery with the bands of the training imagery")
     return tuple(found)
 

@@ -27,6 +27,7 @@ from matplotlib.ticker import MaxNLocator
 
 from registry.emd import ClassLabel, Emd
 from registry.files import atomic, write_text
+from registry.records import few
 from tasks import charts
 from tasks.pictures import INVENTED, MISSED, ResultSample, draw, draw_mistakes, rgb, show
 from tasks.progress import Epoch
@@ -285,6 +286,7 @@ def template(name: str) -> jinja2.Template:
     environment.filters["number"] = _number
     environment.filters["setting"] = _setting
     environment.filters["clock"] = clock
+    environment.filters["few"] = few
     return environment.get_template(name)
 
 
@@ -306,5 +308,5 @@ def _setting(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_setting(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(map(_setting, value))
+        return few([_setting(one) for one in value])
     return str(value)

@@ -19,6 +19,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         (0.123456, "0.1235"),
         (True, "True"),
         ([1, "a"], "1, a"),
+        (list(range(1, 370)), "1, 2, 3, ... 369 (369)"),
         ({"a": 1, "b": [2, 3]}, "a 1\nb 2, 3"),
         ({}, "none"),
         ("\x1b[31mred\x07", "\N{REPLACEMENT CHARACTER}[31mred\N{REPLACEMENT CHARACTER}"),

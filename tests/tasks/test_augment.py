@@ -50,7 +50,7 @@ def seen(data: ChipFolder, carries: str, times: int = 25, **options: Any) -> lis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint16"), (13, "uint16")])
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (3, "uint16"), (13, "uint16"), (369, "int16")])
 def test_a_box_stays_on_its_pixels(way: str, bands: int, dtype: str, tmp_path: Path) -> None:
     for image, objects in seen(bright(tmp_path, FORMATS["boxes"], bands, dtype), "boxes", **WAYS[way]):
         shines = image[0].numpy() > 100
@@ -64,7 +64,7 @@ def test_a_box_stays_on_its_pixels(way: str, bands: int, dtype: str, tmp_path: P
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (13, "uint16")])
+@pytest.mark.parametrize(("bands", "dtype"), [(1, "uint8"), (13, "uint16"), (600, "uint8")])
 def test_a_mask_stays_on_its_pixels(way: str, bands: int, dtype: str, tmp_path: Path) -> None:
     for image, mask in seen(bright(tmp_path, FORMATS["mask"], bands, dtype), "mask", **WAYS[way]):
         assert same(image[0].numpy() > 100, mask.numpy() == 1)
