@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from registry.emd import ClassLabel
 from registry.errors import TrainingError
-from tasks import checkpoints
+from tasks import checkpoints, convolutions
 from tasks.goals import Goal
 from tasks.judging import judge
 from tasks.scores import DetectionScores, Scores, Tally
@@ -69,7 +69,9 @@ class Fitting(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Any, list[str]], number: int) -> Tensor:
         images, targets, names = batch
         self._seed(number)
-        loss: Tensor = self.network.loss(images.contiguous(memory_format=torch.channels_last), targets)  # type: ignore[operator]
+        images = images.contiguous(memory_format=torch.channels_last)
+        with convolutions.Faster():
+            loss: Tensor = self.network.loss(images, targets)  # type: ignore[operator]
         if not bool(torch.isfinite(loss)):
             what = f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, chips {', '.join(names)}"
             do = "look at these chips, or train into another folder with a lower learning_rate; "
