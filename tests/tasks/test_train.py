@@ -222,7 +222,7 @@ def test_the_same_seed_gives_the_same_model_also_after_an_interruption(tmp_path:
 @pytest.mark.slow
 def test_kills_at_any_moment_leave_the_weights_of_an_undisturbed_training(tmp_path: Path) -> None:
     data, out = bright_roofs(tmp_path / "chips"), tmp_path / "model/town"
-    options = {**QUICK, "max_epochs": 8}
+    options = {**QUICK, "max_epochs": 24}
     whole = train_model(data, tmp_path / "whole/town", TrainOptions(**options))
     code = (
         "import sys, json; from pathlib import Path; from tasks.chips import ChipFolder; from tasks.train import *;"
@@ -244,7 +244,7 @@ def test_kills_at_any_moment_leave_the_weights_of_an_undisturbed_training(tmp_pa
     assert equal(whole, resumed)
     assert [] == resumed.emd.problems(resumed.path)
     losses = json.loads((out / LOSSES).read_text())["training_validation_loss_per_epoch"]
-    assert list(range(8)) == [epoch["epoch"] for epoch in losses]
+    assert list(range(24)) == [epoch["epoch"] for epoch in losses]
 
 
 def checkpoint(out: Path) -> int:
