@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -139,6 +139,13 @@ class Patience(EarlyStopping):
         trainer.should_stop = self.stopped_epoch > 0
 
 
+class Last(Checkpoint):
+    """Every epoch is kept, after `best` has judged it; Lightning's own `save_last` keeps only the better ones."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / checkpoints.FOLDER / checkpoints.LAST)
+
+
 def run(
     trainer: pl.Trainer, fit: Fitting, train: "DataLoader[Any]", validate: "DataLoader[Any]", resume: Path | None
 ) -> None:
@@ -190,11 +197,10 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
         filename="best",
         monitor=monitor or None,
         mode=mode,
-        save_last=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    callbacks: list[pl.Callback] = [told, best]
+    callbacks: list[pl.Callback] = [told, best, Last()]
     if options.stop_training and monitor:
         callbacks.append(Patience(monitor, mode=mode, patience=options.patience, min_delta=0.001))
     several = options.devices * options.num_nodes > 1

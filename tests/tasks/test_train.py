@@ -222,7 +222,7 @@ def test_the_same_seed_gives_the_same_model_also_after_an_interruption(tmp_path:
 @pytest.mark.slow
 def test_kills_at_any_moment_leave_the_weights_of_an_undisturbed_training(tmp_path: Path) -> None:
     data, out = bright_roofs(tmp_path / "chips"), tmp_path / "model/town"
-    options = {**QUICK, "max_epochs": 24}
+    options = {**QUICK, "max_epochs": 8}
     whole = train_model(data, tmp_path / "whole/town", TrainOptions(**options))
     code = (
         "import sys, json; from pathlib import Path; from tasks.chips import ChipFolder; from tasks.train import *;"
@@ -240,11 +240,25 @@ def test_kills_at_any_moment_leave_the_weights_of_an_undisturbed_training(tmp_pa
     assert not (out / "town.emd").exists()
     epochs: list[Epoch] = []
     resumed = train_model(data, out, TrainOptions(**options), on_epoch=epochs.append)
-    assert epochs[0].number > 0
+    assert epochs[0].number > 1
     assert equal(whole, resumed)
     assert [] == resumed.emd.problems(resumed.path)
     losses = json.loads((out / LOSSES).read_text())["training_validation_loss_per_epoch"]
-    assert list(range(24)) == [epoch["epoch"] for epoch in losses]
+    assert list(range(8)) == [epoch["epoch"] for epoch in losses]
+
+
+@pytest.mark.slow
+def test_every_epoch_is_kept_whether_it_was_better_or_not(tmp_path: Path) -> None:
+    out, kept, losses = tmp_path / "model/town", [], []
+
+    def look(epoch: Epoch) -> None:
+        losses.append(epoch.metrics["validation_loss"])
+        if epoch.number:
+            kept.append(torch.load(out / ".checkpoints/last.ckpt", weights_only=True)["epoch"])
+
+    train_model(bright_roofs(tmp_path / "chips"), out, TrainOptions(**{**QUICK, "max_epochs": 5}), on_epoch=look)
+    assert [0, 1, 2, 3] == kept
+    assert any(later >= min(losses[:i]) for i, later in enumerate(losses[:-1]) if i)  # one that was not better
 
 
 def checkpoint(out: Path) -> int:
