@@ -189,9 +189,11 @@ def balance(counted: NDArray[np.int64]) -> list[float]:
 def check_classes(chips: ChipFolder, counted: NDArray[np.int64], ignored: Sequence[int]) -> None:
     """Raises LabelError when `counted`, the chips to train on, hold nothing of a class that counts."""
     found = counted.sum(axis=0)
-    if empty := [c.name for i, c in enumerate(chips.classes, start=1) if i not in ignored and not found[i]]:
+    empty = [c for i, c in enumerate(chips.classes, start=1) if i not in ignored and not found[i]]
+    if empty:
+        got = [f"{label.name} (value {label.value})" for label in empty]
         do = "export more chips with it, take it out of the classes, or name its value in ignore_classes"
-        raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=empty, do=do)
+        raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=got, do=do)
 
 
 def _changed(augment: Any, image: NDArray[np.float32], chip: Chip, *, objects: bool) -> tuple[Any, Chip]:

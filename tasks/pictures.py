@@ -97,9 +97,25 @@ def draw(axes: Axes, labelled: Labelled, classes: Sequence[ClassLabel]) -> None:
         _veil(axes, {rgb(classes[i - 1]): covered for i, covered in kinds.items()})
     for box, index in zip(labelled.boxes, labelled.labels, strict=False):
         _box(axes, box, rgb(classes[int(index) - 1]))
-    if labelled.mask is None and not len(labelled.boxes) and len(labelled.labels):
-        words = ", ".join(classes[int(i) - 1].name for i in labelled.labels)
-        axes.text(0.03, 0.03, words, transform=axes.transAxes, color="black", backgroundcolor="white")
+    if _of_the_whole(labelled):
+        _name(axes, labelled, classes)
+
+
+def draw_truth(axes: Axes, sample: ResultSample, classes: Sequence[ClassLabel]) -> None:
+    """Also in words where the model answers so: many classes share a colour."""
+    draw(axes, sample.truth, classes)
+    if _of_the_whole(sample.prediction) and not _of_the_whole(sample.truth):
+        _name(axes, sample.truth, classes)
+
+
+def _of_the_whole(labelled: Labelled) -> bool:
+    """What the picture shows, not where."""
+    return labelled.mask is None and not len(labelled.boxes) and len(labelled.labels) > 0
+
+
+def _name(axes: Axes, labelled: Labelled, classes: Sequence[ClassLabel]) -> None:
+    words = ", ".join(classes[int(i) - 1].name for i in labelled.labels)
+    axes.text(0.03, 0.03, words, transform=axes.transAxes, color="black", backgroundcolor="white")
 
 
 def draw_mistakes(axes: Axes, sample: ResultSample) -> None:

@@ -29,7 +29,7 @@ from registry.emd import ClassLabel, Emd
 from registry.files import atomic, write_text
 from registry.records import few
 from tasks import charts
-from tasks.pictures import INVENTED, MISSED, ResultSample, draw, draw_mistakes, rgb, show
+from tasks.pictures import INVENTED, MISSED, ResultSample, draw, draw_mistakes, draw_truth, rgb, show
 from tasks.progress import Epoch
 
 FOLDER = "ModelCharacteristics"
@@ -108,7 +108,7 @@ def write_loss_graph(folder: Path, epochs: Sequence[Epoch]) -> Path:
 def write_show_results(folder: Path, samples: Sequence[ResultSample], classes: Sequence[ClassLabel]) -> Path:
     """Ground truth beside prediction, a row for each sample, in the colours of the definition (ArcGIS formats C.6)."""
     panels: dict[str, Panel] = {
-        "Ground truth": lambda axes, sample: draw(axes, sample.truth, classes),
+        "Ground truth": lambda axes, sample: draw_truth(axes, sample, classes),
         "Prediction": lambda axes, sample: draw(axes, sample.prediction, classes),
     }
     patches = [Patch(color=rgb(label), label=label.name) for label in classes]
@@ -118,7 +118,7 @@ def write_show_results(folder: Path, samples: Sequence[ResultSample], classes: S
 def write_worst(folder: Path, samples: Sequence[ResultSample], classes: Sequence[ClassLabel]) -> Path:
     """The worst samples: ground truth, prediction, and what was invented or missed."""
     panels: dict[str, Panel] = {
-        "Ground truth": lambda axes, sample: draw(axes, sample.truth, classes),
+        "Ground truth": lambda axes, sample: draw_truth(axes, sample, classes),
         "Prediction": lambda axes, sample: draw(axes, sample.prediction, classes),
         "Mistakes": draw_mistakes,
     }
@@ -258,7 +258,7 @@ def _analysis(scores: Mapping[str, Any], definition: Emd) -> dict[str, Any]:
     """Scores sorted into what the page shows: figures with intervals, a table by class, a confusion matrix."""
     classes = [label.name for label in sorted(definition.classes, key=lambda label: label.value)]
     matrix, per_class = scores.get("confusion_matrix") or [], scores.get("per_class") or {}
-    ends = scores.get("intervals") or {}
+    ends, class_ends = scores.get("intervals") or {}, scores.get("per_class_intervals") or {}
     numbers = {k: v for k, v in scores.items() if isinstance(v, int | float) and k not in ("chips", "threshold")}
     primary = scores.get("primary", "")
     order = sorted(numbers, key=lambda key: key != primary)
@@ -266,7 +266,8 @@ def _analysis(scores: Mapping[str, Any], definition: Emd) -> dict[str, Any]:
         "figures": [(key, numbers[key], ends.get(key), MEANINGS.get(key, "")) for key in order],
         "primary": primary,
         "per_class": per_class,
-        "class_intervals": scores.get("per_class_intervals") or {},
+        "class_intervals": class_ends,
+        "in_doubt": {key for row in class_ends.values() for key in row},  # of a class without, nobody can tell it
         "columns": list(dict.fromkeys(key for row in per_class.values() for key in row)),
         "matrix": matrix,
         "matrix_names": ["background", *classes] if len(matrix) == len(classes) + 1 else classes,

@@ -1,7 +1,7 @@
 """The report of a model: ArcGIS reads it to the letter, a person finds what matters, equal input gives equal bytes."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,38 @@ def test_the_page_has_rows_of_what_is_known_and_settings_in_words(tmp_path: Path
     }
     for expected in ("network optionsdetail 16, decoder 64, 32", "ignore classes0", "extract bandsnone"):
         assert expected in page
+
+
+def test_what_no_chip_can_tell_of_a_class_is_no_nought(tmp_path: Path) -> None:
+    per_class = {"roof": {"precision": 0.0, "recall": 0.0, "objects": 3}, "pond": {"precision": 0.0, "objects": 0}}
+    ends = {"recall": [0.0, 0.0]}
+    scores = {"per_class": per_class, "per_class_intervals": {"roof": ends}}
+    rows = Page(report.write_metrics_page(tmp_path, EMD, scores=scores)).text.split("\n")
+    assert {"roof0.0000.0000.000 to 0.0003", "pond0.0000"} <= set(rows)
+    ends["precision"] = [0.0, 0.0]
+    rows = Page(report.write_metrics_page(tmp_path, EMD, scores=scores)).text.split("\n")
+    assert "pond–0" in rows
+
+
+def test_a_matrix_of_many_classes_leaves_out_what_is_nought(tmp_path: Path) -> None:
+    labels = [ClassLabel(i, f"kind {i}", (i, 0, 0)).document() for i in range(1, 14)]
+    scores = {"confusion_matrix": np.diag(range(20, 33)).tolist()}
+    page = Page(report.write_metrics_page(tmp_path, EMD.replace(Classes=labels), scores=scores)).text
+    assert {"kind 120", "kind 1332"} <= set(page.split("\n"))
+
+
+def test_truth_of_a_whole_picture_is_told_in_words_beside_an_answer_in_words() -> None:
+    from matplotlib.figure import Figure
+
+    def words(truth: Drawn, found: Drawn) -> list[str]:
+        axes = Figure().subplots()
+        pictures.draw_truth(axes, ResultSample(scene(3, "uint8"), (), truth, found), [RED, BLUE])
+        return [text.get_text() for text in axes.texts]
+
+    roof, pond = boxes((1, 1, 9, 9)), replace(boxes(), labels=np.array([2]))
+    assert [RED.name] == words(roof, pond)
+    assert [BLUE.name] == words(pond, pond)
+    assert [] == words(roof, boxes())
 
 
 def test_what_is_wrong_is_drawn_in_the_colours_of_mistakes() -> None:
