@@ -100,8 +100,8 @@ def too_few(classes: Sequence[ClassLabel], chips: ArrayLike, parts: Sequence[str
     """
     counts = np.asarray(chips, np.int64).reshape(-1, len(classes))
     lines = [
-        f"class {label.name!r} is in {number} chip{'s' * (number != 1)} to train on; below {FEW_CHIPS} a network rarely "
-        "learns it: label more of it, cut with a smaller stride, or oversample"
+        f"class {label.name!r} is in {number} chip{'s' * (number != 1)} to train on; below {FEW_CHIPS} a network "
+        "rarely learns it: label more of it, cut with a smaller stride, or oversample"
         for label, number in zip(classes, counts[0].tolist(), strict=True)
         if number < FEW_CHIPS
     ]
