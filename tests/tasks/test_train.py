@@ -248,6 +248,28 @@ def test_kills_at_any_moment_leave_the_weights_of_an_undisturbed_training(tmp_pa
 
 
 @pytest.mark.slow
+def test_a_training_that_had_stopped_early_does_not_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bright_roofs(tmp_path / "chips")
+    epochs: list[Epoch] = []
+    again: list[Epoch] = []
+    options = TrainOptions(**{**QUICK, "stop_training": True, "patience": 1, "max_epochs": 30})
+
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as killed:
+        killed.setattr("tasks.report.write_loss_graph", stop)
+        with pytest.raises(Stopped):
+            train_model(data, tmp_path / "stopped/town", options, on_epoch=epochs.append)
+    assert len(epochs) < 30
+    resumed = train_model(data, tmp_path / "stopped/town", options, on_epoch=again.append)
+    assert [] == again
+    assert equal(train_model(data, tmp_path / "whole/town", options), resumed)
+
+
+@pytest.mark.slow
 def test_every_epoch_is_kept_whether_it_was_better_or_not(tmp_path: Path) -> None:
     out, kept, losses = tmp_path / "model/town", [], []
 
