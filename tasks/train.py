@@ -277,13 +277,21 @@ def _built(plan: _Plan, bands: int, classes: int) -> Any:
 def _fit_what_fits(
     chips: ChipFolder, out: Path, plan: _Plan, start: _Start, told: tuple[OnEpoch, OnProgress]
 ) -> _Fitted:
-    """`_fit`, with fewer chips in a batch when memory runs out. Raises TrainingError when one is too much."""
+    """`_fit`, with fewer chips in a batch when memory runs out.
+
+    Raises TrainingError when one is too much, or too little: of 32 pixels nothing is left but one value of each map.
+    """
     from tasks import checkpoints
 
     while True:
         size = checkpoints.batch_size(out, plan.options.batch_size)
         try:
             return _fit(chips, out, replace(plan, loading=replace(plan.loading, batch_size=size)), start, told)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            what = "a single chip of this size in a batch is too little to normalise"
+            raise TrainingError(what, do="use a batch_size of 2 or more, or larger chips") from error
         except (RuntimeError, MemoryError) as error:
             if not checkpoints.out_of_memory(error):
                 raise

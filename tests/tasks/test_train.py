@@ -349,6 +349,13 @@ def test_memory_that_runs_out_halves_the_batch(fits: int, tmp_path: Path, monkey
 
 
 @pytest.mark.slow
+def test_one_small_chip_in_a_batch_is_too_little(tmp_path: Path) -> None:
+    options = TrainOptions(**{**QUICK, "batch_size": 1, "chip_size": 32})
+    with pytest.raises(TrainingError, match="too little to normalise; use a batch_size of 2 or more, or larger chips"):
+        train_model(bright_roofs(tmp_path / "chips"), tmp_path / "model/town", options)
+
+
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_names_the_chips_and_keeps_the_last_epoch(tmp_path: Path) -> None:
     data, out = bright_roofs(tmp_path / "chips", 6, dtype="float32"), tmp_path / "model/town"
     training, _ = divide(data, 0.1)
