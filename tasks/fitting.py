@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +70,7 @@ class Fitting(pl.LightningModule):
         images, targets, names = batch
         self._seed(number)
         images = images.contiguous(memory_format=torch.channels_last)
-        with convolutions.Faster():
+        with convolutions.Faster() if images.device.type == "cpu" else nullcontext():
             loss: Tensor = self.network.loss(images, targets)  # type: ignore[operator]
         if not bool(torch.isfinite(loss)):
             what = f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, chips {', '.join(names)}"
