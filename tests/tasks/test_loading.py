@@ -159,7 +159,7 @@ def count(target: Any) -> dict[int, int]:
 def test_a_class_without_a_chip_is_named(tmp_path: Path) -> None:
     data = written(tmp_path, [mask(100)] * 2)
     counted, _ = loading.look(data, data.names)
-    with pytest.raises(LabelError, match=r"no chip to train on holds a class.*got \['Pond'\]; export more"):
+    with pytest.raises(LabelError, match=r"no chip to train on holds a class.*got \['Pond \(value 9\)'\]; export more"):
         loading.check_classes(data, counted, [])
     loading.check_classes(data, counted, [POND])
 
