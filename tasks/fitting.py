@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,8 @@ from tasks.telling import Telling
 
 if TYPE_CHECKING:
     from tasks.train_options import TrainOptions
+
+log = logging.getLogger("dlpk.train")
 
 SLOW_BACKBONE = 0.3  # share of the learning rate for a pretrained backbone: it knows more than the rest
 SILENT: dict[str, Any] = {  # of every trainer: what is worth telling is told by `tasks.telling`
@@ -139,6 +142,13 @@ class Patience(EarlyStopping):
         trainer.should_stop = self.stopped_epoch > 0
 
 
+class Best(ModelCheckpoint):
+    """The best epoch; Lightning's own forgets how good it was when the model folder was moved in between."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
 class Last(Checkpoint):
     """Every epoch is kept, after `best` has judged it; Lightning's own `save_last` keeps only the better ones."""
 
@@ -150,8 +160,16 @@ def run(
     trainer: pl.Trainer, fit: Fitting, train: "DataLoader[Any]", validate: "DataLoader[Any]", resume: Path | None
 ) -> None:
     """Fit, from the last checkpoint where there is one; the best epoch is kept beside it."""
-    with _quiet():
-        trainer.fit(fit, train, validate, ckpt_path=resume, weights_only=True)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with _quiet():
+            trainer.fit(fit, train, validate, ckpt_path=resume, weights_only=True)
+    except SystemExit:  # so ends Lightning after Ctrl-C, without a word and deaf to another
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, before)
+        log.warning("interrupted in epoch %d; the same again goes on there", trainer.current_epoch + 1)
+        raise KeyboardInterrupt from None
 
 
 def score(out: Path, fit: Fitting, validate: "DataLoader[Any]") -> Scores:
@@ -192,7 +210,7 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
     """
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its advice is for developers
     mode: Any = "min" if monitor.endswith("loss") else "max"
-    best = ModelCheckpoint(
+    best = Best(
         dirpath=out / checkpoints.FOLDER,
         filename="best",
         monitor=monitor or None,

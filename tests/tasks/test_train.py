@@ -4,10 +4,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +34,7 @@ from tasks.networks._segmentation import Segmenter
 from tasks.package import package_model
 from tasks.progress import Epoch
 from tasks.rate_test import HIGHEST, LOWEST, find_rate
+from tasks.scores import Scores
 from tasks.train import TrainOptions, train_model
 from tests.chips_by_hand import write_chips
 
@@ -281,6 +284,49 @@ def test_every_epoch_is_kept_whether_it_was_better_or_not(tmp_path: Path) -> Non
     train_model(bright_roofs(tmp_path / "chips"), out, TrainOptions(**{**QUICK, "max_epochs": 5}), on_epoch=look)
     assert [0, 1, 2, 3] == kept
     assert any(later >= min(losses[:i]) for i, later in enumerate(losses[:-1]) if i)  # one that was not better
+
+
+@pytest.mark.slow
+def test_a_folder_moved_in_between_keeps_its_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = bright_roofs(tmp_path / "chips"), tmp_path / "there/town"
+    options = TrainOptions(**{**QUICK, "monitor": "MIOU", "max_epochs": 4})
+    result, kept = Fitting.result, []
+
+    def ever_worse(fit: Fitting) -> Scores:
+        scores = result(fit)
+        return replace(scores, values={**scores.values, "mIoU": 0.9 - 0.1 * fit.current_epoch})
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            raise Stopped
+
+    def look(epoch: Epoch) -> None:
+        kept.append(torch.load(out / ".checkpoints/best.ckpt", weights_only=True)["epoch"])
+
+    monkeypatch.setattr(Fitting, "result", ever_worse)
+    with pytest.raises(Stopped):
+        train_model(data, tmp_path / "here/town", options, on_epoch=stop)
+    (tmp_path / "here").rename(tmp_path / "there")
+    train_model(data, out, options, on_epoch=look)
+    assert [0, 0, 0] == kept
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_training_that_can_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, out = bright_roofs(tmp_path / "chips"), tmp_path / "model/town"
+    options, epochs = TrainOptions(**{**QUICK, "max_epochs": 3}), list[int]()
+
+    def press(epoch: Epoch) -> None:
+        if epoch.number == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train_model(data, out, options, on_epoch=press)
+    assert before == signal.getsignal(signal.SIGINT)
+    assert "interrupted in epoch 2; the same again goes on there" in caplog.text
+    train_model(data, out, options, on_epoch=lambda epoch: epochs.append(epoch.number))
+    assert [1, 2] == epochs
 
 
 def checkpoint(out: Path) -> int:
