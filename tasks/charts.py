@@ -29,7 +29,7 @@ STYLE: Any = {
     "svg.hashsalt": "model_metrics",  # or the names inside would be drawn by lot
 }
 NOT_METRICS = {"training_loss", "validation_loss", "learning_rate", "seconds"}
-PARTS = {"training": BLUE, "validation": ORANGE, "held out": GREEN}
+PARTS = {"training": BLUE, "validation": ORANGE, "scored": GREEN}
 
 
 def losses(epochs: Sequence[Mapping[str, float]]) -> str:

@@ -92,6 +92,10 @@ class ChipFolders(ChipFolder):
     def digest(self) -> str:
         return hashlib.sha256("".join(folder.digest for folder in self.folders).encode()).hexdigest()
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        return tuple(folder.digest for folder in self.folders)
+
     @cached_property
     def seconds(self) -> dict[str, Path]:
         return self._named(folder.seconds for folder in self.folders)

@@ -227,6 +227,11 @@ class ChipFolder:
         total.update(self.definition.text().encode())
         return total.hexdigest()
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of each folder that the chips come from."""
+        return (self.digest,)
+
     def bounds(self, name: str) -> tuple[float, float, float, float]:
         """xmin, ymin, xmax, ymax of a chip in map units, from its world file (ArcGIS formats D.1).
 

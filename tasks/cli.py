@@ -160,7 +160,10 @@ def evaluate(
     with console.watching(program) as listen:
         held_out = ChipFolder.open(chips)
         scores = evaluate_model(folder, held_out, report=report, device=device, trust=trust, on_progress=listen)
-    console.end(program, {**scores.document(), "report": str((report or folder.path) / "model_metrics.html")})
+    record = {**scores.document(), "report": str((report or folder.path) / "model_metrics.html")}
+    if not program:
+        console.warn(record.pop("warnings", ()))
+    console.end(program, record)
 
 
 @click.command()
@@ -182,7 +185,10 @@ def compare(
         a, b = (open_model(path) for path, _ in found)
         comparison = compare_models(a, b, judge, device=device, trust=trust, on_progress=listen)
     rivals = {side: {"name": m.name, "sha256": m.sha256} for side, (_, m) in zip("ab", found, strict=True)}
-    console.end(program, {**comparison.document(), "models": rivals, "chips_digest": judge.digest})
+    record = {**comparison.document(), "models": rivals, "chips_digest": judge.digest}
+    if not program:
+        console.warn(record.pop("warnings", ()))
+    console.end(program, record)
 
 
 @click.command()

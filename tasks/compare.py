@@ -4,7 +4,7 @@ Both are asked about every chip; then the chips are drawn again a thousand times
 difference of their scores is counted each time. What chips have in common, easy or hard, cancels out.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from tasks.bootstrap import Interval, draws, interval
 from tasks.chips import ChipFolder
 from tasks.exam import Exam, examine
 from tasks.progress import OnProgress, ignore
+from tasks.provenance import flattered, learnt
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Comparison:
     interval: Interval  # of the difference a - b: 95 % of the draws lie in it
     surely: float  # share of the draws in which A is better, 0-1
     chips: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -39,7 +41,8 @@ class Comparison:
         return "a" if low > 0 else "b" if high < 0 else ""
 
     def document(self) -> dict[str, Any]:
-        return {**asdict(self), "difference": self.difference, "better": self.better}
+        told = {key: value for key, value in asdict(self).items() if value != ()}
+        return {**told, "difference": self.difference, "better": self.better}
 
 
 def compare_models(
@@ -51,7 +54,7 @@ def compare_models(
     trust: bool = False,
     on_progress: OnProgress = ignore,
 ) -> Comparison:
-    """Score two models on the same chips, which neither may have been trained on. Nothing is written.
+    """Score two models on the same chips; one that was trained on them is named in `warnings`. Nothing is written.
 
     `device`: -1 CPU, else the GPU's number. `trust`: as inference has it. Raises OptionsError when chips and models do
     not fit, or one holds a stranger's code.
@@ -59,7 +62,8 @@ def compare_models(
     one, two = (examine(model, chips, device=device, trust=trust) for model in (a, b))
     if type(one.tally) is not type(two.tally):
         raise OptionsError("the models do different things", where=b.path, do="compare models of one type")
-    return compared(*(exam.sit(f"compare {side}", on_progress) for side, exam in (("a", one), ("b", two))))
+    found = compared(*(exam.sit(f"compare {side}", on_progress) for side, exam in (("a", one), ("b", two))))
+    return replace(found, warnings=tuple(flattered(model.name) for model in (a, b) if learnt(model.path, chips)))
 
 
 def compared(a: Exam, b: Exam) -> Comparison:

@@ -18,7 +18,7 @@ from tasks.chips import ChipFolder
 from tasks.exam import Exam, examine
 from tasks.pictures import ResultSample
 from tasks.progress import OnProgress, ignore
-from tasks.provenance import described
+from tasks.provenance import described, flattered, learnt
 from tasks.report import FOLDER, write_metrics_page, write_show_results, write_worst
 from tasks.scores import DetectionScores, PixelScores, Scores
 
@@ -44,6 +44,8 @@ def evaluate_model(
     exam = examine(model, chips, device=device, trust=trust, calibrate=True).sit("evaluate", on_progress)
     threshold = _best_threshold(exam)
     scores = _scored(exam, threshold)
+    if learnt(model.path, chips):
+        scores = replace(scores, facts={**scores.facts, "warnings": [flattered(model.name)]})
     write_report(model, report or model.path, exam, scores)
     if report is None and scores.threshold is not None:
         model.emd.replace(Threshold=scores.threshold).write(model.emd_path)
@@ -74,7 +76,7 @@ def write_report(model: ModelFolder, folder: Path, exam: Exam, scores: Scores) -
         model.emd,
         name=model.name,
         scores=scores.document(),
-        data={"held out": described(exam.chips, exam.names)},
+        data={"scored": described(exam.chips, exam.names)},
         page=model.path,
     )
 

@@ -1,5 +1,9 @@
-"""What a model was made of and measured on: the facts of a folder of chips, and of the machine."""
+"""What a model was made of and measured on: the facts of a folder of chips, and of the machine.
 
+They lie in the page of a model folder, `model_metrics.html`, where `facts_in` finds them again.
+"""
+
+import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -10,6 +14,31 @@ from typing import Any
 import shapely
 
 from tasks.chips import ChipFolder
+
+FACTS = '<script type="application/json" id="facts">'
+PAGE = "model_metrics.html"
+
+
+def facts_in(page: Path) -> dict[str, Any]:
+    """What a page was made from; {} where there is none."""
+    if not page.is_file():
+        return {}
+    _, _, rest = page.read_text(encoding="utf-8").partition(FACTS)
+    facts: dict[str, Any] = json.loads(rest.partition("</script>")[0] or "{}")
+    return facts
+
+
+def learnt(model: Path, chips: ChipFolder) -> bool:
+    """Whether the model of a folder was trained on the chips that it is to be scored on, as far as its page tells."""
+    training = facts_in(model / PAGE).get("data", {}).get("training", {})
+    known = training.get("digests") or [training.get("digest")]
+    return not chips.splits.get("test") and chips.digest in known
+
+
+def flattered(name: str) -> str:
+    """What is to be said of the scores of such a model."""
+    do = "score it on others: those of another scene, or the part test of a split export"
+    return f"{name} was trained on these chips, and does worse on ground that it has not seen; {do}"
 
 
 def described(chips: ChipFolder, names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -25,6 +54,7 @@ def described(chips: ChipFolder, names: Sequence[str] | None = None) -> dict[str
         "bands": [s.name for s in chips.band_statistics],
         "metadata_format": chips.definition.metadata_format,
         "digest": chips.digest,
+        "digests": list(chips.digests),
         "outline": outline(chips, chosen),
     }
     return {key: value for key, value in facts.items() if value}

@@ -31,14 +31,14 @@ from registry.records import few
 from tasks import charts
 from tasks.pictures import INVENTED, MISSED, ResultSample, draw, draw_mistakes, draw_truth, rgb, show
 from tasks.progress import Epoch
+from tasks.provenance import PAGE, facts_in
 
 FOLDER = "ModelCharacteristics"
-LOSSES, LOSS_GRAPH, SHOW_RESULTS, WORST, PAGE = (
+LOSSES, LOSS_GRAPH, SHOW_RESULTS, WORST = (
     "training_validation_loss.json",
     "loss_graph.png",
     "show_results.png",
     "worst_mistakes.png",
-    "model_metrics.html",
 )
 METRICS = (  # those of C.2 that our networks have, in its order within each model type
     "average_precision", "accuracy", "multi_label_fbeta", "precision", "recall", "f1_score", "Dice",
@@ -56,7 +56,6 @@ MEANINGS = {
     "accuracy": "share of the answers that are right",
     "calibration_error": "mean distance between confidence and truth; less is better",
 }
-FACTS = '<script type="application/json" id="facts">'
 Panel = Callable[[Axes, ResultSample], None]
 
 
@@ -174,13 +173,13 @@ def write_metrics_page(
 ) -> Path:
     """`model_metrics.html` of a model folder, from the definition, the files that are there and what is given.
 
-    `scores`: a `Scores.document()`. `data`: facts of the chips by part, training, validation, held out
+    `scores`: a `Scores.document()`. `data`: facts of the chips by part, training, validation, scored
     (`provenance.described`); new parts are added to those known. `machine`: what was trained on. What is left out
     (None) is kept from the page that is there, or from that of the folder `page`, so a model can be trained first and
     scored later. The order begins with that of ArcGIS formats C.5.
     """
     path = folder / PAGE
-    facts = _facts(path) or _facts((page or folder) / PAGE)
+    facts = facts_in(path) or facts_in((page or folder) / PAGE)
     given = {"hyperparameters": hyperparameters, "provenance": provenance, "scores": scores, "machine": machine}
     facts |= {key: dict(value) for key, value in given.items() if value is not None}
     known = {**facts.get("data", {}), **(data or {})}
@@ -206,15 +205,6 @@ def backbone(definition: Emd) -> str:
     """The network's backbone, "" when the definition does not tell."""
     options = definition.document.get("NetworkOptions") or definition.document.get("ModelParameters") or {}
     return str(options.get("backbone", ""))
-
-
-def _facts(page: Path) -> dict[str, Any]:
-    """What the page that is there was made from."""
-    if not page.is_file():
-        return {}
-    _, _, rest = page.read_text(encoding="utf-8").partition(FACTS)
-    facts: dict[str, Any] = json.loads(rest.partition("</script>")[0] or "{}")
-    return facts
 
 
 def _epoch(epoch: Epoch) -> dict[str, float]:
@@ -297,7 +287,9 @@ def _number(value: object) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.3f}" if 1e-3 <= abs(value) < 10 or value == 0 else f"{value:.4g}"
+    if 1e-3 <= abs(value) < 10 or value == 0:
+        return f"{value:.3f}"
+    return f"{value:.4g}" if abs(value) > 1 else f"{value:.1g}"
 
 
 def _setting(value: object) -> str:

@@ -19,8 +19,9 @@ from tasks.chip_statistics import amounts
 from tasks.chips import ChipFolder
 from tasks.exporting.chip_split import PARTS, too_few
 from tasks.preview import PREVIEW, class_colour, seen, spread, unfinished
+from tasks.provenance import FACTS
 from tasks.rasters import read_raster
-from tasks.report import FACTS, embedded, template
+from tasks.report import embedded, template
 
 PAGE = "export_report.html"
 ALL, NO_PART = "all", "no part"  # where there is no split; where a chip overlaps another part

@@ -61,6 +61,7 @@ def test_each_folder_counts_by_its_chips(tmp_path: Path) -> None:
 def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
     a, b = (folder(tmp_path / name, [value]).path for name, value in (("a", 10), ("b", 20)))
     assert open_chips([a, b]).digest == open_chips([a, b]).digest
+    assert (open_chips([a]).digest, open_chips([b]).digest) == open_chips([a, b]).digests
     assert 3 == len({open_chips(paths).digest for paths in ([a], [a, b], [b, a])})
 
 

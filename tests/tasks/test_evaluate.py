@@ -16,6 +16,8 @@ from tasks.chips import Chip, ChipFolder
 from tasks.cli import main
 from tasks.compare import compare_models
 from tasks.evaluate import evaluate_model
+from tasks.provenance import learnt
+from tasks.report import write_metrics_page
 from tests.chips_by_hand import chip, write_chips
 from tests.tasks.conftest import CLASSES, MakeModel
 
@@ -237,6 +239,37 @@ def test_instances_are_scored_by_their_outlines(make_model: MakeModel, tmp_path:
     scores = evaluate_model(make_model("drawn", level=100, ModelType="InstanceDetection"), held_out)
     row = scores.per_class["Roof"]
     assert (1, 1, 1) == (row["True_Positive"], row["False_Positive"], row["False_Negative"])
+
+
+@pytest.mark.slow
+def test_scores_on_chips_that_a_model_was_trained_on_say_so(make_model: MakeModel, chips: ChipFolder) -> None:
+    from click.testing import CliRunner
+
+    model, words = make_model(name="a"), "a was trained on these chips"
+    page = model.path / "model_metrics.html"
+    known = {"digest": "of all", "digests": ["of others", chips.digest]}
+    write_metrics_page(model.path, model.emd, data={"training": known})
+    done = CliRunner().invoke(main, ["evaluate", str(model.path), str(chips.path)])
+    assert words in done.stderr
+    assert "warnings" not in json.loads(done.stdout)
+    assert words in page.read_text()
+    assert [words] == [w[: len(words)] for w in compare_models(model, make_model(name="b"), chips).warnings]
+
+    write_metrics_page(model.path, model.emd, data={"training": {"digest": "of others"}})
+    assert "warnings" not in evaluate_model(model, chips).document()
+    assert "8 chips that the model was never trained on." in page.read_text()
+    assert () == compare_models(model, model, chips).warnings
+
+    page.unlink()  # a stranger's model: nobody knows
+    evaluate_model(model, chips)
+    assert "8 chips." in page.read_text()
+
+
+def test_a_test_split_was_not_learnt(make_model: MakeModel, chips: ChipFolder) -> None:
+    (chips.path / "splits.json").write_text(json.dumps({"train": chips.names[:6], "test": chips.names[6:]}))
+    split, model = ChipFolder.open(chips.path), make_model()
+    write_metrics_page(model.path, model.emd, data={"training": {"digest": split.digest}})
+    assert not learnt(model.path, split)
 
 
 @pytest.mark.slow

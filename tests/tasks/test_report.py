@@ -51,7 +51,7 @@ SCORES = {
     "chips": 7,
 }
 DATA = {
-    "held out": {"chips": 7, "of": {"roof": 31}, "digest": "f" * 64, "outline": [[(0, 0), (9, 0), (9, 9), (0, 0)]]},
+    "scored": {"chips": 7, "of": {"roof": 31}, "digest": "f" * 64, "outline": [[(0, 0), (9, 0), (9, 9), (0, 0)]]},
     "training": {"chips": 30, "digest": "e" * 64, "outline": [[(9, 0), (30, 0), (30, 9), (9, 0)]]},
 }
 
@@ -221,13 +221,13 @@ def test_the_whole_page_tells_intervals_data_time_and_hardware(tmp_path: Path) -
     page = Page(whole(tmp_path))
     for expected in ("0.400 to 0.600", "0.200 to 0.300", "31 roof", "01:02:13 for 2 epochs", "abacus", "0.001"):
         assert expected in page.text
-    assert page.text.index("training") < page.text.index("held out")
+    assert page.text.index("training") < page.text.index("scored")
     assert 8 == len(page.addresses)  # losses, rate, scores, thresholds, reliability, samples, mistakes, map
 
 
 def test_the_page_has_rows_of_what_is_known_and_settings_in_words(tmp_path: Path) -> None:
     settings = {"network_options": {"detail": 16, "decoder": [64, 32]}, "ignore_classes": [0], "extract_bands": []}
-    parts = {"training": {"chips": 30, "bands": [f"B{i}" for i in range(369)]}, "held out": {"chips": 7}}
+    parts = {"training": {"chips": 30, "bands": [f"B{i}" for i in range(369)]}, "scored": {"chips": 7}}
     page = Page(report.write_metrics_page(tmp_path, EMD, hyperparameters=settings, data=parts)).text.split("\n")
     assert {"chips307", "bandsB0, B1, B2, ... B368 (369)"} == {
         line for line in page if line.startswith(("chips", "of", "bands", "cell size"))

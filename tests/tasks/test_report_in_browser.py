@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.tasks.test_report import whole
+from registry.emd import ClassLabel
+from tasks import report
+from tests.tasks.test_report import EMD, SCORES, whole
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
@@ -43,6 +45,29 @@ def test_the_report_shows_all_of_itself_and_asks_nobody(browser: Any, tmp_path: 
     assert 8 == len(pictures)
     assert all(complete and width > 100 and alt for complete, width, alt in pictures)
     assert 0 == page.evaluate(PALE)  # dark text on white
+
+
+@pytest.mark.parametrize("paper", [False, True])
+@pytest.mark.parametrize("classes", [1, 5, 11])
+def test_no_table_is_cut_at_the_edge(browser: Any, tmp_path: Path, classes: int, paper: bool) -> None:
+    figures = ("Precision", "Recall", "F1_Score", "AP", "AP50_95")
+    names = ["a name without any space" * 3, "x" * 60, *(f"class {i}" for i in range(9))][:classes]
+    row = dict.fromkeys(figures, 0.0005022) | dict.fromkeys(("True_Positive", "False_Positive", "False_Negative"), 2000)
+    scores = {
+        **SCORES,
+        "per_class": dict.fromkeys(names, row),
+        "per_class_intervals": {name: dict.fromkeys(figures, (0.0002804, 0.123)) for name in names},
+        "confusion_matrix": [[2000] * (classes + 1)] * (classes + 1),
+    }
+    labels = [ClassLabel(i, name, (255, 0, 0)).document() for i, name in enumerate(names, start=1)]
+    data = {part: {"chips": 7, "of": dict.fromkeys(names, 31)} for part in ("training", "validation", "scored")}
+    written = report.write_metrics_page(tmp_path, EMD.replace(Classes=labels), scores=scores, data=data)
+    page = browser.new_page(viewport={"width": 720 if paper else 1100, "height": 800})  # A4 and its margins
+    page.emulate_media(media="print" if paper else "screen")
+    page.goto(f"file://{written}")
+    wide = page.eval_on_selector_all(".wide", "all => all.map(e => [e.clientWidth, e.scrollWidth])")
+    assert 5 == len(wide)
+    assert all(needed <= given for given, needed in wide)
 
 
 @pytest.mark.parametrize("width", [400, 1100])
