@@ -174,7 +174,7 @@ def _finish(job: Job, plan: Plan, part: Part, run: Run) -> None:
         sources={"imagery": job.imagery, "labels": [str(job.labels)]},
         options=job.options.model_dump(mode="json"),
         left_out=plan.left_out + part.left_out,
-        warnings=[f"{number} features are in no chip: {why}" for why, number in sorted(plan.lost.items())],
+        warnings=[f"features in no chip: {number:,}, {why}" for why, number in sorted(plan.lost.items())],
         bounds=part.bounds,
         holds=np.array([part.notes[name].holds for name in part.names], np.int64),
     )

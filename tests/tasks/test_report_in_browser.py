@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from registry.emd import ClassLabel
 from tasks import report
+from tasks.chips import Chip
+from tasks.exporting.report import write_export_report
+from tests.chips_by_hand import write_chips
 from tests.tasks.test_report import EMD, SCORES, whole
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -68,6 +72,18 @@ def test_no_table_is_cut_at_the_edge(browser: Any, tmp_path: Path, classes: int,
     wide = page.eval_on_selector_all(".wide", "all => all.map(e => [e.clientWidth, e.scrollWidth])")
     assert 5 == len(wide)
     assert all(needed <= given for given, needed in wide)
+
+
+@pytest.mark.parametrize("paper", [False, True])
+def test_the_page_of_an_export_is_not_cut_either(browser: Any, tmp_path: Path, paper: bool) -> None:
+    classes = [{"Value": i, "Name": f"{i}" * 60, "Color": [255, 0, 0]} for i in (1, 2)]
+    mask = np.eye(64, dtype=np.uint8)
+    one = Chip("", np.zeros((1, 64, 64), np.uint8), np.ones((64, 64), bool), mask=mask)
+    written = write_export_report(write_chips(tmp_path, [one], classes, "Classified_Tiles").path)
+    page = browser.new_page(viewport={"width": 720 if paper else 800, "height": 800})
+    page.emulate_media(media="print" if paper else "screen")
+    page.goto(f"file://{written}")
+    assert (720 if paper else 800) >= page.evaluate("document.documentElement.scrollWidth")
 
 
 @pytest.mark.parametrize("width", [400, 1100])
