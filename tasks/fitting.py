@@ -136,14 +136,29 @@ class Fitting(pl.LightningModule):
 
 
 class Patience(EarlyStopping):
-    """A training that had stopped early when it was killed does not begin again."""
+    """A training that had stopped early when it was killed does not begin again.
+
+    A score of 0 is where a training starts: it loses no patience before something is right.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        scores = torch.stack([trainer.callback_metrics[self.monitor].cpu(), self.best_score.cpu()])
+        if self.mode == "min" or bool((scores > 0).any()):
+            super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.should_stop = self.stopped_epoch > 0
 
 
 class Best(ModelCheckpoint):
-    """The best epoch; Lightning's own forgets how good it was when the model folder was moved in between."""
+    """The best epoch, of equal ones the last: while nothing is right yet, that has learnt the most.
+
+    Lightning's own forgets how good it was when the model folder was moved in between.
+    """
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        as_good = current is not None and current == self.best_model_score
+        return super().check_monitor_top_k(trainer, current) or bool(as_good)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})

@@ -5,7 +5,7 @@ Every draw depends on (seed, epoch, chip) alone, so a resumed training sees what
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,9 @@ from tasks.targets import Target, batch, ignoring, learned, normalised, statisti
 
 KEPT = 2**30  # bytes of chips in memory, shared by the processes that load: opening a chip costs more than the rest
 WHOLE = ("label", "labels")  # what is shown does not move with the pixels
+CORNERS = (1, 1), (-1, -1), (1, -1), (-1, 1)  # of the map, where chips to validate with may lie
+Bounds = tuple[float, float, float, float]
+Held = Mapping[str, NDArray[np.bool_]]  # name of a chip -> (classes,), those that count and that it holds
 Draw = tuple[int, int, int]  # epoch, number of the chip, how often it came before in that epoch
 RARE = 4.0  # a chip is shown at most that many times as often as by chance
 
@@ -42,30 +45,59 @@ class Loading:
     parts: int = 1
 
 
-def divide(chips: ChipFolder, share: float) -> tuple[list[str], list[str]]:
+def usable(chips: ChipFolder) -> list[str]:
+    """Names to train on or to validate with: all, or of a split export those of its parts train and validation."""
+    training, validation = _parts(chips)
+    return [*training, *validation] if training else list(chips.names)
+
+
+def divide(chips: ChipFolder, share: float, held: Held | None = None) -> tuple[list[str], list[str]]:
     """Names to train on and to validate with: as the export was split, else apart in space by `share`, 0-1."""
-    training, validation = ([n for n in chips.splits.get(p, ()) if n in chips.files] for p in ("train", "validation"))
+    training, validation = _parts(chips)
     if training and validation:
         return training, validation
-    return split(chips, share, training or None)
+    return split(chips, share, training or None, held)
 
 
-def split(chips: ChipFolder, share: float, among: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
+def _parts(chips: ChipFolder) -> tuple[list[str], list[str]]:
+    """Of a split export, the labelled chips to train on and those to validate with."""
+    train, validation = ([n for n in chips.splits.get(p, ()) if n in chips.files] for p in ("train", "validation"))
+    return train, validation
+
+
+def split(
+    chips: ChipFolder, share: float, among: Sequence[str] | None = None, held: Held | None = None
+) -> tuple[list[str], list[str]]:
     """Names to train on and to validate with, apart in space.
 
     Validation takes the chips in one corner, which touches the fewest others; training chips that overlap them are
-    left out, else validation would only repeat what was learned. Raises LabelError when too few chips are left.
+    left out, else validation would only repeat what was learned. With `held` it is the first corner that holds an
+    object and takes no class away from training. Raises LabelError when too few chips are left.
     """
     bounds = {name: chips.bounds(name) for name in among or chips.names}
+    found = [parts for corner in CORNERS if (parts := _cut(bounds, corner, share))[0]]
+    if not found:
+        do = "export more chips, with less overlap, or lower validation_percentage"
+        raise LabelError(f"{len(bounds)} chips are too few to train and validate on", where=chips.path, do=do)
+
+    def lost(parts: tuple[list[str], list[str]]) -> tuple[int, bool]:
+        """Classes that training would lack, and whether validation would hold nothing."""
+        assert held
+        train, validation = (np.any([held[name] for name in names], axis=0) for names in parts)
+        return int((validation & ~train).sum()), not validation.any()
+
+    return min(found, key=lost) if held else found[0]
+
+
+def _cut(bounds: Mapping[str, Bounds], corner: tuple[int, int], share: float) -> tuple[list[str], list[str]]:
+    """Names outside of a corner, and in it: (1, 1) is the south west, in map coordinates."""
     boxes = np.array(list(bounds.values()))
-    away = (boxes[:, :2] - boxes[:, :2].min(axis=0)).max(axis=1)  # from the corner, as a king walks
+    ends = np.where(np.array(corner) > 0, boxes[:, :2], -boxes[:, 2:])
+    away = (ends - ends.min(axis=0)).max(axis=1)  # from the corner, as a king walks
     order = np.argsort(away, kind="stable")[: max(1, round(len(boxes) * share))]
     validation = [name for i, name in enumerate(bounds) if i in set(order.tolist())]
     reach = boxes[order]
     training = [name for name in bounds if name not in set(validation) and not _touches(bounds[name], reach)]
-    if not training:
-        do = "export more chips, with less overlap, or lower validation_percentage"
-        raise LabelError(f"{len(bounds)} chips are too few to train and validate on", where=chips.path, do=do)
     return training, validation
 
 
@@ -171,6 +203,13 @@ def look(chips: ChipFolder, names: Sequence[str]) -> tuple[NDArray[np.int64], li
     return np.array(found).reshape(-1, size), boxes
 
 
+def held(names: Sequence[str], counted: NDArray[np.int64], ignored: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
+    """Of `look`, what each chip holds of the classes that count."""
+    holds = counted > 0
+    holds[:, [0, *ignored]] = False
+    return dict(zip(names, holds[:, 1:], strict=True))
+
+
 def rarity(counted: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n,) of `look`: a chip weighs what its rarest class does, the square root of how seldom chips hold that."""
     held = counted[:, 1:] > 0
@@ -224,6 +263,6 @@ def _changed(augment: Any, image: NDArray[np.float32], chip: Chip, *, objects: b
     return pixels, moved
 
 
-def _touches(box: tuple[float, float, float, float], others: NDArray[np.float64]) -> bool:
+def _touches(box: Bounds, others: NDArray[np.float64]) -> bool:
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     return bool(((high - low) > 1e-9).all(axis=1).any())

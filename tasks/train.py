@@ -102,10 +102,17 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     carries, name, module = _network(chips, carried(chips), options, pretrained)
     if chips.unlabelled:
         log.warning("%d of %d chips have no label file and are left out", len(chips.unlabelled), len(chips.pictures))
-    training, validation = loading.divide(chips, options.validation_percentage / 100)
     ignored = _ignored(chips, options)
-    counted, boxes = loading.look(chips, [*training, *validation])  # reads all: a broken chip is told now
-    counted, boxes = counted[: len(training)], boxes[: len(training)]
+    names = loading.usable(chips)
+    counted, boxes = loading.look(chips, names)  # reads all: a broken chip is told now
+    held = loading.held(names, counted, ignored)
+    training, validation = loading.divide(chips, options.validation_percentage / 100, held)
+    monitor = _monitor(carries, options)
+    if monitor and not any(held[name].any() for name in validation):
+        log.warning("no chip to validate with holds a class: none tells the best epoch, so the last one is kept")
+        monitor = ""
+    row = {name: i for i, name in enumerate(names)}
+    counted, boxes = counted[[row[name] for name in training]], [boxes[row[name]] for name in training]
     loading.check_classes(chips, counted, ignored)
     map_space = chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE"
     square = len(set(chips.tile_shape)) == 1
@@ -130,7 +137,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     else:
         arguments = _suggested(chips, boxes, module, options) | options.network_options
     arguments |= _asked(carries, options, loading.balance(counted), module)
-    return _Plan(options, carries, name, arguments, _monitor(carries, options), load, training, validation, pretrained)
+    return _Plan(options, carries, name, arguments, monitor, load, training, validation, pretrained)
 
 
 def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder | None) -> tuple[int, ...]:

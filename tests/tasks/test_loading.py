@@ -59,6 +59,26 @@ def test_without_validation_in_the_split_it_is_taken_from_the_training_chips(chi
     assert 2 == len(validation)
 
 
+@pytest.mark.parametrize(
+    ("masks", "ignored", "validation"),
+    [
+        ([mask(9), *[mask(9)] * 8], (), 0),
+        ([mask(), *[mask(9)] * 8], (), 8),  # nothing to find in the first corner
+        ([mask(9, 9), *[mask(9)] * 8], (), 8),  # the only pond is to learn from
+        ([mask(9, 9), *[mask(9)] * 8], (POND,), 0),  # it does not count
+        ([mask(9, 9), *[mask(9)] * 7, mask()], (), 8),  # it counts for more than a corner with something to find
+        ([mask(), *[mask(9)] * 7, mask()], (), 0),
+    ],
+)
+def test_the_corner_to_validate_with_has_something_to_find(
+    tmp_path: Path, masks: list[Any], ignored: tuple[int, ...], validation: int
+) -> None:
+    chips = written(tmp_path, masks)  # side by side, from west to east
+    held = loading.held(chips.names, loading.look(chips, chips.names)[0], ignored)
+    rest = [name for i, name in enumerate(chips.names) if i != validation]
+    assert (rest, [chips.names[validation]]) == loading.divide(chips, 0.1, held)
+
+
 def test_chips_of_a_rare_class_are_drawn_more_often(chips: ChipFolder) -> None:
     rarity = loading.rarity(loading.look(chips, chips.names)[0])
     assert [1] * 8 + [3] == rarity.tolist()  # one of nine holds it: the root of nine

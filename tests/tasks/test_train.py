@@ -286,15 +286,22 @@ def test_every_epoch_is_kept_whether_it_was_better_or_not(tmp_path: Path) -> Non
     assert any(later >= min(losses[:i]) for i, later in enumerate(losses[:-1]) if i)  # one that was not better
 
 
+def scoring(monkeypatch: pytest.MonkeyPatch, given: list[float]) -> None:
+    """Whatever is learnt, the validation chips have these mIoU, an epoch each."""
+    result = Fitting.result
+
+    def told(fit: Fitting) -> Scores:
+        scores = result(fit)
+        return replace(scores, values={**scores.values, "mIoU": given[min(fit.current_epoch, len(given) - 1)]})
+
+    monkeypatch.setattr(Fitting, "result", told)
+
+
 @pytest.mark.slow
 def test_a_folder_moved_in_between_keeps_its_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, out = bright_roofs(tmp_path / "chips"), tmp_path / "there/town"
-    options = TrainOptions(**{**QUICK, "monitor": "MIOU", "max_epochs": 4})
-    result, kept = Fitting.result, []
-
-    def ever_worse(fit: Fitting) -> Scores:
-        scores = result(fit)
-        return replace(scores, values={**scores.values, "mIoU": 0.9 - 0.1 * fit.current_epoch})
+    options, kept = TrainOptions(**{**QUICK, "monitor": "MIOU", "max_epochs": 4}), list[int]()
+    scoring(monkeypatch, [0.9, 0.8, 0.7, 0.6])
 
     def stop(epoch: Epoch) -> None:
         if epoch.number == 1:
@@ -303,12 +310,42 @@ def test_a_folder_moved_in_between_keeps_its_best_epoch(tmp_path: Path, monkeypa
     def look(epoch: Epoch) -> None:
         kept.append(torch.load(out / ".checkpoints/best.ckpt", weights_only=True)["epoch"])
 
-    monkeypatch.setattr(Fitting, "result", ever_worse)
     with pytest.raises(Stopped):
         train_model(data, tmp_path / "here/town", options, on_epoch=stop)
     (tmp_path / "here").rename(tmp_path / "there")
     train_model(data, out, options, on_epoch=look)
     assert [0, 0, 0] == kept
+
+
+@pytest.mark.slow
+def test_patience_begins_when_something_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scoring(monkeypatch, [0, 0, 0, 0.5, 0.4, 0, 0.6])
+    data, out, epochs, best = bright_roofs(tmp_path / "chips"), tmp_path / "model/town", list[int](), list[int]()
+
+    def look(epoch: Epoch) -> None:
+        epochs.append(epoch.number)
+        if epoch.number:
+            best.append(torch.load(out / ".checkpoints/best.ckpt", weights_only=True)["epoch"])
+
+    options = {**QUICK, "monitor": "MIOU", "stop_training": True, "patience": 2, "max_epochs": 7}
+    train_model(data, out, TrainOptions(**options), on_epoch=look)
+    assert [0, 1, 2, 3, 4, 5] == epochs  # two epochs without an improvement, after the first that was right
+    assert [0, 1, 2, 3, 3] == best  # of equal ones the last
+
+
+@pytest.mark.slow
+def test_without_anything_to_find_in_validation_the_last_epoch_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (1, SIDE, SIDE), np.uint8)
+    masks = [np.full((SIDE, SIDE), filled, np.uint8) for filled in (0, 1, 1, 0)]  # nothing in the corners
+    made = [Chip("", image, np.ones((SIDE, SIDE), bool), mask=mask) for mask in masks]
+    data = write_chips(tmp_path / "chips", made, ROOFS, "Classified_Tiles")
+    options = {**QUICK, "monitor": "VALID_LOSS", "stop_training": True, "patience": 1, "max_epochs": 4}
+    epochs: list[Epoch] = []
+    train_model(data, tmp_path / "model/town", TrainOptions(**options), on_epoch=epochs.append)
+    assert 4 == len(epochs)
+    assert "no chip to validate with holds a class" in caplog.text
 
 
 @pytest.mark.slow
