@@ -76,6 +76,11 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
+def peer_is_gone(error: BaseException) -> bool:
+    """Another process that trained beside this one has ended: NCCL has an error of its own, gloo only says so."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
 def free_memory() -> None:
     """Of a training that is over: its parts know each other, so only the collector finds them."""
     gc.collect()

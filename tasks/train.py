@@ -300,6 +300,9 @@ def _fit_what_fits(
             what = "a single chip of this size in a batch is too little to normalise"
             raise TrainingError(what, do="use a batch_size of 2 or more, or larger chips") from error
         except (RuntimeError, MemoryError) as error:
+            if checkpoints.peer_is_gone(error):
+                do = "look at what it said, then run the same command again: it goes on after the last whole epoch"
+                raise TrainingError("one of the processes that train together has ended", do=do) from error
             if not checkpoints.out_of_memory(error):
                 raise
             checkpoints.halve(out, size, error)

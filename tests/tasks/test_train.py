@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import rasterio
 import torch
@@ -387,6 +388,27 @@ def test_two_processes_train_one_model_and_one_of_them_speaks(tmp_path: Path) ->
     assert [{"model": "town", "folder": str(out)}] == [line["result"] for line in lines if "result" in line]
     assert [] == ModelFolder(out).emd.problems(out)
     assert '"progress"' not in done.stderr
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_that_is_killed_is_told_of(tmp_path: Path) -> None:
+    data, out = bright_roofs(tmp_path / "chips"), tmp_path / "model/town"
+    options = ["--backbone-model", TINY["backbone_model"], "--pretrained-weights", "none", "--devices", "2"]
+    command = [sys.executable, "-m", "flows.cli", "train", str(data.path), str(out), *options]
+    both = subprocess.Popen(
+        [*command, "--max-epochs", "500"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while not checkpoint(out):
+            assert both.poll() is None
+            time.sleep(0.02)
+        (child,) = psutil.Process(both.pid).children()
+        child.kill()
+        _, said = both.communicate(timeout=60)
+    finally:
+        both.kill()
+    assert 1 == both.returncode
+    assert "TrainingError: one of the processes that train together has ended; look" in said.splitlines()[-1]
 
 
 @pytest.mark.slow
