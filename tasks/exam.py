@@ -149,14 +149,16 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
     background = bool(model.emd.document.get("PredictBackground", True))
     kind = ChangeScores if chips.paired else PixelScores
     tally = kind(chips.classes, background=background)
-    values = np.array([0, *(label.value for label in chips.classes)])  # sorted; a position is a class index
+    index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
+    known = dict(sorted({0: 0, **{c.value: index.get(c.name, 0) for c in model.emd.classes}}.items()))
+    values, indexes = np.array(list(known)), np.array(list(known.values()), np.uint8)  # of the model; of the chips
     asked = set(names[:: -(-len(names) // CALIBRATED)] if calibrate else ())
     confidence = _confidence(model, chips, function, load) if asked else None
 
     def ask(chip: Chip) -> Answer:
         found = function.update_block(chip.dates[bands], chip.valid)[0][0]
-        mask = np.searchsorted(values, found).clip(max=len(values) - 1).astype(np.uint8)
-        mask[values[mask] != found] = 0  # a class that these chips do not have
+        place = np.searchsorted(values, found).clip(max=len(values) - 1)
+        mask = np.where(values[place] == found, indexes[place], 0).astype(np.uint8)  # 0, too: a class of other chips
         return Answer(replace(chip, mask=mask), values=found)
 
     def count(chip: Chip, answer: Answer) -> None:

@@ -157,6 +157,18 @@ def test_pixels_are_scored_by_class(make_model: MakeModel, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_pixels_are_scored_by_the_names_of_their_classes(make_model: MakeModel, tmp_path: Path) -> None:
+    """The chips number the classes in another way than the model, which says Roof here: its Value 1, their Value 2."""
+    roof, pond = ({"Value": v, "Name": n, "Color": [9, v, 0]} for v, n in ((2, "Roof"), (1, "Pond")))
+    truth = np.full((64, 64), 2, np.uint8)  # the class with the second least Value
+    held_out = write_chips(tmp_path / "held-out", [chip(even(149), mask=truth)], [pond, roof], "Classified_Tiles")
+    theirs = [{**roof, "Value": 1}, {**pond, "Value": 2}]
+    scores = evaluate_model(make_model("levels", level=100, Classes=theirs), held_out)
+    assert scores.per_class["Roof"]["Recall"] > 0.85
+    assert 0 == scores.confusion_matrix[2][1]
+
+
+@pytest.mark.slow
 def test_pixels_are_as_often_right_as_the_model_is_sure_of_its_answer(make_model: MakeModel, tmp_path: Path) -> None:
     """Of 149 the model says class 1, which is Value 7, by odds of e^(51 - 49); a quarter of it is Value 3."""
     classes = [{"Value": v, "Name": n, "Color": [9, v, 0]} for v, n in ((7, "Roof"), (3, "Pond"))]
