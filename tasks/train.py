@@ -255,15 +255,15 @@ def _start(chips: ChipFolder, plan: _Plan) -> _Start:
     bands = bands[: len(bands) // 2] if plan.carries == "change" else bands
     fitting.prepare(options.seed, options.devices)
     network = _built(plan, len(bands), len(chips.classes))
+    scheme = weights.Bands([band.name for band in bands], options.weight_init_scheme)
     if plan.pretrained:
         anew = weights.load_model(network, plan.pretrained)
         origin = f"{plan.pretrained.name}, without {len(anew)} tensors" if anew else plan.pretrained.name
     else:
-        scheme = weights.Bands([band.name for band in bands], options.weight_init_scheme)
         name = str(plan.arguments["backbone"])
         origin = weights.load_backbone(network.backbone, name, options.pretrained_weights, scheme)
     if origin != "random" and options.freeze_model:
-        network.backbone.freeze()
+        network.backbone.freeze(adapted=not plan.pretrained and not scheme.plain(len(bands)))
     network = Resized(network, options.resize_to) if options.resize_to else network
     return _Start(network.to(memory_format=torch.channels_last), origin)
 

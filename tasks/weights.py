@@ -42,6 +42,10 @@ class Bands:
             adapted[:, band] = weight[:, colour]
         return adapted * (3 / bands) if self.scheme == "MEAN" else adapted  # what comes out stays as large
 
+    def plain(self, bands: int) -> bool:
+        """Red, green and blue in that order, or three bands of which nobody says otherwise."""
+        return bands == 3 and self._colours(bands) in ({}, {0: 0, 1: 1, 2: 2})
+
     def _colours(self, bands: int) -> dict[int, int]:
         """Band -> colour, by name; where names do not tell, the first three, MEAN dares that of few bands only."""
         names = [name.lower() for name in self.names]
@@ -164,6 +168,5 @@ def _counted(weights: Weights) -> Weights:
 
 def _adapted(weight: Tensor, wanted: Tensor, bands: Bands) -> Tensor:
     """The first convolution, where the imagery has other bands than the three colours; any other as it is."""
-    if weight.ndim == 4 and weight.shape[1] == 3 != wanted.shape[1] and weight.shape[2:] == wanted.shape[2:]:
-        return bands.adapt(weight, wanted)
-    return weight
+    first = weight.ndim == 4 and weight.shape[1] == 3 and weight.shape[2:] == wanted.shape[2:]
+    return bands.adapt(weight, wanted) if first and not bands.plain(wanted.shape[1]) else weight

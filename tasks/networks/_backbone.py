@@ -37,15 +37,16 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> "list[Tensor]":
         return list(self.body(images))
 
-    def freeze(self) -> None:
+    def freeze(self, adapted: bool = False) -> None:
         """Keep the first layers as they were trained: edges and colours, and the dearest part to train.
 
-        Where the imagery has other bands than three colours, the first convolution is new to them and learns.
+        Where the imagery has other bands than three colours, or those in another order (`adapted`), the first
+        convolution is new to them and learns.
         """
         frozen = self.body.stages[:2] if isinstance(self.body, _TorchvisionBody) else _timm_stem(self.body)
         for part in frozen:
             part.requires_grad_(False)
-        if self.bands != COLOURS:
+        if adapted or self.bands != COLOURS:
             parent, name = _first_convolution(self.body)
             getattr(parent, name).requires_grad_(True)
 

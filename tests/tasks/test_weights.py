@@ -96,6 +96,30 @@ def test_the_first_three_are_colours_where_names_do_not_tell() -> None:
     assert torch.allclose(COLOURS.mean(1) * 3, adapted("MEAN", "1")[:, 0])
 
 
+@pytest.mark.parametrize(
+    ("names", "colours"),
+    [
+        (("Red", "Green", "Blue"), [0, 1, 2]),
+        (("Band_1", "Band_2", "Band_3"), [0, 1, 2]),
+        (("B02", "B03", "B04"), [2, 1, 0]),
+        (("NearInfrared", "Red", "Green"), [-1, 0, 1]),  # -1: the mean of all
+    ],
+)
+def test_three_bands_are_colours_in_the_order_of_their_names(
+    tmp_path: Path, names: tuple[str, ...], colours: list[int]
+) -> None:
+    whole = torchvision.models.mobilenet_v2(weights=None)
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    weight, bands = whole.features[0][0].weight, Bands(names)
+    backbone = Backbone("mobilenet_v2", 3)
+    load_backbone(backbone, "mobilenet_v2", str(tmp_path / "weights.pth"), bands)
+    first = next(backbone.parameters())
+    expected = [weight.mean(dim=1) if colour < 0 else weight[:, colour] for colour in colours]
+    assert torch.allclose(torch.stack(expected, 1), first)
+    backbone.freeze(adapted=not bands.plain(3))
+    assert (colours != [0, 1, 2]) == first.requires_grad
+
+
 def test_bands_begin_as_arcgis_says() -> None:
     names = ("Red", "Green", "Blue", "NearInfrared")
     assert torch.equal(torch.cat([COLOURS, DRAWN[:, :1]], 1), adapted("RANDOM", *names))
