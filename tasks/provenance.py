@@ -20,12 +20,15 @@ PAGE = "model_metrics.html"
 
 
 def facts_in(page: Path) -> dict[str, Any]:
-    """What a page was made from; {} where there is none."""
+    """What a page was made from; {} where there is none, or another program wrote it."""
     if not page.is_file():
         return {}
-    _, _, rest = page.read_text(encoding="utf-8").partition(FACTS)
-    facts: dict[str, Any] = json.loads(rest.partition("</script>")[0] or "{}")
-    return facts
+    _, _, rest = page.read_text(encoding="utf-8", errors="replace").partition(FACTS)
+    try:
+        facts = json.loads(rest.partition("</script>")[0])
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def learnt(model: Path, chips: ChipFolder) -> bool:

@@ -14,6 +14,7 @@ from registry.emd import ClassLabel, Emd
 from tasks import pictures, report
 from tasks.pictures import ResultSample
 from tasks.progress import Epoch
+from tasks.provenance import FACTS, facts_in
 
 RED, BLUE = ClassLabel(1, "roof", (255, 0, 0)), ClassLabel(2, "pond <1 ha>", (0, 0, 255))
 EMD = Emd(
@@ -305,3 +306,11 @@ def test_names_cannot_inject_markup(tmp_path: Path) -> None:
     emd = EMD.replace(Classes=[ClassLabel(1, "<img src=x>", (1, 2, 3)).document()])
     page = Page(report.write_metrics_page(tmp_path, emd, provenance={"x": "<script src=y>"}))
     assert [] == page.addresses
+
+
+@pytest.mark.parametrize(
+    "text", [b"<p>Pr\xe9cision</p>", FACTS.encode() + b"{oops</script>", FACTS.encode() + b"[1]</script>"]
+)
+def test_a_page_of_another_program_has_no_facts(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "page.html").write_bytes(text)
+    assert {} == facts_in(tmp_path / "page.html")
