@@ -5,7 +5,7 @@ On disk a chip speaks class Value, here it speaks class index: 0 is background, 
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -320,6 +320,15 @@ def _files_below(path: Path) -> Iterator[Path]:
 def class_index(classes: Sequence[ClassLabel]) -> dict[int, int]:
     """Class Value -> class index from 1, by position."""
     return {label.value: i for i, label in enumerate(classes, start=1)}
+
+
+def indexes_of(values: NDArray[Any], index: Mapping[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(rows, cols) class indexes of class Values, and where there is one that `index` does not have: 0 there."""
+    known = np.array(sorted(index))
+    place = np.searchsorted(known, values).clip(max=len(known) - 1)
+    strange = known[place] != values
+    found = np.array([index[value] for value in known.tolist()], np.uint8)[place]
+    return np.where(strange, np.uint8(0), found), strange
 
 
 def _bounds(

@@ -108,8 +108,6 @@ def export(
             record = exported(
                 export_training_data(imagery, found, out, options, classes=known, workers=workers, on_progress=listen)
             )
-    if not program:
-        console.warn(record.pop("warnings", ()))
     console.end(program, record)
 
 
@@ -153,6 +151,7 @@ def evaluate(
     """Score a model on held-out chips; a model folder gets figures, report and the best threshold."""
     from tasks.chips import ChipFolder
     from tasks.evaluate import evaluate_model
+    from tasks.provenance import PAGE
 
     folder = opened(model)
     if not Path(model).exists() or Path(model).suffix == ".dlpk":  # what was published stays as it is
@@ -160,10 +159,7 @@ def evaluate(
     with console.watching(program) as listen:
         held_out = ChipFolder.open(chips)
         scores = evaluate_model(folder, held_out, report=report, device=device, trust=trust, on_progress=listen)
-    record = {**scores.document(), "report": str((report or folder.path) / "model_metrics.html")}
-    if not program:
-        console.warn(record.pop("warnings", ()))
-    console.end(program, record)
+    console.end(program, {**scores.document(), "report": str((report or folder.path) / PAGE)})
 
 
 @click.command()
@@ -185,10 +181,7 @@ def compare(
         a, b = (open_model(path) for path, _ in found)
         comparison = compare_models(a, b, judge, device=device, trust=trust, on_progress=listen)
     rivals = {side: {"name": m.name, "sha256": m.sha256} for side, (_, m) in zip("ab", found, strict=True)}
-    record = {**comparison.document(), "models": rivals, "chips_digest": judge.digest}
-    if not program:
-        console.warn(record.pop("warnings", ()))
-    console.end(program, record)
+    console.end(program, {**comparison.document(), "models": rivals, "chips_digest": judge.digest})
 
 
 @click.command()

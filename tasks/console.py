@@ -97,7 +97,10 @@ def epoch_line(epoch: Epoch) -> str:
 
 
 def end(program: "JsonLines | None", outcome: Mapping[str, Any] | DlpkError) -> None:
-    """Hand the record or the error to whoever listens: the program that started us, or a person."""
+    """Hand the record or the error to whoever listens: the program that started us, or a person.
+
+    A person is warned of a record's `warnings`; a program finds them in it.
+    """
     if isinstance(outcome, DlpkError):
         if program:
             program.write("error", {"type": type(outcome).__name__, "message": str(outcome)})
@@ -106,7 +109,8 @@ def end(program: "JsonLines | None", outcome: Mapping[str, Any] | DlpkError) -> 
     elif program:
         program.write("result", outcome)
     else:
-        print_record(outcome)
+        warn(outcome.get("warnings", ()))
+        print_record({key: value for key, value in outcome.items() if key != "warnings"})
 
 
 def warn(lines: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from registry.dlpk import ModelFolder
 from registry.emd import ModelType
 from registry.errors import OptionsError
 from tasks.band_choice import Bands, band_indexes, pair_indexes
-from tasks.chips import Chip, ChipFolder
+from tasks.chips import Chip, ChipFolder, indexes_of
 from tasks.feature_sets import Detection
 from tasks.inference import AnyFunction, load_function
 from tasks.inference_options import InferenceOptions
@@ -149,17 +149,14 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
     background = bool(model.emd.document.get("PredictBackground", True))
     kind = ChangeScores if chips.paired else PixelScores
     tally = kind(chips.classes, background=background)
-    index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
-    known = dict(sorted({0: 0, **{c.value: index.get(c.name, 0) for c in model.emd.classes}}.items()))
-    values, indexes = np.array(list(known)), np.array(list(known.values()), np.uint8)  # of the model; of the chips
+    named = {label.name: i for i, label in enumerate(chips.classes, start=1)}
+    index = {0: 0, **{c.value: named.get(c.name, 0) for c in model.emd.classes}}  # the model's Value -> of the chips
     asked = set(names[:: -(-len(names) // CALIBRATED)] if calibrate else ())
     confidence = _confidence(model, chips, function, load) if asked else None
 
     def ask(chip: Chip) -> Answer:
         found = function.update_block(chip.dates[bands], chip.valid)[0][0]
-        place = np.searchsorted(values, found).clip(max=len(values) - 1)
-        mask = np.where(values[place] == found, indexes[place], 0).astype(np.uint8)  # 0, too: a class of other chips
-        return Answer(replace(chip, mask=mask), values=found)
+        return Answer(replace(chip, mask=indexes_of(found, index)[0]), values=found)
 
     def count(chip: Chip, answer: Answer) -> None:
         assert chip.mask is not None

@@ -203,7 +203,7 @@ def look(chips: ChipFolder, names: Sequence[str]) -> tuple[NDArray[np.int64], li
     return np.array(found).reshape(-1, size), boxes
 
 
-def held(names: Sequence[str], counted: NDArray[np.int64], ignored: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
+def holdings(names: Sequence[str], counted: NDArray[np.int64], ignored: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
     """Of `look`, what each chip holds of the classes that count."""
     holds = counted > 0
     holds[:, [0, *ignored]] = False

@@ -105,12 +105,9 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     ignored = _ignored(chips, options)
     names = loading.usable(chips)
     counted, boxes = loading.look(chips, names)  # reads all: a broken chip is told now
-    held = loading.held(names, counted, ignored)
+    held = loading.holdings(names, counted, ignored)
     training, validation = loading.divide(chips, options.validation_percentage / 100, held)
-    monitor = _monitor(carries, options)
-    if monitor and not any(held[name].any() for name in validation):
-        log.warning("no chip to validate with holds a class: none tells the best epoch, so the last one is kept")
-        monitor = ""
+    monitor = _monitor(carries, options, judges=any(held[name].any() for name in validation))
     row = {name: i for i, name in enumerate(names)}
     counted, boxes = counted[[row[name] for name in training]], [boxes[row[name]] for name in training]
     loading.check_classes(chips, counted, ignored)
@@ -232,7 +229,8 @@ def _asked(carries: str, options: TrainOptions, balance: list[float], module: An
     return {**asked, "multilabel": True} if carries == "labels" else asked
 
 
-def _monitor(carries: str, options: TrainOptions) -> str:
+def _monitor(carries: str, options: TrainOptions, *, judges: bool) -> str:
+    """`judges`: the chips to validate with hold something to find; where they do not, the last epoch is the best."""
     from tasks.goals import GOALS
 
     goal = GOALS[carries]
@@ -240,6 +238,9 @@ def _monitor(carries: str, options: TrainOptions) -> str:
     if options.monitor not in names:
         do = f"choose one of {', '.join(names)}"
         raise OptionsError(f"monitor does not fit {goal.name}", got=options.monitor, do=do)
+    if names[options.monitor] and not judges:
+        log.warning("no chip to validate with holds a class: none tells the best epoch, so the last one is kept")
+        return ""
     return names[options.monitor]
 
 

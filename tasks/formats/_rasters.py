@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError
-from tasks.chips import PICTURES, Chip
+from tasks.chips import PICTURES, Chip, class_index, indexes_of
 from tasks.formats._labels import SPELLINGS, folder_names, found, no_room, stems
 from tasks.rasters import read_raster, write_raster
 
@@ -63,14 +63,11 @@ def write_classes(path: Path, chip: Chip, classes: Sequence[ClassLabel]) -> Path
 def read_classes(path: Path, chip: Chip, classes: Sequence[ClassLabel]) -> NDArray[np.uint8]:
     """(rows, cols) class indexes. LabelError for Values that no class has: they would turn into background silently."""
     values = read_labels(path, chip)[0]
-    known = np.array(sorted({0, *(c.value for c in classes)}))
-    place = np.searchsorted(known, values).clip(max=len(known) - 1)
-    if (strange := known[place] != values).any():
+    mask, strange = indexes_of(values, {0: 0, **class_index(classes)})
+    if strange.any():
         got = np.unique(values[strange]).tolist()[:10]
         do = "add them to Classes of the definition, or export the chips again"
         raise LabelError("has values of no class in the definition", where=path, got=got, do=do)
-    index = {0: 0, **{c.value: i for i, c in enumerate(classes, 1)}}
-    mask: NDArray[np.uint8] = np.array([index[value] for value in known.tolist()], np.uint8)[place]
     return mask
 
 

@@ -74,7 +74,7 @@ def test_the_corner_to_validate_with_has_something_to_find(
     tmp_path: Path, masks: list[Any], ignored: tuple[int, ...], validation: int
 ) -> None:
     chips = written(tmp_path, masks)  # side by side, from west to east
-    held = loading.held(chips.names, loading.look(chips, chips.names)[0], ignored)
+    held = loading.holdings(chips.names, loading.look(chips, chips.names)[0], ignored)
     rest = [name for i, name in enumerate(chips.names) if i != validation]
     assert (rest, [chips.names[validation]]) == loading.divide(chips, 0.1, held)
 
