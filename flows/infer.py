@@ -14,7 +14,7 @@ from prefect import flow
 from flows import steps
 from flows.listening import about
 from flows.new_scenes import work_off
-from flows.places import is_stream, pairs_of, result_path, scenes_of
+from flows.places import is_stream, pairs_of, result_paths, scenes_of
 from flows.scene_options import NewScenes
 from registry.errors import OptionsError
 from registry.ledger import Claim, Ledger
@@ -73,7 +73,7 @@ def _each(known: steps.Known, imagery: str, later: str, out: str, options: Infer
     """Every raster; the result, or the folder of the results."""
     target, results = Path(out or "."), []
     found = _scenes(known, imagery, later)
-    places = [result_path(known.tool, scene[0], imagery, target) for scene in found]
+    places = result_paths(known.tool, [scene[0] for scene in found], imagery, target)
     for scene, place in zip(found, places, strict=True):
         with about(scene=scene[0].name):
             results.append(steps.infer(known, scene, place, options))

@@ -15,7 +15,7 @@ from prefect.context import FlowRunContext
 
 from flows.happenings import tell
 from flows.listening import run_tags, say
-from flows.patience import patiently
+from flows.patience import LONGEST, patiently
 from flows.scene_options import NewScenes
 from registry import results, scenes
 from registry.errors import OptionsError, StoreError
@@ -91,12 +91,17 @@ def work_off(known: "Known", store: Store, place: str, dials: NewScenes, run_bat
         if entries:
             _ask_for_company(dials, len(entries))
         with _watched(known, summary):
+            moved = time.monotonic()  # when something was last done
             while todo := patiently(lambda: left(ledger, entries, dials, summary)):
                 if claims := patiently(lambda todo=todo: take(ledger, todo, dials.batch)):  # type: ignore[misc]
                     outcome = run_batch(ledger, claims)
                     summary.results += outcome["results"]
                     summary.gone |= set(outcome["gone"])
+                    summary.failed |= outcome["refused"]
+                    moved = time.monotonic() if outcome["results"] or not outcome["trouble"] else moved
                     if outcome["trouble"]:
+                        if time.monotonic() - moved > LONGEST:
+                            raise StoreError(f"nothing was done for {LONGEST:.0f} s: {outcome['trouble']}", where=place)
                         say(f"goes on in {POLL:.0f} s: {outcome['trouble']}")
                         time.sleep(POLL)
                 else:
@@ -136,8 +141,13 @@ def _watched(known: "Known", summary: Summary) -> Iterator[None]:
         yield
         return
     started = time.monotonic()
-    with run.machine_watched():
-        yield
+    try:
+        with run.machine_watched():
+            yield
+    except BaseException as error:
+        with suppress(StoreError):  # the error itself is what must be told
+            run.fail(f"{type(error).__name__}: {error}")
+        raise
     seconds = time.monotonic() - started
     pixels, area = (sum(r.get(key) or 0 for r in summary.results) for key in ("pixels", "km2"))
     with suppress(StoreError):

@@ -1,6 +1,12 @@
-"""Which rasters an inference reads, and where each result goes."""
+"""Which rasters an inference reads, and where each result goes.
+
+A raster is called by its path below the folder or the plain part of the pattern, without suffix: `2026/t1` of
+scenes/*/t1.tif. Its result has that name, and the raster of the other date the same one.
+"""
 
 import glob
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
@@ -40,14 +46,30 @@ def pairs_of(imagery: str, later: str) -> list[tuple[Path, Path]]:
     first, second = scenes_of(imagery), scenes_of(later)
     if len(first) == len(second) == 1:
         return [(first[0], second[0])]
-    partner = {path.stem: path for path in second}
-    if alone := sorted({path.stem for path in first} ^ set(partner)):
+    names, partners = _names(first, imagery), _names(second, later)
+    if alone := sorted(str(name) for name in names.keys() ^ partners.keys()):
         do = "name the rasters of one place alike in both folders"
         raise OptionsError("rasters without a partner of the other date", where=later, got=alone, do=do)
-    return [(path, partner[path.stem]) for path in first]
+    return [(path, partners[name]) for name, path in names.items()]
 
 
-def result_path(tool: str, scene: Path, imagery: str, out: Path) -> Path:
-    """`out` itself for a single raster, unless that is a folder; inside of it for each of several."""
-    single = Path(imagery).is_file() and out.suffix and not out.is_dir()
-    return out if single else out / f"{scene.stem}{RESULTS[tool]}"
+def result_paths(tool: str, scenes: Sequence[Path], imagery: str, out: Path) -> list[Path]:
+    """`out` itself for a single raster, unless that is a folder; inside of it for each of several.
+
+    Raises OptionsError where two would have the same.
+    """
+    if Path(imagery).is_file() and out.suffix and not out.is_dir():
+        return [out]
+    return [out / name.with_name(f"{name.name}{RESULTS[tool]}") for name in _names(scenes, imagery)]
+
+
+def _names(scenes: Sequence[Path], imagery: str) -> dict[Path, Path]:
+    """Each raster by its name, in their order."""
+    path = Path(imagery)
+    plain = takewhile(lambda part: not glob.has_magic(part), path.parts)
+    top = path if path.is_dir() else path.parent if path.is_file() else Path(*plain)
+    names = {scene.relative_to(top).with_suffix(""): scene for scene in scenes}
+    if twins := sorted({str(scene) for scene in scenes} - {str(scene) for scene in names.values()}):
+        do = "give a pattern that meets one of them, such as scenes/*.tif"
+        raise OptionsError("two rasters have one name", where=imagery, got=twins, do=do)
+    return names

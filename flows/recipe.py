@@ -30,7 +30,9 @@ BESIDE = (".shx", ".dbf", ".prj", ".tfw")  # files that belong to a shapefile or
 REMOTE = ("://", "/vsi")
 IN_SCENE = ("imagery", "labels", "in_raster2")  # keys that hold paths
 IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
-WITHIN = ("evaluation", "export")
+IN_TRAIN = ("augmentation_file", "pretrained_model", "pretrained_weights")
+NO_PATHS = ("auto", "none")  # of pretrained_weights
+WITHIN = ("evaluation", "export", "train")
 Imagery = str | tuple[str, ...]
 
 
@@ -113,6 +115,8 @@ class Recipe(Options):
         for scene in filter(None, (*self.scenes, self.evaluation)):
             yield from filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2))
         yield from (path for key in IN_EXPORT if (path := getattr(self.export, key)))
+        known = (str(getattr(self.train, key) or "") for key in IN_TRAIN)
+        yield from (path for path in known if path and path not in NO_PATHS)
 
 
 def rasters(imagery: Imagery) -> tuple[str, ...]:
@@ -122,7 +126,7 @@ def rasters(imagery: Imagery) -> tuple[str, ...]:
 
 def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the paths in it made absolute."""
-    paths = {key: _absolute(document[key], folder) for key in (*IN_SCENE, *IN_EXPORT) if document.get(key)}
+    paths = {key: _absolute(document[key], folder) for key in (*IN_SCENE, *IN_EXPORT, *IN_TRAIN) if document.get(key)}
     within: dict[str, Any] = {
         key: _from_here(document[key], folder) for key in WITHIN if isinstance(document.get(key), Mapping)
     }
@@ -134,14 +138,15 @@ def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _absolute(path: Any, folder: Path) -> Any:
     if isinstance(path, list):
         return [_absolute(p, folder) for p in path]
-    local = isinstance(path, str) and not any(mark in path for mark in REMOTE)
+    local = isinstance(path, str) and path not in NO_PATHS and not any(mark in path for mark in REMOTE)
     return str((folder / Path(path).expanduser()).resolve()) if local else path
 
 
 def fingerprint(path: str) -> list[tuple[str, str]]:
     """Name and content of a file and of those that belong to it: size and time of change, of a remote one its ETag.
 
-    Raises NotFound for one that is not there.
+    A VRT is the files that it is made of, too; a GeoPackage that is open elsewhere its write-ahead log. Raises NotFound
+    for one that is not there.
     """
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
@@ -150,4 +155,15 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
     if not (file := Path(path)).is_file():
         raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
     files = [file, *filter(Path.exists, (file.with_suffix(end) for end in BESIDE))]
-    return [(str(f), f"{f.stat().st_size}-{f.stat().st_mtime_ns}") for f in files]
+    log = Path(f"{path}-wal")
+    files += [log] if log.is_file() and log.stat().st_size else []
+    own = [(str(f), f"{f.stat().st_size}-{f.stat().st_mtime_ns}") for f in files]
+    return own + [part for source in _behind(file) for part in fingerprint(source)]
+
+
+def _behind(file: Path) -> list[str]:
+    if file.suffix.lower() != ".vrt":
+        return []
+    from tasks.sources import files_of_vrt
+
+    return files_of_vrt(file)

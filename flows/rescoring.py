@@ -38,7 +38,10 @@ class Plan:
 
 
 def plan(known: Known, scene: LabelledScene, export: ExportOptions | None) -> Plan:
-    """Raises OptionsError where nobody says how chips are cut."""
+    """Raises OptionsError for a model that was not published, or where nobody says how chips are cut."""
+    if not known.source.version:
+        do = "publish it, and give a reference such as roofs@3"
+        raise OptionsError("is compared with its scores at publishing", where=known.path, got="a file", do=do)
     manifest = catalog.manifest_of(catalog.find_version(known.ref))
     told = (manifest.get("recipe") or {}).get("export")
     if export is None and told is None:

@@ -12,7 +12,7 @@ from flows.gpus import Gpu, held
 from flows.listening import about, listening, run_tags, say
 from flows.patience import patiently
 from registry import results, scenes
-from registry.errors import DlpkError, NotFound, StoreError
+from registry.errors import Denied, DlpkError, NotFound, StoreError
 from registry.files import write_text
 from registry.ledger import Claim, Ledger
 from tasks.console import Listener
@@ -37,14 +37,15 @@ class Batch:
     places: dict[str, tuple[Path, Path]] = field(default_factory=dict)  # entry -> raster, folder of its result
     done: list[dict[str, Any]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)  # scene -> why its server does not hand it out
+    trouble: str = ""
 
 
 def run_batch(known: "Known", ledger: Ledger, claims: Sequence[Claim], options: InferenceOptions) -> dict[str, Any]:
-    """{results: one record each, gone: entries that are no more, trouble: with a store, if any}.
+    """{results: one record each, gone: entries that are no more, refused: scenes, trouble: with a store, if any}.
 
-    What has not come to an end is for whoever claims it next.
+    What has not come to an end is for whoever claims it next; a scene that cannot be had keeps no other one waiting.
     """
-    trouble = ""
     with tempfile.TemporaryDirectory(prefix="dlpk-scenes-") as place:
         batch = Batch(known, ledger, Path(place))
         batch.open = {claim.entry.key: claim for claim in claims}
@@ -55,8 +56,8 @@ def run_batch(known: "Known", ledger: Ledger, claims: Sequence[Claim], options: 
                 with listening(f"{len(batch.open)} scenes") as listen:
                     _run(batch, options, listen)
         except StoreError as error:
-            trouble = str(error)
-    return {"results": batch.done, "gone": batch.gone, "trouble": trouble}
+            batch.trouble = str(error)
+    return {"results": batch.done, "gone": batch.gone, "refused": batch.refused, "trouble": batch.trouble}
 
 
 def _fetch(batch: Batch, claim: Claim) -> None:
@@ -66,6 +67,13 @@ def _fetch(batch: Batch, claim: Claim) -> None:
         batch.places[entry.key] = (scenes.fetch(entry.scene, batch.folder / entry.key / "scene"), folder)
     except NotFound as error:
         _lose(batch, claim, str(error))
+    except Denied as error:
+        _lose(batch, claim, str(error))
+        batch.refused[entry.scene.id] = str(error)
+    except StoreError as error:
+        batch.trouble = str(error)
+        batch.ledger.give_back(claim)
+        del batch.open[entry.key]
 
 
 def _run(batch: Batch, options: InferenceOptions, listen: Listener) -> None:

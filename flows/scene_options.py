@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from registry.ledger import LEASE
 from registry.scenes import RASTERS, Scene, Search
@@ -46,6 +46,11 @@ class NewScenes(Options):
     def _day(self) -> datetime:
         day = datetime.fromisoformat(self.since)
         return day if day.tzinfo else day.replace(tzinfo=UTC)
+
+    @field_validator("suffixes")
+    @classmethod
+    def _with_dots(cls, suffixes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f".{suffix.lower().lstrip('.')}" for suffix in suffixes)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

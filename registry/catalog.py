@@ -153,8 +153,8 @@ def find_version(ref: ModelRef | str) -> Version:
     with reading(check_name(ref.name)) as rows:
         numbers = _numbers(rows, ref.name)
         aliases = rows.aliases([ref.name]).get(ref.name, {})
-        wanted = ref.number or aliases.get(ref.alias or CHAMPION)
-        if not (ref.number or ref.alias) and wanted not in numbers:
+        wanted = aliases.get(ref.alias or CHAMPION) if ref.number is None else ref.number
+        if ref.number is None and not ref.alias and wanted not in numbers:
             wanted = numbers[0] if numbers else None
         if wanted in numbers and (found := loaded(rows, [(ref.name, int(wanted))])):
             return found[0]

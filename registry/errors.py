@@ -11,6 +11,7 @@
     ├── NotFound(LookupError)        no such model, version, object or plug-in
     ├── Conflict(FileExistsError)    the place is taken by something else
     └── StoreError(OSError)          a store, a server or a disk did not answer as it must
+        └── Denied                   and waiting does not help: it refuses
 
 Each child has a second, builtin parent, so a caller who knows nothing of us catches what he expects.
 """
@@ -62,3 +63,6 @@ class Conflict(DlpkError, FileExistsError): ...
 
 
 class StoreError(DlpkError, OSError): ...
+
+
+class Denied(StoreError): ...

@@ -67,10 +67,11 @@ class Run:
 
     @classmethod
     def resume(cls, run_id: str) -> "Run":
-        """Go on with a run. Raises NotFound."""
+        """Go on with a run. Raises NotFound, also for one that somebody deleted."""
         run = cls(run_id, settings().tracking_uri)
         with told():
-            run._client.get_run(run_id)
+            if run._client.get_run(run_id).info.lifecycle_stage == "deleted":
+                raise NotFound("the experiment run was deleted", where=run_id)
             run._client.update_run(run_id, status="RUNNING")
         return run
 

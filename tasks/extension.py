@@ -93,6 +93,7 @@ def _definition(emd: Emd) -> Emd:
         "DatasetType": DATA[emd.model_type],
         "IsEdgeDetection": False,
         "Kwargs": {},
+        "resize_to": None,  # the network does it itself; arcgis.learn reads it where chips have another size
         "ArcGISLearnVersion": WRITTEN_FOR,
     }
     return Emd(document, where=emd.where)

@@ -12,6 +12,7 @@ Everything becomes a list of names that GDAL opens:
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ def gdal_name(text: str) -> str:
         return text
     scheme, rest = match[1].lower(), text[match.end() :]
     return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{scheme}://{rest}"
+
+
+def files_of_vrt(path: Path) -> list[str]:
+    """What GDAL reads behind a VRT, also one of VRTs; [] where it cannot be opened."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+
+    try:
+        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path) as file:
+            return sorted(name for name in file.files if Path(name) != path)
+    except RasterioError:
+        return []
 
 
 def remote_settings() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A folder, with all below it; or one raster. Content: size and time of change."""
 
+import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,11 +16,14 @@ def find(place: str, search: Search) -> Iterator[Scene]:
     top = Path(unquote(urlsplit(place).path) if "://" in place else place).expanduser().absolute()
     if not top.exists():
         raise NotFound("there is no such folder of scenes", where=top)
-    for path in [top] if top.is_file() else top.rglob("*"):
+    for path in [top] if top.is_file() else _below(top):
         name = path.relative_to(top if path != top else top.parent)
         if path.suffix.lower() not in search.suffixes or any(part.startswith(".") for part in name.parts):
             continue
-        facts = path.stat()
+        try:
+            facts = path.stat()
+        except FileNotFoundError:  # gone meanwhile, or a link to nowhere
+            continue
         if time.time() - facts.st_mtime >= search.settle and facts.st_size:
             changed = datetime.fromtimestamp(int(facts.st_mtime), UTC).isoformat()
             yield Scene(name.as_posix(), _content(path), str(path), "file", changed)
@@ -33,6 +37,11 @@ def content(scene: Scene) -> str:
 def fetch(scene: Scene, _folder: Path) -> Path:
     """It is here."""
     return Path(scene.place)
+
+
+def _below(top: Path) -> Iterator[Path]:
+    """All files; folders that go meanwhile are passed over."""
+    return (Path(folder, name) for folder, _, names in os.walk(top) for name in names)
 
 
 def _content(path: Path) -> str:

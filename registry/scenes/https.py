@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-from registry.errors import NotFound, OptionsError, StoreError
+from registry.errors import Denied, NotFound, OptionsError, StoreError
 from registry.files import atomic
 from registry.scenes import Scene, Search
 
@@ -15,6 +15,7 @@ PAGE = 100  # items in one answer
 SECONDS = 60.0
 DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
 NO_DATA = {"thumbnail", "overview", "metadata"}
+FOR_A_WHILE = (408, 425, 429)  # of the answers that say the question was wrong
 ANSWERS = ("etag", "last-modified", "content-length")  # of a server, the first that it gives
 
 
@@ -46,10 +47,9 @@ def content(scene: Scene) -> str:
 def fetch(scene: Scene, folder: Path) -> Path:
     """A copy."""
     if scene.place.startswith("s3://"):
-        from registry.stores import locate
+        from registry.scenes import s3
 
-        store, key = locate(scene.place, depth=1)
-        return store.get(key, folder / key)
+        return s3.fetch(scene, folder)
     if (local := _local(scene.place)) is not None:
         return local
     target = folder / (unquote(PurePosixPath(urlsplit(scene.place).path).name) or "scene.tif")
@@ -109,8 +109,10 @@ def _told_by_server(href: str) -> str:
 def _check(answer: httpx.Response) -> None:
     if answer.status_code in (404, 410):
         raise NotFound("the scene is gone", where=answer.url)
+    if answer.is_client_error and answer.status_code not in FOR_A_WHILE:
+        raise Denied(f"answered {answer.status_code}", where=answer.url, do="check the address and the rights")
     if not answer.is_success:
-        raise StoreError(f"answered {answer.status_code}", where=answer.url, do="check the address and the rights")
+        raise StoreError(f"answered {answer.status_code}", where=answer.url, do="try again later")
 
 
 def _local(href: str) -> Path | None:

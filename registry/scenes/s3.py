@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from registry.errors import NotFound
 from registry.scenes import Scene, Search
-from registry.stores import locate, open_store
+from registry.stores import open_store
 from registry.stores.s3 import S3Store
 
 
@@ -22,8 +22,8 @@ def find(place: str, search: Search) -> Iterator[Scene]:
 
 def content(scene: Scene) -> str:
     """The ETag now."""
-    store, key = locate(scene.place, depth=1)
-    facts = cast("S3Store", store).head(key)
+    store, key = _object(scene)
+    facts = store.head(key)
     if facts is None:
         raise NotFound("the scene is gone", where=scene.place)
     return _tag(facts)
@@ -31,8 +31,13 @@ def content(scene: Scene) -> str:
 
 def fetch(scene: Scene, folder: Path) -> Path:
     """A copy: inference reads every pixel anyway, and what is read then cannot change meanwhile."""
-    store, key = locate(scene.place, depth=1)
-    return store.get(key, folder / key)
+    store, key = _object(scene)
+    return store.get(key, folder / PurePosixPath(key).name)
+
+
+def _object(scene: Scene) -> tuple[S3Store, str]:
+    bucket, _, key = scene.place.removeprefix("s3://").partition("/")
+    return cast("S3Store", open_store(f"s3://{bucket}")), key
 
 
 def _tag(facts: dict[str, Any]) -> str:

@@ -15,13 +15,12 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, ProfileNotFound
 
-from registry.errors import Conflict, NotFound, OptionsError, StoreError
+from registry.errors import Conflict, Denied, NotFound, OptionsError, StoreError
 from registry.files import atomic, sha256
 from registry.settings import settings
 from registry.stores import check_key
@@ -35,8 +34,8 @@ REFUSED = ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch",
 
 def connect(uri: str) -> "S3Store":
     """The bucket must exist. Nothing is asked of the server yet."""
-    parts = urlsplit(uri)
-    if not parts.netloc:
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")  # a key may hold ? and #
+    if not bucket:
         raise OptionsError("expected s3://bucket/prefix", where="store", got=uri)
     now = settings()
     config = Config(
@@ -54,7 +53,7 @@ def connect(uri: str) -> "S3Store":
         client = session.client("s3", endpoint_url=now.s3_endpoint, region_name=region, config=config)
     except (BotoCoreError, ValueError) as error:
         raise StoreError(f"cannot be used ({error})", where=uri, do="correct the S3 settings") from error
-    return S3Store(client, parts.netloc, parts.path.strip("/"), PART)
+    return S3Store(client, bucket, prefix.strip("/"), PART)
 
 
 class S3Store:
@@ -320,7 +319,7 @@ class S3Store:
             return NotFound("no such object", where=where)
         if code in REFUSED:
             do = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the rights on the bucket"
-            return StoreError(f"the server refused the credentials ({code})", where=where, do=do)
+            return Denied(f"the server refused the credentials ({code})", where=where, do=do)
         return StoreError(f"the server failed ({error})", where=where, do="run the same command again")
 
 

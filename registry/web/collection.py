@@ -35,7 +35,7 @@ class Result:
 
     @property
     def made(self) -> datetime | None:
-        text = self.properties.get("dlpk:made") or self.properties.get("datetime")
+        text = self.properties.get("created") or self.properties.get("datetime")
         try:
             return datetime.fromisoformat(text) if text else None
         except (TypeError, ValueError):
@@ -94,7 +94,7 @@ def results(*, sha256: str = "", model: str = "") -> list[Result]:
         and (not sha256 or one.sha256 == sha256)
         and (not model or one.model.partition("@")[0] == model)
     ]
-    return sorted(chosen, key=lambda one: (str(one.properties.get("dlpk:made", "")), one.id), reverse=True)
+    return sorted(chosen, key=lambda one: (str(one.properties.get("created", "")), one.id), reverse=True)
 
 
 def result(item: str) -> Result:

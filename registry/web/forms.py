@@ -32,12 +32,12 @@ async def posted(request: Request) -> list[tuple[str, str]]:
 def filled(schema: Schema, values: Mapping[str, Any], form: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """What a form says, laid over `values` (those of the deployment), and what is wrong with it by field.
 
-    Fields that the form does not have keep their value; one that is set back to the flow's own default is left out.
+    Fields that the form does not have keep their value; one that is set to the flow's own default is left out where
+    the deployment has none. An object that may be null stays null while nothing in it is filled in.
     """
     wrong: dict[str, str] = {}
     known = fields(schema, _with_rows(schema, values, form), {})
-    told = _document(known, form, values, wrong)
-    merged = laid_over(values, told)
+    merged = _document(known, form, values, wrong)
     return merged, {**problems(schema, merged), **wrong}
 
 
@@ -68,8 +68,8 @@ def _with_definitions(schema: Schema) -> dict[str, Any]:
 
 
 def _document(known: Iterable[Field], form: Mapping[str, str], values: Any, wrong: dict[str, str]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
     base = values if isinstance(values, Mapping) else {}
+    document = dict(base)
     for field in known:
         value = _value(field, form, base.get(field.name), wrong)
         is_default = value == field.default and type(value) is type(field.default)
@@ -81,7 +81,13 @@ def _document(known: Iterable[Field], form: Mapping[str, str], values: Any, wron
 
 def _value(field: Field, form: Mapping[str, str], base: Any, wrong: dict[str, str]) -> Any:
     if field.kind == "group":
-        return _document(field.fields, form, base, wrong)
+        wrong_within: dict[str, str] = {}
+        document = _document(field.fields, form, base, wrong_within)
+        told = any(form[path].strip() for path in wrong_within)
+        if base is None and field.optional and not told and _is_blank(document):
+            return None
+        wrong |= wrong_within
+        return document
     if field.kind == "rows":
         if f"{field.path}.{COUNT}" not in form:
             return NOTHING
@@ -96,11 +102,16 @@ def _value(field: Field, form: Mapping[str, str], base: Any, wrong: dict[str, st
         return NOTHING
 
 
+def _is_blank(value: Any) -> bool:
+    return all(map(_is_blank, value.values())) if isinstance(value, Mapping) else value in (None, "", [])
+
+
 def _read(field: Field, text: str) -> Any:
     """Raises ValueError with what is expected."""
-    if not text.strip() and field.kind not in ("lines", "either", "flag"):
-        if field.required:
-            raise ValueError("is needed")
+    blank = not text.strip()
+    if blank and field.required and field.kind not in ("lines", "flag"):
+        raise ValueError("is needed")
+    if blank and field.kind not in ("lines", "either", "flag"):
         return None if field.optional else "" if field.kind == "text" else field.default
     match field.kind:
         case "flag":

@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from flows import new_scenes
 from flows.infer import infer
 from flows.new_scenes import Summary, left, survey
 from flows.scene_options import NewScenes
 from flows.steps import Known
-from registry import results
+from registry import results, scenes
 from registry.catalog import Version
+from registry.errors import Denied, StoreError
 from registry.ledger import Entry, Ledger, Owner
+from registry.scenes import Scene
 from registry.settings import settings
 from registry.stores import Store, open_store
+from registry.tracking import connect
 from tasks.inference_options import ModelSource
 from tests.tiny_model import published, scene
 
@@ -106,6 +110,53 @@ def test_new_scenes_are_done_once_and_a_damaged_one_stops_no_other(roofs: Versio
     assert kinds == made["s0.tif"]["assets"].keys()
     infer.fn(roofs.ref, str(place), scenes=dials)
     assert made == {item["properties"]["dlpk:scene"]: item for item in results.items(store)}
+
+
+@pytest.mark.slow
+def test_scenes_that_cannot_be_had_keep_no_other_one_waiting(
+    roofs: Version, place: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, away = scenes.fetch, iter([StoreError("does not answer")])
+
+    def fetched(one: Scene, folder: Path) -> Path:
+        if one.id == "s0.tif":
+            raise Denied("answered 403")
+        if one.id == "s1.tif" and (error := next(away, None)):
+            raise error
+        return fetch(one, folder)
+
+    monkeypatch.setattr(scenes, "fetch", fetched)
+    monkeypatch.setattr(new_scenes, "POLL", 0.0)
+    told: list[str] = []
+    monkeypatch.setattr(new_scenes, "say", told.append)
+    infer.fn(roofs.ref, str(place), scenes=READY)
+    assert {"s1.tif", "s2.tif"} == {item["properties"]["dlpk:scene"] for item in results.items(store)}
+    assert "1 scenes gave nothing: s0.tif" in told
+    monkeypatch.setattr(scenes, "fetch", fetch)
+    infer.fn(roofs.ref, str(place), scenes=READY)
+    assert 3 == len(list(results.items(store)))
+
+
+@pytest.mark.slow
+def test_a_run_that_gets_nothing_done_ends_with_the_reason(
+    roofs: Version, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_scene: Scene, _folder: Path) -> Path:
+        raise StoreError("does not answer")
+
+    monkeypatch.setattr(scenes, "fetch", away)
+    monkeypatch.setattr(new_scenes, "POLL", 0.0)
+    monkeypatch.setattr(new_scenes, "LONGEST", 0.0)
+    with pytest.raises(StoreError, match="nothing was done for 0 s: does not answer"):
+        infer.fn(roofs.ref, str(place), scenes=READY)
+    experiment = f"{roofs.name} inference"
+    found = connect().get_experiment_by_name(experiment)
+    assert found
+    assert ["FAILED"] == [run.info.status for run in connect().search_runs([found.experiment_id])]
+
+
+def test_suffixes_are_written_in_any_way() -> None:
+    assert (".tif", ".jp2") == NewScenes(suffixes=("TIF", ".Jp2")).suffixes
 
 
 @pytest.mark.slow

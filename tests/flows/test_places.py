@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.places import pairs_of, result_path, scenes_of
+from flows.places import pairs_of, result_paths, scenes_of
 from registry.errors import NotFound, OptionsError
 
 
@@ -10,6 +10,14 @@ from registry.errors import NotFound, OptionsError
 def folder(tmp_path: Path) -> Path:
     for name in ("b.tif", "a.TIF", "a.tif.aux.xml", ".c.tif", "notes.txt"):
         (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> Path:
+    for day in ("2025", "2026"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "t.1.tif").touch()
     return tmp_path
 
 
@@ -28,12 +36,35 @@ def test_no_imagery_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
 
 def test_the_result_of_a_single_raster_has_the_name_asked_for(folder: Path) -> None:
     out = folder / "found.gpkg"
-    assert out == result_path("detect-objects", folder / "b.tif", str(folder / "b.tif"), out)
+    assert [out] == result_paths("detect-objects", [folder / "b.tif"], str(folder / "b.tif"), out)
 
 
 def test_results_of_several_are_named_like_their_rasters(folder: Path) -> None:
-    assert folder / "out" / "b.gpkg" == result_path("detect-objects", folder / "b.tif", str(folder), folder / "out")
-    assert folder / "out" / "b.tif" == result_path("classify-pixels", folder / "b.tif", str(folder), folder / "out")
+    scenes, out = [folder / "a.TIF", folder / "b.tif"], folder / "out"
+    assert [out / "a.gpkg", out / "b.gpkg"] == result_paths("detect-objects", scenes, str(folder), out)
+    assert [out / "a.tif", out / "b.tif"] == result_paths("classify-pixels", scenes, f"{folder}/*", out)
+    assert [out / "b.tif"] == result_paths("classify-pixels", scenes[1:], str(scenes[1]), out)
+
+
+def test_results_of_rasters_in_several_folders_lie_in_such_folders(days: Path) -> None:
+    pattern, out = f"{days}/2*/t.1.tif", days / "out"
+    expected = [out / "2025" / "t.1.gpkg", out / "2026" / "t.1.gpkg"]
+    assert expected == result_paths("detect-objects", scenes_of(pattern), pattern, out)
+
+
+def test_two_rasters_of_one_name_are_refused(days: Path) -> None:
+    (days / "2025" / "t.1.jpg").touch()
+    pattern = f"{days}/**/*.*"
+    with pytest.raises(OptionsError, match="two rasters have one name, got .*t.1.jpg"):
+        result_paths("detect-objects", scenes_of(pattern), pattern, days / "out")
+
+
+def test_two_dates_of_several_folders_are_paired_by_folder_and_name(days: Path) -> None:
+    for day in ("2025", "2026"):
+        (days / "later" / day).mkdir(parents=True)
+        (days / "later" / day / "t.1.tif").touch()
+    pairs = pairs_of(f"{days}/2*/t.1.tif", f"{days}/later/2*/t.1.tif")
+    assert [(days / day / "t.1.tif", days / "later" / day / "t.1.tif") for day in ("2025", "2026")] == pairs
 
 
 def test_two_dates_are_paired_by_the_names_of_their_rasters(folder: Path) -> None:

@@ -6,6 +6,7 @@ import yaml
 
 from flows.recipe import Recipe, rasters
 from registry.errors import NotFound, OptionsError
+from tests.tiny_model import scene
 
 
 @pytest.fixture
@@ -47,6 +48,44 @@ def test_the_same_recipe_and_files_have_the_same_digest(written: Path) -> None:
 def test_a_changed_file_has_another_digest(written: Path, name: str) -> None:
     before = Recipe.read(written).digest()
     (written.parent / name).write_text("other data")
+    assert before != Recipe.read(written).digest()
+
+
+def test_files_of_the_training_start_at_the_recipe_and_change_its_digest(written: Path) -> None:
+    files = {"augmentation_file": "turns.yaml", "pretrained_model": "old.dlpk", "pretrained_weights": "w.pth"}
+    for name in files.values():
+        (written.parent / name).write_text("data")
+    recipe = Recipe.read(change(written, train={"augmentation": "FILE", **files}))
+    assert {key: str(written.parent / name) for key, name in files.items()} == {
+        key: getattr(recipe.train, key) for key in files
+    }
+    seen = {recipe.digest()}
+    for name in files.values():
+        (written.parent / name).write_text("other data")
+        seen.add(recipe.digest())
+    assert 4 == len(seen)
+    assert "none" == Recipe.read(change(written, train={"pretrained_weights": "none"})).train.pretrained_weights
+
+
+def test_what_another_program_has_written_into_an_open_geopackage_changes_the_digest(written: Path) -> None:
+    change(written, labels="roofs.gpkg")
+    (written.parent / "roofs.gpkg").write_text("data")
+    log = written.parent / "roofs.gpkg-wal"
+    log.touch()
+    before = Recipe.read(written).digest()
+    log.write_text("one more roof")
+    assert before != Recipe.read(written).digest()
+
+
+def test_a_vrt_is_what_it_is_made_of(written: Path) -> None:
+    change(written, imagery="town.vrt")
+    scene(written.parent / "part.tif")
+    source = "<SimpleSource><SourceFilename relativeToVRT='1'>part.tif</SourceFilename><SourceBand>1</SourceBand>"
+    source += "</SimpleSource>"
+    band = f"<VRTRasterBand dataType='Byte' band='1'>{source}</VRTRasterBand>"
+    (written.parent / "town.vrt").write_text(f"<VRTDataset rasterXSize='8' rasterYSize='8'>{band}</VRTDataset>")
+    before = Recipe.read(written).digest()
+    scene(written.parent / "part.tif", roof=20)
     assert before != Recipe.read(written).digest()
 
 

@@ -207,6 +207,8 @@ def test_a_bare_name_is_the_champion_or_the_newest(published: Publish) -> None:
     assert 2 == find_version("roofs").number
     promote("roofs", 1)
     assert 1 == find_version("roofs").number
+    with pytest.raises(NotFound, match="no roofs@0; there are 1, 2"):
+        find_version("roofs@0")
 
 
 # -- fetching ----------------------------------------------------------------------------------------------------------

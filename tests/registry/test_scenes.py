@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from registry import scenes
-from registry.errors import NotFound, OptionsError, StoreError
+from registry.errors import Denied, NotFound, OptionsError, StoreError
 from registry.scenes import Scene, Search
 from registry.stores import open_store
 from registry.stores.s3 import S3Store
@@ -38,6 +38,12 @@ def test_the_rasters_below_a_folder_are_its_scenes(tmp_path: Path) -> None:
     for name in ("b.tif", "2026/a.jp2", "notes.txt", ".part.tif", "empty.tif"):
         write(tmp_path / name, b"" if name == "empty.tif" else PIXELS)
     assert ["2026/a.jp2", "b.tif"] == ids(str(tmp_path)) == ids(tmp_path.as_uri())
+
+
+def test_a_link_to_nowhere_is_no_scene(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif")
+    (tmp_path / "b.tif").symlink_to(tmp_path / "nowhere.tif")
+    assert ["a.tif"] == ids(str(tmp_path))
 
 
 def test_a_file_that_may_still_grow_is_left_for_the_next_look(tmp_path: Path) -> None:
@@ -99,6 +105,11 @@ def test_the_rasters_below_a_prefix_are_its_scenes(weed: Seaweed, tmp_path: Path
     assert ["2026/a.tif", "b.tif"] == [scene.id for scene in found]
     assert [scene.content for scene in found] == list(map(scenes.content, found))
     assert b"b.tif" == scenes.fetch(found[1], tmp_path).read_bytes()
+    for key in ("area#1/what?/a b+ü.tif", "50%/a.tif"):
+        store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}{key}", Body=key.encode())
+        [odd] = [scene for scene in scenes.find(place, READY) if scene.id == key]
+        assert odd.content == scenes.content(odd)
+        assert key.encode() == scenes.fetch(odd, tmp_path / "odd").read_bytes()
     store.replace("b.tif", b"other pixels")
     assert found[1].content != scenes.content(found[1])
     store.delete("b.tif")
@@ -138,6 +149,8 @@ class Catalogue:
         path, query = urlsplit(request.path).path, parse_qs(urlsplit(request.path).query)
         if path.endswith("gone.tif"):
             request.send_error(404)
+        elif path.endswith("closed.tif"):
+            request.send_error(403)
         elif path.endswith(".tif"):
             self._send(request, PIXELS, "image/tiff", {"ETag": '"e1"'})
         elif path == "/search":
@@ -223,6 +236,9 @@ def test_an_asset_that_is_gone_or_not_named_is_told(catalogue: Catalogue, tmp_pa
     [scene] = scenes.find(catalogue.url, READY)
     with pytest.raises(NotFound, match="is gone"):
         scenes.fetch(scene, tmp_path)
+    catalogue.add("closed", {"file:checksum": "1"})
+    with pytest.raises(Denied, match="answered 403"):
+        scenes.fetch(next(s for s in scenes.find(catalogue.url, READY) if s.id == "s2/closed"), tmp_path)
     with pytest.raises(OptionsError, match="no asset 'B04'"):
         ids(catalogue.url, Search(asset="B04"))
 

@@ -90,6 +90,15 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_not() -> None:
 
 
 @pytest.mark.usefixtures("tracking")
+def test_a_run_that_somebody_deleted_is_not_gone_on_with() -> None:
+    run = Run.start("roofs", "a", work="recipe-1")
+    connect().delete_run(run.id)
+    with pytest.raises(NotFound, match="was deleted"):
+        Run.resume(run.id)
+    assert run != Run.start("roofs", "a", work="recipe-1")
+
+
+@pytest.mark.usefixtures("tracking")
 def test_many_runs_may_start_an_experiment_at_once() -> None:
     with ThreadPoolExecutor(4) as threads:
         runs = list(threads.map(lambda i: Run.start("new", f"run {i}"), range(4)))

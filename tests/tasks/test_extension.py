@@ -108,7 +108,8 @@ def test_an_extension_answers_as_the_model_does_and_learns(
     unpacked = open_model(package, tmp_path / "unpacked")
     assert [] == unpacked.emd.problems(unpacked.path)
     assert {"town.emd", "town.pth", "ModelConfiguration.py"} == set(unpacked.files())
-    assert ("ModelExtension", mode) == tuple(unpacked.emd.document[key] for key in ("ModelName", "DatasetType"))
+    keys = ("ModelName", "DatasetType", "resize_to")  # arcgis.learn looks for the last one, too
+    assert ("ModelExtension", mode, None) == tuple(unpacked.emd.document[key] for key in keys)
 
     raw = torch.rand(2, 3, 64, 64) * 255
     torch.save(as_arcgis_has_it(raw), tmp_path / "images.pt")

@@ -369,7 +369,8 @@ def test_what_travels_runs_where_nothing_of_ours_is_installed(tmp_path: Path) ->
         with torch.inference_mode():
             total = sum(float(part.sum()) for part in flat(network(images)))
         expected[name] = pytest.approx(total, rel=1e-3)
-    command = [sys.executable, "-I", "-c", ALONE, str(tmp_path)]
+    python = os.environ.get("DLPK_OLD_PYTHON", sys.executable)
+    command = [python, "-W", "ignore", "-I", "-c", ALONE, str(tmp_path)]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (0, "") == (answer.returncode, answer.stderr)
     found = json.loads(answer.stdout)

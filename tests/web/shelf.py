@@ -163,7 +163,7 @@ def _result(version: Version, i: int) -> None:
     (folder / "a1" / "thumbnail.png").write_bytes(content.getvalue())
     properties = {
         "datetime": f"2026-05-0{i + 1}T10:00:00Z",
-        "dlpk:made": f"2026-05-0{i + 1}T12:00:00+00:00",
+        "created": f"2026-05-0{i + 1}T12:00:00+00:00",
         "dlpk:model": version.ref,
         "dlpk:sha256": version.sha256,
         "dlpk:scene": f"district-{i + 1}.tif",

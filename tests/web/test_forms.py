@@ -1,8 +1,14 @@
+import importlib
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from prefect.utilities.callables import parameter_schema
 from pydantic import BaseModel, Field
 
+from registry.web import templating
 from registry.web.forms import filled, moved, problems
 from registry.web.limits import Buckets
 from registry.web.schema import fields
@@ -85,6 +91,67 @@ def test_what_is_wrong_is_told_beside_its_field(path: str, text: str, told: str)
     _, wrong = filled(SCHEMA, kept, {path: text})
     assert path in wrong
     assert told in wrong[path]
+
+
+def test_json_is_replaced_and_not_laid_over_what_was_there() -> None:
+    kept = {"recipe": {**KEPT["recipe"], "notes": {"by": "anna", "on": "monday"}}}
+    assert {"by": "eve"} == filled(SCHEMA, kept, {"recipe.notes": '{"by": "eve"}'})[0]["recipe"]["notes"]
+    assert {} == filled(SCHEMA, kept, {"recipe.notes": "{}"})[0]["recipe"]["notes"]
+
+
+def test_an_object_that_may_be_null_stays_so_while_nothing_in_it_is_filled_in() -> None:
+    schema = {"properties": {"scene": {"anyOf": [{"type": "null"}, Scene.model_json_schema()], "default": None}}}
+    empty = {"scene.imagery": "", "scene.bands": ""}
+    assert ({"scene": None}, {}) == filled(schema, {"scene": None}, empty)
+    assert ({}, {}) == filled(schema, {}, empty)
+    assert "is needed" == filled(schema, {}, {**empty, "scene.bands": "1"})[1]["scene.imagery"]
+    assert ({"scene": {"imagery": "a.tif"}}, {}) == filled(schema, {}, {**empty, "scene.imagery": "a.tif"})
+
+
+class Posted(HTMLParser):
+    """What a browser posts of a form that nobody has touched."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.pairs: dict[str, str] = {}
+        self._choice = self._text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        told = {key: value or "" for key, value in attrs}
+        name = told.get("name", "")
+        if tag == "input" and (told.get("type") != "checkbox" or "checked" in told):
+            self.pairs[name] = told.get("value", "")
+        elif tag == "select":
+            self._choice = name
+        elif tag == "option" and (self._choice not in self.pairs or "selected" in told):
+            self.pairs[self._choice] = told["value"]
+        elif tag == "textarea":
+            self._text = name
+            self.pairs[name] = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._text:
+            self.pairs[self._text] += data.removeprefix("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._text = "" if tag == "textarea" else self._text
+
+
+DEPLOYMENTS = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda one: one["name"])
+def test_a_deployment_whose_form_nobody_touched_runs_as_it_is(deployment: dict[str, Any]) -> None:
+    module, _, name = deployment["entrypoint"].removesuffix(".fn").rpartition(".")
+    flow = getattr(importlib.import_module(module), name)
+    schema, parameters = parameter_schema(flow.fn).model_dump_for_openapi(), deployment["parameters"]
+    page = templating._environment().from_string(
+        '{% from "_fields.html" import field %}{% for one in known %}{{ field(one, {}) }}{% endfor %}'
+    )
+    posted = Posted(page.render(known=fields(schema, parameters, {}))).pairs
+    posted = {key: text for key, text in posted.items() if key and not key.startswith("_")}
+    assert (parameters, {}) == filled(schema, parameters, posted)
 
 
 def test_rows_come_and_go() -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import html
+import json
 import re
 from pathlib import Path
 
@@ -119,6 +120,14 @@ def test_a_damaged_store_is_told_and_not_shown(page: TestClient, monkeypatch: py
         assert 200 == page.get("/models/roofs/3").status_code
     finally:
         place.write_bytes(content)
+
+
+def test_results_come_newest_first_by_when_they_were_made(page: TestClient, shelf: Path) -> None:
+    item = shelf / "results" / "district-2" / "item.json"
+    document = json.loads(item.read_text())
+    document["properties"]["created"] = "2026-11-01T00:00:00+00:00"
+    item.write_text(json.dumps(document))
+    assert "district-2" == page.get("/api/results").json()[0]["id"]
 
 
 def test_runs_are_not_offered_without_a_prefect_server(page: TestClient) -> None:

@@ -1,6 +1,7 @@
 """Runs of flows: which there were, and one while it runs: state, steps, progress, reports, log."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from registry.errors import NotFound
 from registry.web import prefect_api
 from registry.web.access import OWN_PAGE, Browsing, Triggering
 from registry.web.prefect_api import FINAL, MOST_LINES, Document
@@ -59,7 +61,9 @@ def live(identity: UUID) -> dict[str, Any]:
     found = shown(prefect_api.run(identity))
     artifacts, lines = prefect_api.artifacts(identity), prefect_api.log(identity)
     deployment = found.get("deployment_id")
-    name = prefect_api.deployment(UUID(deployment))["name"] if deployment else ""
+    name = ""
+    with suppress(NotFound):  # Prefect's runs outlive their deployment
+        name = prefect_api.deployment(UUID(deployment))["name"] if deployment else ""
     return {
         "run": {**found, "deployment_name": name},
         "over": (found.get("state_type") or "") in FINAL,
