@@ -44,6 +44,12 @@ class Found:
         sides = self.bounds[:, 2:] - self.bounds[:, :2]
         return np.asarray((sides >= SMALLEST_SIDE - 1e-9).all(axis=1) | ~self.cut)
 
+    @property
+    def narrow(self) -> NDArray[np.bool_]:
+        """On average less than a pixel wide, so that it may cover no centre of a pixel."""
+        sides = self.bounds[:, 2:] - self.bounds[:, :2]
+        return np.asarray(shapely.area(self.shapes) < np.hypot(sides[:, 0], sides[:, 1]))
+
 
 @dataclass(frozen=True)
 class PixelFeatures:
@@ -102,8 +108,8 @@ def burn(found: Found, size: tuple[int, int]) -> NDArray[np.uint8]:
     columns, rows = size
     order = np.argsort(-shapely.area(found.shapes), kind="stable")
     mask = np.zeros((rows, columns), np.uint8)
-    thin = _thin(found)
-    for touched in (False, True):  # what is thinner than a pixel would miss every centre
+    thin = found.narrow & ~found.cut
+    for touched in (False, True):  # what is thinner than a pixel would miss every centre; no slivers at the chip's edge
         shapes = [(found.shapes[i], int(found.labels[i])) for i in order if thin[i] == touched]
         _burn(shapes, mask, touched)
     return mask
@@ -125,9 +131,3 @@ def _burn(shapes: list[tuple[object, int]], mask: NDArray[np.uint8], touched: bo
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # rasterize warns that pixel coordinates are not georeferenced
             rasterize(shapes, out=mask, transform=Affine.identity(), all_touched=touched)
-
-
-def _thin(found: Found) -> NDArray[np.bool_]:
-    """Whole features that are on average less than a pixel wide; slivers that the chip's edge leaves are not meant."""
-    sides = found.bounds[:, 2:] - found.bounds[:, :2]
-    return np.asarray(~found.cut & (shapely.area(found.shapes) < np.hypot(sides[:, 0], sides[:, 1])))

@@ -133,6 +133,9 @@ class Objects:
 
     def held(self, place: Place, window: Window, valid: Valid) -> Held:
         found, dropped = self._found(place, window, valid)
+        if self.carries == "mask" and (slivers := found.cut & found.narrow).any():
+            shown = ~slivers | np.isin(found.labels, burn(found.only(slivers), place.size))
+            dropped[TOO_SMALL], found = found.rows[~shown], found.only(shown)
         source = self.features.source
         labels = found.labels if self.carries in ("boxes", "instances", "label") else np.unique(found.labels)
         return Held(labels, source[found.rows], {why: source[rows] for why, rows in dropped.items() if len(rows)})
@@ -157,7 +160,7 @@ class Objects:
             return self._point(rows, place), {}
         found, too_little = self.features.inside(place, self.least, rows)
         dropped = {TOO_LITTLE: too_little}
-        if self.carries in ("boxes", "instances"):
+        if self.carries in ("boxes", "instances", "labels"):
             dropped[TOO_SMALL] = found.rows[~found.countable]
             found = found.only(found.countable)
         if valid is not None and len(found.rows):

@@ -50,7 +50,8 @@ def read(chip: Chip, classes: Sequence[ClassLabel], folder: Path) -> Chip:
         raise LabelError("does not list the chip", where=path, got=chip.name, do="export the chips again")
     try:
         found = document[chip.name]["annotations"]
-        calls = {str(i): name if name in known(classes) else str(i) for i, name in document[""].items()}
+        ours = known(classes, named=True)
+        calls = {str(i): str(classes[ours[name] - 1].value) for i, name in document[""].items() if name in ours}
         names = [calls.get(str(a["category_id"]), str(a["category_id"])) for a in found]
         corners = [[x, y, x + w, y + h] for x, y, w, h in (map(float, a["bbox"]) for a in found)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:

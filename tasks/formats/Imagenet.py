@@ -38,7 +38,8 @@ def read(chip: Chip, classes: Sequence[ClassLabel], folder: Path) -> Chip:
         do = "keep each picture in the folder of one class"
         raise LabelError(f"{chip.name} lies in the folder of no class", where=folder / "images", got=holders, do=do)
     boxes = np.array([tile(chip)], np.float32)
-    return replace(chip, boxes=boxes, labels=values(holders, classes, folder / "images" / holders[0]))
+    labels = values(holders, classes, folder / "images" / holders[0], named=True)
+    return replace(chip, boxes=boxes, labels=labels)
 
 
 def labelled(folder: Path, classes: Sequence[ClassLabel]) -> set[str]:

@@ -39,7 +39,7 @@ def read(chip: Chip, classes: Sequence[ClassLabel], folder: Path) -> Chip:
     """Each class once, in order; the box of each is the whole tile."""
     path = folder / "labels" / f"{chip.name}.xml"
     names = [name for joined in read_voc(path)[0] for name in joined.split(",") if name.strip()]
-    labels = np.unique(values(names, classes, path))
+    labels = np.unique(values(names, classes, path, named=True))
     return replace(chip, boxes=np.array([tile(chip)] * len(labels), np.float32).reshape(-1, 4), labels=labels)
 
 

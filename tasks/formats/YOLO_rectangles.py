@@ -50,7 +50,7 @@ def read(chip: Chip, classes: Sequence[ClassLabel], folder: Path) -> Chip:
     centres, halves = numbers[:, 1:3], numbers[:, 3:] / 2
     height, width = chip.valid.shape
     corners = np.hstack([centres - halves, centres + halves]) * [width, height, width, height]
-    boxes, labels = objects(corners.tolist(), indexes(wanted, classes, path), path)
+    boxes, labels = objects(corners.tolist(), indexes(wanted, classes, path, named=True), path)
     return replace(chip, boxes=boxes, labels=labels)
 
 
@@ -68,7 +68,7 @@ def finish(folder: Path, names: Sequence[str], classes: Sequence[ClassLabel]) ->
 def _names(folder: Path, classes: Sequence[ClassLabel]) -> dict[int, str]:
     path = folder / NAMES
     if not path.is_file():
-        return {i: str(label.value) for i, label in enumerate(classes)}
+        return {i: label.name for i, label in enumerate(classes)}
     try:
         names = yaml.safe_load(found(path).read_text(encoding="utf-8"))["names"]
         return dict(enumerate(names)) if isinstance(names, list) else {int(i): str(name) for i, name in names.items()}

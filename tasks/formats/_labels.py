@@ -64,23 +64,31 @@ def text_of(path: Path) -> str:
     return content.decode("cp1252", errors="replace")
 
 
-def known(classes: Sequence[ClassLabel]) -> dict[str, int]:
-    """Class index by its Value as text, or by its name, as other tools have it."""
+def known(classes: Sequence[ClassLabel], *, named: bool = False) -> dict[str, int]:
+    """Class index by its Value as text and by its name; of two alike the Value counts, or in a `named` format the name.
+
+    The other is how files of other tools may have it.
+    """
     by_name = {c.name.strip(): i for i, c in enumerate(classes, 1)}
-    return {**by_name, **{str(c.value): i for i, c in enumerate(classes, 1)}}
+    by_value = {str(c.value): i for i, c in enumerate(classes, 1)}
+    return {**by_value, **by_name} if named else {**by_name, **by_value}
 
 
-def indexes(names: Iterable[str], classes: Sequence[ClassLabel], path: Path) -> NDArray[np.int64]:
+def indexes(
+    names: Iterable[str], classes: Sequence[ClassLabel], path: Path, *, named: bool = False
+) -> NDArray[np.int64]:
     """Class indexes of what a file calls its classes, 0 for the Value 0, which is background (ArcGIS formats D.4).
 
     Raises LabelError with all that no class is called.
     """
-    return _looked_up(names, {"0": 0, **known(classes)}, path)
+    return _looked_up(names, {"0": 0, **known(classes, named=named)}, path)
 
 
-def values(names: Iterable[str], classes: Sequence[ClassLabel], path: Path) -> NDArray[np.int64]:
+def values(
+    names: Iterable[str], classes: Sequence[ClassLabel], path: Path, *, named: bool = False
+) -> NDArray[np.int64]:
     """The same where every chip has a label: 0 is a class, or nothing at all."""
-    return _looked_up(names, known(classes), path)
+    return _looked_up(names, known(classes, named=named), path)
 
 
 def _looked_up(names: Iterable[str], ours: dict[str, int], path: Path) -> NDArray[np.int64]:

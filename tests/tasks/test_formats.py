@@ -229,6 +229,20 @@ def test_a_class_name_that_nobody_has_is_refused(name: str, tmp_path: Path) -> N
         MODULES[name].read(blank(48, 64), CLASSES[:1], tmp_path)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_name_that_is_the_value_of_another_class_swaps_no_classes(name: str, tmp_path: Path) -> None:
+    chip, classes = pond(MODULES[name]), (ClassLabel(1, "2", (0, 0, 0)), ClassLabel(2, "1", (9, 9, 9)))
+    written(MODULES[name], chip, tmp_path, classes)
+    assert chip.labels.tolist() == MODULES[name].read(blank(48, 64), classes, tmp_path).labels.tolist()
+
+
+def test_a_category_of_coco_with_an_unknown_name_is_found_by_its_value(tmp_path: Path) -> None:
+    module = MODULES["COCO_rectangles"]
+    written(module, pond(module), tmp_path)
+    classes = (ClassLabel(1, "20", (0, 0, 0)), ClassLabel(20, "pool", (9, 9, 9)))
+    assert [2] == module.read(blank(48, 64), classes, tmp_path).labels.tolist()
+
+
 @pytest.mark.parametrize("name", OF_FOLDERS)
 @pytest.mark.parametrize("wrong", ["roof/shed", "a:b", "..", "con", "roof.", " roof", "", "a\tb"])
 def test_a_class_name_that_is_no_folder_is_refused_before_anything_is_written(name: str, wrong: str) -> None:

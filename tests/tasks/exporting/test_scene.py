@@ -418,6 +418,35 @@ def test_features_that_no_chip_shows_are_counted_by_reason(scene: Town, tmp_path
     assert expected == lost(scene[0], labels, min_polygon_overlap_ratio=0.9)
 
 
+@pytest.mark.parametrize("metadata_format", ["PASCAL_VOC_rectangles", "MultiLabeled_Tiles", "Classified_Tiles"])
+def test_a_chip_holds_no_class_of_which_it_shows_less_than_a_pixel(
+    scene: Town, tmp_path: Path, metadata_format: str
+) -> None:
+    """As where a feature of just a chip comes from another coordinate system."""
+    noise = 1e-6
+    shape = shapely.affinity.translate(town.outline((0, 0, 48, 48)), noise, -noise)
+    labels = write_features(tmp_path / "one.gpkg", [shape], Classvalue=[1])
+    options = {"metadata_format": metadata_format, "tile_size": 48, "stride": 48}
+    assert 1 == len(cut(scene[0], labels, **options))
+    assert {} == lost(scene[0], labels, **options)
+
+
+@pytest.mark.parametrize("metadata_format", ["PASCAL_VOC_rectangles", "MultiLabeled_Tiles", "Classified_Tiles"])
+def test_a_whole_object_smaller_than_a_pixel_is_held(scene: Town, tmp_path: Path, metadata_format: str) -> None:
+    tiny = shapely.box(town.WEST + 10.3, town.NORTH - 5.2, town.WEST + 10.4, town.NORTH - 5.1)
+    labels = write_features(tmp_path / "tiny.gpkg", [tiny], Classvalue=[1])
+    assert 1 == len(cut(scene[0], labels, metadata_format=metadata_format, tile_size=48, stride=48))
+
+
+def test_a_sliver_at_the_edge_of_a_chip_keeps_the_pixels_whose_centres_it_covers(scene: Town, tmp_path: Path) -> None:
+    shape = shapely.box(town.WEST + 20, town.NORTH - 7, town.WEST + 24.3, town.NORTH - 2)  # columns 40 to 48.6, 10 rows
+    labels = write_features(tmp_path / "one.gpkg", [shape], Classvalue=[1])
+    first, second = cut(scene[0], labels, **TILES, tile_size=48, stride=48)
+    assert first.mask is not None
+    assert second.mask is not None
+    assert (80, 10) == (first.mask.sum(), second.mask.sum())
+
+
 def test_of_a_panoptic_export_the_objects_are_counted(scene: Town, tmp_path: Path) -> None:
     ground = write_features(tmp_path / "ground.gpkg", [town.outline((0, 0, 96, 96))])
     away = [town.outline((10, 10, 26, 26)), town.outline((400, 0, 410, 10)), town.outline((30, 30, 40, 40))]
