@@ -16,6 +16,7 @@ from registry.files import write_text
 from registry.locks import locked
 
 NAME = ".receipt.json"
+OF_SHAPEFILE = (".dbf", ".shx", ".prj", ".cpg")
 Facts = dict[str, Any]
 
 
@@ -67,13 +68,22 @@ def holds(folder: Path, verb: str, facts: Facts) -> bool:
 
 
 def stamp(path: Path) -> Facts:
-    """What tells a changed input file from the same: its path, size and time of change."""
+    """What tells a changed input file from the same: path, size and time of change, of what belongs to it, too."""
     if not path.exists():  # somewhere else than on this machine
         return {"path": str(path)}
     if path.is_dir():
         return {"path": str(path.resolve()), "files": [stamp(p) for p in sorted(path.rglob("*")) if p.is_file()]}
     facts = path.stat()
-    return {"path": str(path.resolve()), "size": facts.st_size, "modified_ns": facts.st_mtime_ns}
+    own = {"path": str(path.resolve()), "size": facts.st_size, "modified_ns": facts.st_mtime_ns}
+    others = [stamp(other) for other in _beside(path) if other.is_file() and other.stat().st_size]
+    return {**own, "beside": others} if others else own
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    """The other files of a shapefile; what was written to a GeoPackage that still lies open, in QGIS or elsewhere."""
+    if path.suffix.lower() == ".shp":
+        yield from (path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix) for suffix in OF_SHAPEFILE)
+    yield path.with_name(f"{path.name}-wal")
 
 
 def _plain(facts: Facts) -> Facts:

@@ -36,11 +36,17 @@ class Job:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What tells this export from another one."""
+        from tasks.sources import find_rasters
+
+        options = self.options
+        second = find_rasters(options.in_raster2) if options.in_raster2 else ()
+        others = [path for path in (*second, options.in_mask_polygons, options.in_instance_data) if path]
         return {
             "imagery": [receipt.stamp(Path(name)) for name in self.imagery],
             "labels": receipt.stamp(self.labels) if self.labels else None,
-            "options": self.options.model_dump(mode="json"),
+            "options": options.model_dump(mode="json"),
             "classes": [label.document() for label in self.classes],
+            **({"others": [receipt.stamp(Path(path)) for path in others]} if others else {}),
         }
 
 

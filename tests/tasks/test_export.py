@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from affine import Affine
 
 from registry.emd import ClassLabel
 from registry.errors import Conflict, DlpkError, ImageryError, LabelError, OptionsError
-from tasks import town
+from tasks import receipt, town
 from tasks.chips import DEFINITION, ChipFolder
 from tasks.export import ExportOptions, export_training_data, split_extent
+from tasks.exporting.plan import Job
 
 WHOLE = {"tile_size": 96, "stride": 96}
 TILES = {"metadata_format": "Classified_Tiles"}
@@ -224,6 +226,42 @@ def test_a_finished_export_is_not_done_again(scene: tuple[Path, Path], tmp_path:
     assert before == (first.path / DEFINITION).stat().st_mtime_ns
     with pytest.raises(Conflict, match="another export"):
         export(scene, tmp_path / "chips", stride=48)
+
+
+@pytest.mark.parametrize("option", ["in_mask_polygons", "in_instance_data", "in_raster2"])
+def test_an_export_whose_other_data_has_changed_is_another_one(
+    scene: tuple[Path, Path], tmp_path: Path, option: str
+) -> None:
+    other = tmp_path / "other.tif"
+    other.write_bytes(b"before")
+    job = Job((str(scene[0]),), scene[1], tmp_path / "chips", ExportOptions.model_validate({option: str(other)}))
+    before = job.facts
+    assert before == replace(job).facts
+    other.write_bytes(b"after")
+    assert before != replace(job).facts
+
+
+def test_a_list_of_second_rasters_is_as_new_as_they_are(scene: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "later.txt").write_text("later.tif\n")
+    (tmp_path / "later.tif").write_bytes(b"before")
+    options = ExportOptions(in_raster2=str(tmp_path / "later.txt"))
+    job = Job((str(scene[0]),), scene[1], tmp_path / "chips", options)
+    before = job.facts
+    (tmp_path / "later.tif").write_bytes(b"after")
+    assert before != replace(job).facts
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [("roofs.shp", "roofs.dbf"), ("ROOFS.SHP", "ROOFS.PRJ"), ("roofs.gpkg", "roofs.gpkg-wal")],
+)
+def test_labels_change_with_the_files_beside_them(tmp_path: Path, name: str, beside: str) -> None:
+    (tmp_path / name).write_bytes(b"features")
+    (tmp_path / beside).touch()
+    before = receipt.stamp(tmp_path / name)
+    assert before == receipt.stamp(tmp_path / name)
+    (tmp_path / beside).write_bytes(b"edited")
+    assert before != receipt.stamp(tmp_path / name)
 
 
 @pytest.mark.slow
