@@ -47,6 +47,10 @@ class Kind:
     def cell(self) -> tuple[float, float]:
         return abs(self.transform.a), abs(self.transform.e)
 
+    @property
+    def placed(self) -> bool:
+        return self.crs is not None or not self.transform.is_identity
+
 
 def kind_of(name: str) -> Kind:
     """Reads the header only. Raises ImageryError."""
@@ -81,6 +85,7 @@ def mosaic(names: Sequence[str]) -> str:
     if first.transform.b or first.transform.d:
         do = "straighten it with gdalwarp, or choose PROCESS_ITEMS_SEPARATELY"
         raise ImageryError("is rotated, so it cannot be part of a mosaic", where=short_name(first.name), do=do)
+    _refuse_unplaced(kinds)
     boxes = [_box(first.transform, kind) for kind in kinds]
     left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
     width, height = (round(max(b[i] + b[i + 2] for b in boxes) - corner) for i, corner in enumerate((left, top)))
@@ -157,6 +162,14 @@ def shift_of(grid: Imagery, source: rasterio.DatasetReader) -> tuple[int, int] |
     column, row = round(between.c), round(between.f)
     whole = abs(between.c - column) < 0.05 and abs(between.f - row) < 0.05
     return (column, row) if straight and whole else None
+
+
+def _refuse_unplaced(kinds: Sequence[Kind]) -> None:
+    """Raises ImageryError for several that would all lie in the same corner."""
+    if len(unplaced := [kind.name for kind in kinds if not kind.placed]) > 1:
+        what = f"{len(unplaced)} rasters have no place on the map, so they would lie on each other in a mosaic"
+        do = "choose PROCESS_ITEMS_SEPARATELY, or give each a world file"
+        raise ImageryError(what, where=short_name(unplaced[0]), do=do)
 
 
 def _like(first: Kind, other: Kind, *, warp: bool, any_cell: bool) -> str:

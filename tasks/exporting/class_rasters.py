@@ -3,21 +3,24 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import rasterio
+import shapely
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, Resampling
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError, LabelError
 from tasks.class_values import check_values, colour
-from tasks.imagery import Imagery, open_raster
-from tasks.mosaic import mosaic, on_grid_of, shift_of
+from tasks.imagery import Imagery, bounds_of, open_raster, short_name
+from tasks.mosaic import kind_of, mosaic, on_grid_of, shift_of
 from tasks.sources import find_rasters
 from tasks.windows import Bounds
 
+SEAM = 0.1  # share of a raster that the next one may cover
 MOST_VALUES = 1000  # a raster with more different values is a measurement, not a classification
 
 
@@ -49,10 +52,25 @@ class ClassRasters:
         if len(alike) == 1:
             return alike[0]
         try:
-            return mosaic(self.names)
+            return self._together
         except ImageryError as error:
-            do = f"name one of the rasters {imagery.path.stem}.tif"
+            do = f"name one of the rasters {imagery.path.stem}.tif, or lay them together with gdalbuildvrt"
             raise LabelError(f"has no raster for {imagery.path.name} ({error})", where=self.path, do=do) from error
+
+    @cached_property
+    def _together(self) -> str:
+        """Their mosaic. Raises ImageryError for rasters of no place, and for two that overlap by more than a seam."""
+        kinds = [kind_of(name) for name in self.names]
+        if unplaced := [kind.name for kind in kinds if not kind.placed]:
+            raise ImageryError("has no place on the map", where=short_name(unplaced[0]))
+        boxes = shapely.box(*np.array([bounds_of(kind.transform, kind.width, kind.height) for kind in kinds]).T)
+        one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
+        common = shapely.area(shapely.intersection(boxes[one], boxes[other]))
+        heaped = common > SEAM * np.minimum(shapely.area(boxes[one]), shapely.area(boxes[other]))
+        for i in np.flatnonzero(heaped & (one < other))[:1]:
+            what = f"lies on {short_name(self.names[other[i]]).name}"
+            raise ImageryError(what, where=short_name(self.names[one[i]]))
+        return mosaic(self.names)
 
     @contextmanager
     def on(self, imagery: Imagery) -> Iterator["RasterLabels"]:

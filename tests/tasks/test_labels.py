@@ -250,11 +250,29 @@ def test_a_folder_of_classified_rasters_is_paired_by_name(tmp_path: Path) -> Non
 
 def test_a_folder_of_other_names_is_paired_by_place(scene: Town, tmp_path: Path) -> None:
     (tmp_path / "classes").mkdir()
-    write_classes(tmp_path / "classes/left.tif", roof_values()[:, :50])
+    write_classes(tmp_path / "classes/left.tif", roof_values()[:, :54])  # a seam of four pixels
     write_classes(tmp_path / "classes/right.tif", roof_values()[:, 50:], town.TRANSFORM @ Affine.translation(50, 0))
     (chip,) = cut(scene[0], tmp_path / "classes", **TILES)
     assert chip.mask is not None
     assert np.array_equal(roof_values(1), chip.mask)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ({}, r"has no raster for town.tif \(.*one.tif: lies on two.tif\); name one of the rasters town.tif"),
+        ({"transform": Affine.identity(), "crs": None}, r"has no raster for town.tif \(.*one.tif: has no place"),
+    ],
+)
+def test_class_rasters_of_other_names_that_lie_on_each_other_are_refused(
+    scene: Town, tmp_path: Path, place: dict[str, Any], told: str
+) -> None:
+    (tmp_path / "classes").mkdir()
+    for name, value in (("one", 3), ("two", 8)):
+        write_classes(tmp_path / f"classes/{name}.tif", roof_values(value), **({"transform": town.TRANSFORM} | place))
+    with pytest.raises(LabelError, match=told):
+        cut(scene[0], tmp_path / "classes", **TILES)
 
 
 def test_the_commonest_class_labels_a_tile_of_a_classified_raster(scene: Town, tmp_path: Path) -> None:

@@ -213,6 +213,15 @@ def test_a_mosaic_is_one_picture(halves: tuple[Path, Path], scene: Town) -> None
     assert [*map(list, town.ROOFS), list(town.POND_BOX)] == chip.boxes.tolist()
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_pictures_without_a_place_are_no_mosaic(scene: Town, tmp_path: Path) -> None:
+    plain = [rewrite(scene[0], tmp_path / name, crs=None, transform=Affine.identity()) for name in ("a.tif", "b.tif")]
+    options = {"metadata_format": "Export_Tiles", "reference_system": "PIXEL_SPACE"}
+    with pytest.raises(ImageryError, match=r"a.tif: 2 rasters have no place on the map.*PROCESS_ITEMS_SEPARATELY"):
+        cut(plain, None, **options, processing_mode="PROCESS_AS_MOSAICKED_IMAGE")
+    assert 2 == len(cut(plain, None, **options))
+
+
 def test_item_by_item_each_raster_is_a_scene(halves: tuple[Path, Path], scene: Town) -> None:
     assert [(4, 70), (2, 36)] == [
         (len(c.boxes), int(c.valid[0].sum())) for c in cut(halves, scene[1], max_nodata_share=0.9)
