@@ -82,6 +82,11 @@ class Imagery:
         return Affine(*self.dataset.transform[:6])
 
     @cached_property
+    def own_transform(self) -> Affine:
+        """Of the raster itself, whatever the cells that it is read in."""
+        return Affine(*getattr(self.dataset, "src_transform", self.dataset.transform)[:6])
+
+    @cached_property
     def width(self) -> int:
         return int(self.dataset.width)
 
@@ -383,14 +388,12 @@ def _cell(transform: Affine) -> tuple[float, float]:
 
 
 def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float]) -> dict[str, object]:
-    """The same extent in cells of another size, as WarpedVRT wants it."""
-    x, y = cell_size
-    xmin, ymin, xmax, ymax = source.bounds
-    coarser = x * y > abs(source.transform.a * source.transform.e)
+    """The same extent, from the same corner the same way up, in cells of another size, as WarpedVRT wants it."""
+    (x, y), place = cell_size, source.transform
+    xmin, ymin, xmax, ymax = bounds_of(place, source.width, source.height)
+    coarser = x * y > abs(place.a * place.e)
     return {
-        "crs": source.crs or CRS.from_epsg(3857),  # a grid without a CRS is resampled in plain coordinates
-        "src_crs": source.crs or CRS.from_epsg(3857),
-        "transform": Affine(x, 0, xmin, 0, -y, ymax),
+        "transform": Affine(math.copysign(x, place.a), 0, place.c, 0, math.copysign(y, place.e), place.f),
         "width": max(1, round((xmax - xmin) / x)),
         "height": max(1, round((ymax - ymin) / y)),
         "resampling": Resampling.average if coarser else Resampling.bilinear,

@@ -61,7 +61,8 @@ class Features:
         `space` is PIXEL_SPACE or IMAGE_SPACE. Then features are in the raster's own coordinates, which are columns and
         rows (down, or up as negative numbers) where it has none.
         """
-        grid = (space, imagery.crs and imagery.crs.to_wkt(), imagery.transform, imagery.width, imagery.height)
+        place = imagery.crs and imagery.crs.to_wkt(), imagery.transform, imagery.own_transform
+        grid = (space, place, imagery.width, imagery.height)
         if grid not in self._on:
             if len(self._on) >= KEPT:
                 self._on.pop(next(iter(self._on)))
@@ -126,8 +127,8 @@ class Features:
         """Rows count downwards, or upwards as negative numbers, in both."""
         lowest = self.geometries.bounds[:, 3].max()
         if imagery.crs and self.crs is None:  # a placed raster, labels in its pixels
-            to_map = imagery.transform @ Affine.scale(1, 1 if lowest > 0 else -1)
-        elif imagery.transform.is_identity and lowest <= 0:
+            to_map = imagery.own_transform @ Affine.scale(1, 1 if lowest > 0 else -1)
+        elif imagery.own_transform.is_identity and lowest <= 0:
             to_map = Affine.scale(1, -1)
         else:
             return self.geometries

@@ -307,7 +307,7 @@ def _imagery(name: str, options: ExportOptions) -> Iterator[Imagery]:
             do = "straighten it with gdalwarp, or leave cell_size empty"
             raise ImageryError("is rotated against its coordinate system", where=path, do=do)
         with WarpedVRT(source, **resampled_grid(source, (cell, cell))) as working:
-            yield Imagery(path, working, bands)
+            yield Imagery(path, working, bands, placed=not scattered(source))
 
 
 def _area(imagery: Imagery, options: ExportOptions) -> Bounds:

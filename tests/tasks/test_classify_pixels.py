@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from registry.emd import ClassLabel
 from registry.errors import DlpkError, OptionsError, StoreError
 from tasks.classify_pixels import classify_pixels
+from tasks.imagery import bounds_of
 from tasks.inference_options import ClassifyOptions, ModelSource
 from tasks.results import pixel_type
 
@@ -141,6 +143,19 @@ def test_a_coarser_working_grid_is_that_of_the_result(make_model: Any, make_rast
     with rasterio.open(out) as raster:
         assert ((50, 40), 1.0) == (raster.shape, raster.transform.a)
         assert 2 == raster.read(1)[25, 20]
+
+
+def test_a_south_up_raster_is_classified_at_the_cell_size_of_the_training(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    cell = {"x": 1.0, "y": 1.0, "spatialReference": {"wkid": 32633}}
+    model, pixels, found = make_model("levels", MinCellSize=cell, MaxCellSize=cell), picture(128, 96), []
+    for name, rows, place in (("north", pixels, (-0.5, 4600064)), ("south", pixels[::-1], (0.5, 4600000))):
+        image = make_raster(rows, f"{name}.tif", transform=Affine(0.5, 0, 500000, 0, *place))
+        with rasterio.open(classify_pixels(model, image, tmp_path / f"{name}_c.tif", ClassifyOptions())) as raster:
+            assert (500000, 4600000, 500048, 4600064) == bounds_of(raster.transform, 48, 64)
+            found.append(raster.read(1)[:: -int(raster.transform.e)])
+    assert np.array_equal(*found)
 
 
 def test_imagery_without_crs_is_classified_all_the_same(make_model: Any, make_raster: Any, tmp_path: Path) -> None:

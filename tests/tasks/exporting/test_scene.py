@@ -164,6 +164,47 @@ def test_a_picture_without_a_place_is_exported_with_labels_in_pixels(scene: Town
 
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided", "ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("placed", [False, True])
+def test_labels_in_pixels_lie_where_they_were_whatever_the_cell_size(
+    scene: Town, tmp_path: Path, sign: int, placed: bool
+) -> None:
+    picture, labels = _plain(scene, tmp_path, sign)
+    options: dict[str, Any] = {"reference_system": "PIXEL_SPACE", "cell_size": 1.0 if placed else 2.0, "tile_size": 48}
+    (chip,) = cut(scene[0] if placed else picture, labels, **options)
+    assert [[x / 2 for x in roof] for roof in town.ROOFS] == chip.boxes.tolist()
+    assert np.abs(chip.image - _halved(town.pixels())).max() <= 0.5  # rounded
+
+
+def test_a_south_up_raster_has_a_cell_size_too(scene: Town, tmp_path: Path) -> None:
+    place = Affine(town.CELL, 0, town.WEST, 0, town.CELL, town.NORTH - 96 * town.CELL)
+    upside_down = rewrite(scene[0], tmp_path / "up.tif", town.pixels()[:, ::-1], transform=place)
+    (chip,) = cut(upside_down, scene[1], cell_size=1.0, tile_size=48)
+    assert np.abs(chip.image - _halved(town.pixels()[:, ::-1])).max() <= 0.5
+    assert {(x0 / 2, 48 - y1 / 2, x1 / 2, 48 - y0 / 2) for x0, y0, x1, y1 in (*town.ROOFS, town.POND_BOX)} == set(
+        map(tuple, chip.boxes.tolist())
+    )
+
+
+def _halved(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The mean of each 2 x 2 pixels."""
+    return np.asarray(pixels.reshape(len(pixels), 48, 2, 48, 2).mean(axis=(2, 4)))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_lies_on_a_picture_without_a_place_comes_to_its_cell_size(scene: Town, tmp_path: Path) -> None:
+    picture = rewrite(scene[0], tmp_path / "plain.tif", crs=None, transform=Affine.identity())
+    values = np.kron(np.arange(48 * 48).reshape(48, 48) % 7 + 1, np.ones((2, 2))).astype(np.uint8)
+    classes = rewrite(picture, tmp_path / "classes.tif", values[None])
+    options: dict[str, Any] = {"reference_system": "PIXEL_SPACE", "cell_size": 2.0, "tile_size": 48, **TILES}
+    (chip,) = cut(picture, classes, in_raster2=str(picture), **options)
+    assert chip.mask is not None
+    assert chip.image2 is not None
+    assert np.array_equal(values[::2, ::2], chip.mask)
+    assert town.ROOF == tuple(chip.image2[:, 8, 8])
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided", "ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_a_picture_without_a_place_is_refused_in_map_space(scene: Town, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"no coordinate system.*gdal_edit.*PIXEL_SPACE"):
         cut(*_plain(scene, tmp_path))
