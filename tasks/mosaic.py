@@ -216,7 +216,9 @@ def _warped(first: Kind, other: Kind) -> str:
         }
         coarser = np.prod(first.cell) > np.prod([abs(whole.transform.a), abs(whole.transform.e)]) * 1.1
         resampling = Resampling.average if coarser else Resampling.bilinear
-        name = f"/vsimem/{hashlib.sha256(f'{other} {first.crs} {grid}'.encode()).hexdigest()[:16]}.vrt"
+        number = hashlib.sha256(f"{other} {first.crs} {grid}".encode()).hexdigest()[:16]
+        own = short_name(other.name).with_suffix(".vrt").parts  # labels are found by folders and name
+        name = f"/vsimem/{number}/{'/'.join(part for part in own if part not in ('/', '..'))}"
         kind = {"dtype": first.dtype, "resampling": resampling}
         with WarpedVRT(source, crs=first.crs, **grid, **kind, **_outside(source)) as warped:
             shutil.copy(warped, name, driver="VRT")

@@ -35,11 +35,19 @@ class Labels:
 
     @classmethod
     def read(
-        cls, path: Path | None, options: ExportOptions, given: Sequence[ClassLabel] = (), crs: object = None
+        cls,
+        path: Path | None,
+        options: ExportOptions,
+        given: Sequence[ClassLabel] = (),
+        crs: object = None,
+        pictures: Sequence[Path] = (),
     ) -> "Labels":
-        """`crs`: of the imagery, for tables of x and y. Raises LabelError, or OptionsError when data is missing."""
+        """`crs`: of the imagery, for tables of x and y; `pictures`: those that a table may name.
+
+        Raises LabelError, or OptionsError when data is missing.
+        """
         carries = str(plugins.load(tasks.formats, options.metadata_format).CARRIES)
-        source = _read(path, options, given, carries, crs) if path and carries != "nothing" else None
+        source = _read(path, options, given, carries, crs, pictures) if path and carries != "nothing" else None
         if path is None and carries != "nothing":
             raise LabelError(f"{options.metadata_format} needs labels", do="give features, a class raster or a table")
         objects = _read_objects(options, given) if carries == "panoptic" else None
@@ -89,7 +97,14 @@ class Labels:
             yield Objects(placed, carries, options.min_polygon_overlap_ratio, shape, options.blacken_around_feature)
 
 
-def _read(path: Path, options: ExportOptions, given: Sequence[ClassLabel], carries: str, crs: object) -> Source:
+def _read(
+    path: Path,
+    options: ExportOptions,
+    given: Sequence[ClassLabel],
+    carries: str,
+    crs: object,
+    pictures: Sequence[Path],
+) -> Source:
     if not path.exists():
         raise LabelError("does not exist", where=path, do="check the path")
     points = carries == "label" and options.crop_mode == "FIXED_SIZE"
@@ -100,7 +115,7 @@ def _read(path: Path, options: ExportOptions, given: Sequence[ClassLabel], carri
         if placed is not None:
             return features_of(path, [placed], field, given, radius=radius, points=points)
         _refuse(path, carries, ("label", "labels"), "is a table of whole pictures")
-        return image_labels(path, table, field, given)
+        return image_labels(path, table, field, given, pictures)
     if is_vector(path):
         return read_features(path, field, given, query=options.definition_query, radius=radius, points=points)
     _refuse(path, carries, OF_RASTERS, "is a classified raster, which has no objects")

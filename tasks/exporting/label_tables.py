@@ -4,10 +4,12 @@ image,class              for Labeled_Tiles, MultiLabeled_Tiles and Imagenet; sev
 plot_7.tif,pine          several names joined by commas, are several classes
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -19,10 +21,12 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from registry.emd import ClassLabel
 from registry.errors import LabelError
 from tasks.class_values import NAME_FIELDS, VALUE_FIELDS, class_values
+from tasks.sources import RASTERS
 
 TABLE_SUFFIXES = {".csv", ".dbf"}
 IMAGE_FIELDS = ("image", "image_name", "imagename", "image_path", "filename", "file_name", "file", "path", "name")
 PLACES = (("longitude", "latitude"), ("lon", "lat"), ("x", "y"), ("point_x", "point_y"), ("easting", "northing"))
+Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -30,20 +34,14 @@ class ImageLabels:
     """The classes of whole pictures."""
 
     path: Path
-    images: tuple[str, ...]  # name of the picture of each row, without its suffix
+    rows: Mapping[Path, Sequence[int]]  # of each picture
     values: NDArray[np.int64]  # (rows,) class Value
     classes: tuple[ClassLabel, ...]
 
-    @cached_property
-    def by_image(self) -> dict[str, NDArray[np.int64]]:
-        """Class indexes of each picture, each once, ascending."""
-        indexes = np.searchsorted([label.value for label in self.classes], self.values) + 1
-        groups = pandas.Series(indexes).groupby(np.array(self.images)).unique()
-        return {str(name): np.sort(found) for name, found in groups.items()}
-
     def of(self, image: Path) -> NDArray[np.int64]:
-        """Empty for a picture that the table does not name."""
-        return self.by_image.get(image.stem.lower(), np.zeros(0, np.int64))
+        """Class indexes, each once, ascending. Empty for a picture that the table does not name."""
+        values = np.unique(self.values[list(self.rows.get(image, ()))])
+        return np.searchsorted([label.value for label in self.classes], values) + 1
 
 
 def is_table(path: Path) -> bool:
@@ -62,7 +60,9 @@ def read_table(path: Path) -> pandas.DataFrame:
     """Raises LabelError."""
     try:
         if path.suffix.lower() == ".csv":
-            return pandas.read_csv(path, encoding="utf-8-sig", sep=None, engine="python")
+            how: Mapping[str, Any] = {"encoding": "utf-8-sig", "sep": None, "engine": "python"}
+            names = [name for name in pandas.read_csv(path, nrows=0, **how) if str(name).lower() in IMAGE_FIELDS]
+            return pandas.DataFrame(pandas.read_csv(path, dtype=dict.fromkeys(names, str), **how))  # 007 is a name
         return pandas.DataFrame(pyogrio.read_dataframe(path, read_geometry=False))
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         do = "check the path" if not path.exists() else "save it as CSV in UTF-8 with a header line"
@@ -81,8 +81,10 @@ def points_of(table: pandas.DataFrame, crs: object) -> geopandas.GeoDataFrame | 
     )
 
 
-def image_labels(path: Path, table: pandas.DataFrame, value_field: str, given: Sequence[ClassLabel]) -> ImageLabels:
-    """Raises LabelError when no column names the pictures, or the classes do not fit."""
+def image_labels(
+    path: Path, table: pandas.DataFrame, value_field: str, given: Sequence[ClassLabel], pictures: Sequence[Path]
+) -> ImageLabels:
+    """Raises LabelError when no column names the pictures, or not clearly, or the classes do not fit."""
     fields = {str(name).lower(): str(name) for name in table.columns}
     image = next((fields[f] for f in IMAGE_FIELDS if f in fields), None)
     if image is None:
@@ -91,8 +93,40 @@ def image_labels(path: Path, table: pandas.DataFrame, value_field: str, given: S
     value_field = value_field or _class_field(fields, image)
     table = _one_class_a_row(table, value_field)
     values, classes = class_values(path, table, value_field, given)
-    stems = tuple(Path(str(name).replace("\\", "/")).stem.lower() for name in table[image])
-    return ImageLabels(path, stems, values, classes)
+    return ImageLabels(path, _rows_of(path, [str(name) for name in table[image]], pictures), values, classes)
+
+
+def _rows_of(path: Path, names: Sequence[str], pictures: Sequence[Path]) -> dict[Path, list[int]]:
+    """The rows of each picture: those of its name, and of its folders where they tell any.
+
+    A row with folders that lie elsewhere is taken for the only picture of its name. Raises LabelError for a name that
+    several pictures have.
+    """
+    suffixes = RASTERS | {picture.suffix.lower() for picture in pictures}
+    rows, alike = defaultdict[Parts, list[int]](list), defaultdict[str, list[Path]](list)
+    for i, name in enumerate(names):
+        rows[_parts(name, suffixes)].append(i)
+    for picture in dict.fromkeys(pictures):
+        alike[_parts(str(picture), suffixes)[-1]].append(picture)
+    elsewhere = defaultdict[str, list[Parts]](list)
+    for parts in rows:
+        elsewhere[parts[-1]].append(parts)
+    found: dict[Path, list[int]] = {}
+    for stem, group in alike.items():
+        whole = ((picture, _parts(str(picture), suffixes)) for picture in group)
+        ends = ((picture, next((p[i:] for i in range(len(p)) if p[i:] in rows), None)) for picture, p in whole)
+        pairs = [(picture, end) for picture, end in ends if end] or list(product(group, elsewhere[stem]))
+        if any(len(set(side)) < len(pairs) for side in zip(*pairs, strict=True)):
+            do = "write names with the folders that tell them apart, e.g. a/1.png"
+            raise LabelError(f"several pictures or rows are {stem}", where=path, got=[*map(str, group)][:9], do=do)
+        found |= {picture: rows[parts] for picture, parts in pairs}
+    return found
+
+
+def _parts(name: str, suffixes: Container[str]) -> Parts:
+    """Folders and the name without its suffix, in small letters; what else follows a dot belongs to the name."""
+    path = PurePosixPath(name.replace("\\", "/").lower())
+    return *path.parts[:-1], path.stem if path.suffix in suffixes else path.name
 
 
 def _class_field(fields: dict[str, str], image: str) -> str:

@@ -270,7 +270,7 @@ def open_scenes(
             what = f"expected one second raster, or one for each of {len(names)}"
             raise OptionsError(f"in_raster2: {what}", got=len(second), do="sort both by name, or give mosaics")
         with open_raster(names[0]) as first:
-            known = Labels.read(labels, options, classes, first.crs)
+            known = Labels.read(labels, options, classes, first.crs, [short_name(name) for name in names])
         scenes = Scenes(names, known, options, second)
         try:
             scenes.refuse_elsewhere()

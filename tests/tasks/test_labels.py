@@ -318,6 +318,49 @@ def test_a_table_labels_whole_pictures(tmp_path: Path) -> None:
     assert [[2], [1, 2]] == [c.labels.tolist() for c in several]
 
 
+def pictures(folder: Path, *names: str) -> list[Path]:
+    """Black squares without a place."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(folder / name, "w", driver="PNG", count=1, width=32, height=32, dtype="uint8") as file:
+            file.write(np.zeros((1, 32, 32), np.uint8))
+    return [folder / name for name in names]
+
+
+def told(folder: Path, table: str, *names: str) -> list[list[str]]:
+    """The classes of each picture that the table names."""
+    (folder / "labels.csv").write_text(table, encoding="utf-8")
+    options = ExportOptions(metadata_format="MultiLabeled_Tiles", tile_size=32, reference_system="PIXEL_SPACE")
+    with open_scenes(pictures(folder, *names), folder / "labels.csv", options) as scenes:
+        return [[scenes.classes[i - 1].name for i in scene.survey((0, 0, 32, 32)).labels] for scene in scenes]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_table_tells_pictures_of_one_name_by_their_folders(tmp_path: Path) -> None:
+    rows = "image,class\na/1.png,pine\nB\\1.PNG,oak\n"
+    assert [["pine"], ["oak"]] == told(tmp_path, rows, "a/1.png", "b/1.png")
+    assert [["pine"], []] == told(tmp_path, rows, "a/1.png", "c/1.png")
+    assert [["pine"]] == told(tmp_path, "image,class\nC:\\photos\\1.jpg,pine\n", "a/1.png")
+    for unclear in ("1.png,oak", "x/1.png,oak", "x/1.png,oak\ny/1.png,oak"):
+        with pytest.raises(LabelError, match=r"labels.csv: several pictures or rows are 1, got .*a/1.png.*folders"):
+            told(tmp_path, f"image,class\n{unclear}\n", "a/1.png", "b/1.png")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_names_of_digits_and_dots_are_names(tmp_path: Path) -> None:
+    names = ("007.png", "100.png", "S2A.2020.png", "S2A.2021.png")
+    rows = "image,class\n007,pine\n100,oak\nS2A.2020,oak\nS2A.2021.tif,pine\n"
+    assert [["pine"], ["oak"], ["oak"], ["pine"]] == told(tmp_path, rows, *names)
+
+
+def test_a_warped_picture_keeps_its_label(scene: Town, tmp_path: Path) -> None:
+    coarse = write_classes(tmp_path / "b.tif", roof_values()[::2, ::2], town.TRANSFORM @ Affine.scale(2))
+    fine = write_classes(tmp_path / "a.tif", roof_values())
+    (tmp_path / "labels.csv").write_text("image,class\na.tif,pine\nb.tif,oak\n", encoding="utf-8")
+    chips = cut([fine, coarse], tmp_path / "labels.csv", metadata_format="Labeled_Tiles", warp=True)
+    assert [[2], [1]] == [chip.labels.tolist() for chip in chips]
+
+
 def test_a_table_of_coordinates_is_points(scene: Town, tmp_path: Path) -> None:
     x, y = town.TRANSFORM @ (18, 18)
     table = tmp_path / "points.csv"
