@@ -9,6 +9,7 @@ from typing import Any
 from registry.emd import Emd, ModelType
 
 EXTENSION = "_model_extension_inferencing"  # ModelConfiguration of models that bring a class for arcgis.learn
+OVERLAP = 0.1  # its default of nms_overlap
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 FAMILY = (*RESNETS, "resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2", "wide_resnet101_2")  # built as they are
 Names = tuple[tuple[str, str | None], ...]  # how a tensor's name begins -> ours, None: of the training; the first fits
@@ -117,10 +118,12 @@ def of_extension(emd: Emd) -> Known | None:
 
 def _configured(emd: Emd, backbone: str) -> dict[str, Any]:
     document = emd.document
+    detects = emd.model_type == ModelType.OBJECT_DETECTION
     return {
         "file": str(document.get("ModelConfigurationFile", "ModelConfiguration.py")),
         "kind": str(document.get("ModelFileConfigurationClass")),
-        "detects": emd.model_type == ModelType.OBJECT_DETECTION,
+        "detects": detects,
+        **({"box_nms_thresh": OVERLAP} if detects else {}),
         "edges": bool(document.get("IsEdgeDetection")),
         "side": emd.tile_size,
         "multispectral": "NormalizationStats" in document,
@@ -144,12 +147,14 @@ def _objects(_: Emd, backbone: str) -> dict[str, Any]:
 
 def _on_grids(emd: Emd, backbone: str) -> dict[str, Any]:
     grids = {"grids": emd.document["Grids"], "zooms": emd.document["Zooms"], "ratios": emd.document["Ratios"]}
-    return {"backbone": backbone, "side": emd.tile_size, **grids, "version": int(emd.document.get("SSDVersion", 1))}
+    version = int(emd.document.get("SSDVersion", 1))
+    return {"backbone": backbone, "side": emd.tile_size, **grids, "version": version, "box_nms_thresh": OVERLAP}
 
 
 def _on_levels(emd: Emd, backbone: str) -> dict[str, Any]:
     parameters = emd.document["ModelParameters"]
-    return {"backbone": backbone, "scales": parameters["scales"], "ratios": parameters["ratios"]}
+    sizes = {name: parameters[name] for name in ("scales", "ratios")}
+    return {"backbone": backbone, **sizes, "box_nms_thresh": OVERLAP}
 
 
 def _renamed(table: Names) -> Callable[[str], str | None]:
@@ -173,7 +178,7 @@ KNOWN = {  # ModelName ->
         ("resnet50", "resnet101", "resnet152"),
         "_torchvision",
         "DetectObjects",
-        _two_stages("FasterRCNN", 0.1),
+        _two_stages("FasterRCNN", OVERLAP),
         _renamed(WHOLE),
         {"Threshold": 0.5},
     ),

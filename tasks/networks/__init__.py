@@ -17,6 +17,7 @@ detect_change two dates, (n, 2 * bands, rows, cols), and `bands` are those of on
                              -1 where a pixel does not count, or of whole images (n,) int64 from 0, with several labels
                              (n, classes) of 0 and 1
     backbone                 the module that pretrained weights go into
+    suppress(overlap)        optional, of a detector: the IoU above which it drops the weaker of two boxes of a class
 
 Imports: the standard library, numpy, torch, torchvision; timm only where a timm backbone is built, scipy only in a loss
 that can do without. Python 3.9 syntax, torch 2.0 API. Siblings are imported relatively, `from ._name import ...`, so

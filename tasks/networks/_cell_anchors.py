@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 LEAST_SCORE = 0.05  # what is answered at all; the raster function's threshold comes on top
-OVERLAP = 0.1  # IoU above which the weaker of two boxes is dropped
+OVERLAP = 0.1  # IoU above which the weaker of two boxes is dropped, ArcGIS's own default
 
 
 def anchors(rows: int, cols: int, shapes: "Sequence[Tuple[float, float]]", like: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def in_pixels(boxes: Tensor, images: Tensor) -> Tensor:
     return boxes[:, [1, 0, 3, 2]] * boxes.new_tensor([cols, rows, cols, rows])
 
 
-def best(boxes: Tensor, scores: Tensor, labels: Tensor) -> "Dict[str, Tensor]":
-    """Without those that a better one overlaps."""
-    kept = nms(boxes, scores, OVERLAP)
+def best(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> "Dict[str, Tensor]":
+    """Without those that a better one overlaps by more."""
+    kept = nms(boxes, scores, overlap)
     return {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}

@@ -32,6 +32,7 @@ def build(
     read: Sequence[int] = (0, 1, 2),
     backbone: Optional[str] = None,
     options: Optional[Mapping[str, Any]] = None,
+    box_nms_thresh: float = OVERLAP,
 ) -> nn.Module:
     """`kind`: the class in `file`, which lies beside this one. `edges`: it draws edges of objects.
 
@@ -46,7 +47,7 @@ def build(
     )
     configuration = _class_of(Path(__file__).with_name(file), kind)()
     network = configuration.get_model(data, backbone, **{**(options or {}), "pretrained_backbone": False})
-    return Configured(network, configuration, classes + 1, detects, edges, multispectral)
+    return Configured(network, configuration, classes + 1, detects, edges, multispectral, box_nms_thresh)
 
 
 def _class_of(path: Path, kind: str) -> Any:
@@ -61,24 +62,34 @@ def _class_of(path: Path, kind: str) -> Any:
 
 class Configured(nn.Module):
     def __init__(
-        self, model: nn.Module, configuration: Any, classes: int, detects: bool, edges: bool, multispectral: bool
+        self,
+        model: nn.Module,
+        configuration: Any,
+        classes: int,
+        detects: bool,
+        edges: bool,
+        multispectral: bool,
+        overlap: float,
     ) -> None:
         super().__init__()
         self.model, self.configuration, self.classes = model, configuration, classes
-        self.detects, self.edges = detects, edges
+        self.detects, self.edges, self.overlap = detects, edges, overlap
         self.transform = configuration.transform_input_multispectral if multispectral else configuration.transform_input
+
+    def suppress(self, overlap: float) -> None:
+        self.overlap = overlap
 
     def forward(self, images: Tensor) -> Any:
         """Per image boxes in pixels, scores and labels; or logits (n, background and classes, rows, cols)."""
         known = inspect.signature(self.transform).parameters
-        told = {"thresh": LEAST_SCORE, "nms_overlap": OVERLAP} if self.detects else {}
+        told = {"thresh": LEAST_SCORE, "nms_overlap": self.overlap} if self.detects else {}
         answers = self.model(self.transform(images, **{name: told[name] for name in told if name in known}))
         return self._objects(answers, images) if self.detects else self._pixels(answers)
 
     def _objects(self, answers: Any, images: Tensor) -> "List[Dict[str, Tensor]]":
         rows, cols = images.shape[-2:]
         size, found = images.new_tensor([cols, rows, cols, rows]), []
-        answers = self.configuration.post_process(answers, OVERLAP, LEAST_SCORE, rows, images.device)
+        answers = self.configuration.post_process(answers, self.overlap, LEAST_SCORE, rows, images.device)
         for corners, labels, scores in answers:
             boxes = (corners.reshape(-1, 4)[:, [1, 0, 3, 2]].to(images.device) + 1) / 2 * size
             found.append({"boxes": boxes, "labels": labels.reshape(-1), "scores": scores.reshape(-1)})

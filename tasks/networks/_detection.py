@@ -70,6 +70,9 @@ class Detector(nn.Module):
         backbone: Backbone = self.network.backbone.backbone
         return backbone
 
+    def suppress(self, overlap: float) -> None:
+        getattr(self.network, "roi_heads", self.network).nms_thresh = overlap
+
     def forward(self, images: Tensor) -> "List[Target]":
         found: List[Target] = self.network(list(images.unbind(0)))
         return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ._cell_anchors import LEAST_SCORE, anchors, best, corners, in_pixels, per_anchor
+from ._cell_anchors import LEAST_SCORE, OVERLAP, anchors, best, corners, in_pixels, per_anchor
 from ._resnet import body
 
 WIDTH = 256
@@ -30,10 +30,11 @@ def build(
     zooms: Sequence[float] = (0.7, 1.0, 1.3),
     ratios: "Sequence[Sequence[float]]" = ((1.0, 1.0), (1.0, 0.5), (0.5, 1.0)),
     version: int = 1,
+    box_nms_thresh: float = OVERLAP,
 ) -> nn.Module:
     """`side`: of the tiles, in pixels. `zooms`, and `ratios` (height, width): sizes of the anchors, in cells."""
     shapes = [(zoom * height, zoom * width) for zoom in zooms for height, width in ratios]
-    return GridSSD(bands, classes, backbone, side, grids, shapes, version)
+    return GridSSD(bands, classes, backbone, side, grids, shapes, version, box_nms_thresh)
 
 
 class GridSSD(nn.Module):
@@ -46,6 +47,7 @@ class GridSSD(nn.Module):
         grids: Sequence[int],
         shapes: "List[Tuple[float, float]]",
         version: int,
+        overlap: float,
     ) -> None:
         super().__init__()
         self.body, width = body(backbone, bands)
@@ -53,7 +55,10 @@ class GridSSD(nn.Module):
         if version > 1 and grids[0] > 8 and abs(cells - grids[0]) > 4:  # fine grids: from the stage before
             self.body, width, cells = self.body[:-1], width // 2, -(-side // 16)
         self.head = Head(width, cells, classes + 1, grids, len(shapes), version)
-        self.shapes = shapes
+        self.shapes, self.overlap = shapes, overlap
+
+    def suppress(self, overlap: float) -> None:
+        self.overlap = overlap
 
     def forward(self, images: Tensor) -> "List[Dict[str, Tensor]]":
         """Per image boxes (n, 4) xmin ymin xmax ymax in pixels, scores 0-1, labels from 1."""
@@ -64,16 +69,16 @@ class GridSSD(nn.Module):
             sizes = (moves[..., 2:] + 1) * anchor[:, 2:]
             boxes.append(corners(moves[..., :2] / grid + anchor[:, :2], sizes))
             scores.append(per_anchor(score, score.shape[1] // len(self.shapes)).sigmoid())
-        return [_found(*one, images) for one in zip(torch.cat(boxes, 1), torch.cat(scores, 1))]
+        return [_found(*one, images, self.overlap) for one in zip(torch.cat(boxes, 1), torch.cat(scores, 1))]
 
 
-def _found(boxes: Tensor, scores: Tensor, images: Tensor) -> "Dict[str, Tensor]":
+def _found(boxes: Tensor, scores: Tensor, images: Tensor, overlap: float) -> "Dict[str, Tensor]":
     """`scores`: (anchors, background and classes). Each class by itself: one place can hold two."""
     boxes, found = in_pixels(boxes, images), []
     for label in range(1, scores.shape[1]):
         score, order = scores[:, label].topk(min(MOST, len(scores)))
         order = order[(score > LEAST_SCORE) & (boxes[order, 3] > 0)]
-        found.append(best(boxes[order], scores[order, label], torch.full_like(order, label)))
+        found.append(best(boxes[order], scores[order, label], torch.full_like(order, label), overlap))
     return {name: torch.cat([one[name] for one in found]) for name in ("boxes", "scores", "labels")}
 
 

@@ -1,6 +1,6 @@
 """A network that works at another size than its tiles have, and answers in the tile's pixels. It travels."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 
 
 class Resized(nn.Module):
-    """`size`: side in pixels that square tiles are scaled to (ArcGIS formats F.2, `resize_to`)."""
+    """`size`: side in pixels that square tiles are scaled to, rows of others (ArcGIS formats F.2, `resize_to`)."""
 
     def __init__(self, network: nn.Module, size: int) -> None:
         super().__init__()
@@ -19,34 +19,53 @@ class Resized(nn.Module):
     def backbone(self) -> Any:
         return self.network.backbone
 
+    def suppress(self, overlap: float) -> None:
+        if hasattr(self.network, "suppress"):
+            self.network.suppress(overlap)
+
     def forward(self, images: Tensor) -> Any:
-        found, side = self.network(self._scaled(images)), images.shape[-1]
+        found, shape = self.network(self._scaled(images)), (images.shape[-2], images.shape[-1])
         if isinstance(found, list):
-            return [_objects(one, side / self.size, side) for one in found]
+            return [_objects(one, self._sides(images), shape) for one in found]
         if found.ndim == 4:
-            return interpolate(found, size=images.shape[-2:], mode="bilinear", align_corners=False)
+            return interpolate(found, size=shape, mode="bilinear", align_corners=False)
         return found
 
     def loss(self, images: Tensor, targets: Any) -> Tensor:
         if isinstance(targets, list):
-            targets = [_objects(one, self.size / images.shape[-1], self.size) for one in targets]
+            shape = (images.shape[-2], images.shape[-1])
+            targets = [_objects(one, shape, self._sides(images)) for one in targets]
         elif targets.ndim == 3:
-            targets = interpolate(targets[:, None].float(), size=self.size, mode="nearest")[:, 0].long()
+            targets = _picked(targets, self._sides(images))
         loss: Tensor = self.network.loss(self._scaled(images), targets)
         return loss
 
+    def _sides(self, images: Tensor) -> "Tuple[int, int]":
+        """Rows and columns at which the network works; tiles that are not square keep their shape."""
+        rows, cols = images.shape[-2:]
+        return self.size, round(self.size * cols / rows)
+
     def _scaled(self, images: Tensor) -> Tensor:
-        return interpolate(images, size=self.size, mode="bilinear", align_corners=False, antialias=True)
+        size = self._sides(images)
+        return interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def _objects(one: "Dict[str, Tensor]", factor: float, side: int) -> "Dict[str, Tensor]":
-    """Boxes, and masks where there are some, in pixels of the other size."""
-    scaled = dict(one, boxes=one["boxes"] * factor)
+def _objects(one: "Dict[str, Tensor]", before: "Tuple[int, int]", after: "Tuple[int, int]") -> "Dict[str, Tensor]":
+    """Boxes, and masks where there are some, in pixels of the other size; both are rows and columns."""
+    down, right = (new / old for old, new in zip(before, after))
+    scaled = dict(one, boxes=one["boxes"] * one["boxes"].new_tensor([right, down, right, down]))
     if "masks" in one:
-        masks: List[Tensor] = [
-            interpolate(m[None, None].float(), size=side, mode="nearest")[0, 0] for m in one["masks"]
-        ]
-        scaled["masks"] = (
-            torch.stack(masks).to(one["masks"].dtype) if masks else one["masks"].new_zeros((0, side, side))
-        )
+        scaled["masks"] = _picked(one["masks"], after)
     return scaled
+
+
+def _picked(maps: Tensor, size: "Tuple[int, int]") -> Tensor:
+    """(n, rows, cols) at another size: the pixel in the middle of each of theirs.
+
+    Where two are as near, the one and the other by turns: always the same would move everything by half a pixel.
+    """
+    for axis, after in enumerate(size, 1):
+        before, place = maps.shape[axis], torch.arange(after, device=maps.device)
+        middle = torch.div((2 * place + 1) * before - place % 2, 2 * after, rounding_mode="floor")
+        maps = maps.index_select(axis, middle)
+    return maps

@@ -35,7 +35,10 @@ class TwoStages(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network: Any = network
+
+    def suppress(self, overlap: float) -> None:
+        self.network.roi_heads.nms_thresh = overlap
 
     def forward(self, images: Tensor) -> "List[Dict[str, Tensor]]":
         answers = self.network(list(images.unbind(0)))

@@ -70,7 +70,7 @@ class DetectChange:
     def _indexes(self, tiles: _tiles.Array) -> _tiles.Array:
         """0, or the likeliest change of each pixel where any change is as likely as the threshold."""
         shares = self._looked(tiles)
-        changed = ((1 - shares[:, 0]) >= self.threshold).cpu().numpy()
+        changed = (shares[:, 1:].sum(1) >= self.threshold).cpu().numpy()
         kinds: _tiles.Array = (_class_raster.likeliest(shares[:, 1:]).astype(np.int64) + 1) * changed
         return kinds
 

@@ -56,11 +56,14 @@ class DetectObjects:
     def getParameterInfo(self) -> list[dict[str, Any]]:
         document = self.model.document if self.model else {}
         threshold = document.get("Threshold", 0.5)
+        # ArcGIS's own 0.1 deletes true neighbours, crowns and houses whose boxes touch
+        overlap = (document.get("NetworkOptions") or {}).get("box_nms_thresh", 0.5)
         rows = [
             *_tiles.parameters(self.model),
             _tiles.parameter("threshold", "numeric", threshold, "Threshold", "Least confidence of an object, 0 to 1"),
-            # ArcGIS's own 0.1 deletes true neighbours, crowns and houses whose boxes touch
-            _tiles.parameter("nms_overlap", "numeric", 0.5, "NMS overlap", "IoU above which the weaker box is removed"),
+            _tiles.parameter(
+                "nms_overlap", "numeric", overlap, "NMS overlap", "IoU above which the weaker box is removed"
+            ),
             _tiles.switch(
                 "exclude_pad_detections",
                 True,
@@ -105,6 +108,8 @@ class DetectObjects:
 
     def _look(self, tiles: _tiles.Array) -> list[Found]:
         """What is found in each of (n, bands, S, S), merged over all views."""
+        if hasattr(self.model.network, "suppress"):
+            self.model.network.suppress(self.nms_overlap)
         seen = [self.model.run(_tiles.turned(tiles, *view), partial(self._to_numpy, view)) for view in self.views]
         return [one[0] if len(one) == 1 else self._merged(one) for one in zip(*seen)]
 

@@ -153,16 +153,19 @@ class Model:
             sides.append(cuts(length, low, high, padding, size, steps))
         return [Spot(r[0], c[0], r[1], c[1], r[2:], c[2:]) for r in sides[0] for c in sides[1]]
 
-    def run(self, tiles: Array, finish: Callable[[Any], Any]) -> Any:
-        """finish(network(tiles)) without gradients; the first call loads torch, the network and its weights.
-
-        What does not fit into a GPU's memory goes through it in halves.
-        """
+    @property
+    def network(self) -> Any:
+        """With its weights, where it runs; the first call loads both, and torch."""
         if self._network is None:
             self._load()
+        return self._network
+
+    def run(self, tiles: Array, finish: Callable[[Any], Any]) -> Any:
+        """finish(network(tiles)) without gradients. What does not fit into a GPU's memory goes through it in halves."""
+        network = self.network  # loads torch
         with self._torch.inference_mode():
             try:
-                return finish(self._answer(tiles))
+                return finish(self._answer(network, tiles))
             except self._torch.cuda.OutOfMemoryError:
                 if len(tiles) == 1:
                     raise
@@ -171,14 +174,14 @@ class Model:
             first, second = self.run(tiles[:middle], finish), self.run(tiles[middle:], finish)
             return first + second if isinstance(first, list) else self._torch.cat([first, second])
 
-    def _answer(self, tiles: Array) -> Any:
+    def _answer(self, network: Any, tiles: Array) -> Any:
         """Of the network: on a GPU in half precision, fed out of pinned memory, maps with the channels last."""
         images = self._torch.from_numpy(tiles)
         if self._place.type == "cpu":
-            return self._network(images)
+            return network(images)
         images = images.pin_memory().to(self._place, non_blocking=True)
         with self._torch.autocast("cuda"):
-            return self._network(images.contiguous(memory_format=self._torch.channels_last))
+            return network(images.contiguous(memory_format=self._torch.channels_last))
 
     def look(
         self,

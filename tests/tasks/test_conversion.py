@@ -58,7 +58,7 @@ def test_a_tile_gives_the_objects_that_it_gave(tmp_path: Path, bands: int) -> No
     low = np.array([0, 0, 0] if bands == 3 else STATS["band_min_values"][::-1])[:, None, None]
     with torch.inference_mode():
         (expected,) = network([torch.from_numpy((pixels - low) / (255 if bands == 3 else 1000)).float()])
-    arguments = {"padding": 0, "batch_size": 1, "threshold": 0.05, "nms_overlap": 1, "return_bboxes": True}
+    arguments = {"padding": 0, "batch_size": 1, "threshold": 0.05, "nms_overlap": 0.5, "return_bboxes": True}
     function = RasterFunction.load(model, arguments=arguments)
     found = function.vectorize(pixels, np.ones((SIDE, SIDE), bool))
     assert len(expected["scores"]) > 3

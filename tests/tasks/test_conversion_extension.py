@@ -29,13 +29,13 @@ class Brightest:
     def get_model(self, data, backbone=None, **kwargs):
         import torch
 
-        HELPER.gain = kwargs["gain"]
+        HELPER.gain, HELPER.overlap = kwargs["gain"], kwargs.get("overlap")
         assert not kwargs["pretrained_backbone"] and kwargs["ArcGISLearnVersion"] == "2.4.1"
         assert (data.c, data.classes[1:], data.chip_size) == (3, ["Roof", "Pond"], 64)
         return torch.nn.Conv2d(3, 1, 1, bias=False)
 
     def transform_input(self, xb, thresh=0.5, nms_overlap=0.1):
-        self.least = thresh
+        self.least, self.overlap = thresh, nms_overlap
         return xb
 
     def post_process(self, pred, *args, **kwargs):
@@ -45,6 +45,7 @@ class Brightest:
             return (pred > 0).long() + 1 if EDGES_OFF(kwargs) else (pred > kwargs["thres"]).long()
         nms_overlap, thres, chip_size, device = args
         assert (self.least, thres, chip_size) == (0.05, 0.05, 64)
+        assert nms_overlap == self.overlap == HELPER.overlap
         found = []
         for image in pred:
             spot = image[0].flatten().max(0)[1].item()
@@ -92,11 +93,13 @@ def seen(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return (torch.from_numpy(pixels).float() - MEAN).div(DEVIATION).mean(dim=0)
 
 
-def test_its_class_finds_objects_as_it_does_in_arcgis(tmp_path: Path) -> None:
-    model = convert(stored(tmp_path / "roofs"), tmp_path / "open")
-    (found,) = RasterFunction.load(model, arguments={"padding": 0, "batch_size": 1}).vectorize(
-        scene(), np.ones((SIDE, SIDE), bool)
+@pytest.mark.parametrize(("asked", "overlap"), [({}, 0.1), ({"nms_overlap": 0.3}, 0.3)])
+def test_its_class_finds_objects_as_it_does_in_arcgis(tmp_path: Path, asked: dict[str, float], overlap: float) -> None:
+    model = stored(tmp_path / "roofs", Kwargs={"gain": 0.5, "overlap": overlap})
+    function = RasterFunction.load(
+        convert(model, tmp_path / "open"), arguments={"padding": 0, "batch_size": 1, **asked}
     )
+    (found,) = function.vectorize(scene(), np.ones((SIDE, SIDE), bool))
     assert ("Pond", 9) == (found.class_name, found.value)
     assert ((40, 24), (44, 32)) == (found.rings[0][0], found.rings[0][2])
     assert found.confidence == pytest.approx(100 * torch.sigmoid(0.5 * seen(scene()).max()).item())

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 
 from registry.errors import ImageryError, OptionsError
 from tasks.detect_change import detect_change
+from tasks.host import RasterFunction
 from tasks.inference_options import ChangeOptions, tool_of
 
 GREY = {"BandName": "Grey", "Min": 0, "Max": 255, "Mean": 0, "StdDev": 1}
@@ -49,6 +51,15 @@ def test_change_is_found_where_it_is_and_told_in_the_classes_of_the_model(
         assert ("uint8", 254, "town") == (raster.dtypes[0], raster.nodata, raster.tags()["MODEL_NAME"])
         assert (255, 255, 255, 255) == raster.colormap(1)[255]
     assert ticks[-1].done == ticks[-1].total
+
+
+@pytest.mark.parametrize(("share", "expected"), [((0.8, 0.9), 1), ((0.1, 0.2), 0), ((0.4, 0.6), 1)])  # max, min, mean
+def test_views_that_are_merged_change_what_is_as_likely_as_the_threshold(
+    make_model: Any, share: tuple[float, float], expected: int
+) -> None:
+    function = RasterFunction.load(make_model("brighter", **CHANGE))._function
+    function._looked = lambda _: torch.tensor(share).reshape(1, 2, 1, 1)
+    assert [[[expected]]] == function._indexes(None).tolist()
 
 
 def test_a_second_date_on_a_grid_of_whole_pixels_is_shifted_not_resampled(

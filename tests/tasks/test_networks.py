@@ -24,6 +24,7 @@ from tasks import networks, raster_functions
 from tasks.augment import IGNORED
 from tasks.networks._mixup import mixup_loss
 from tasks.networks._points import Points
+from tasks.networks._resized import Resized
 from tasks.networks._segmentation import PixelLoss
 from tasks.travelling import travelling, with_siblings
 from tasks.weights import load_backbone
@@ -309,6 +310,58 @@ def test_a_detector_fits_itself_to_the_size_of_its_objects(name: str, side: floa
     options = plugins.load(networks, name).suggest([side] * 3 + [1000.0] * 7)
     assert (4 if side < 20 else 8) == options["finest"]
     assert torch.isfinite(build(name, **options).train().loss(*example(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in serving("detect_objects") if name != "rt_detr"])
+def test_a_detector_can_be_told_how_far_its_boxes_may_overlap(name: str) -> None:
+    network = build(name)
+    Resized(network, 32).suppress(0.8)
+    thresholds = [part.nms_thresh for part in network.modules() if hasattr(part, "detections_per_img")]
+    assert [0.8] == thresholds
+    assert not hasattr(network.network, "rpn") or 0.7 == network.network.rpn.nms_thresh
+
+
+class Parrot(torch.nn.Module):
+    """Answers what it was last taught."""
+
+    def loss(self, images: torch.Tensor, targets: Any) -> torch.Tensor:
+        self.told = targets if isinstance(targets, list) else [*torch.nn.functional.one_hot(targets, 2)]
+        self.shape = tuple(images.shape[2:])
+        return images.sum()
+
+    def forward(self, images: torch.Tensor) -> Any:
+        if isinstance(self.told[0], dict):
+            return self.told
+        return 20 * torch.stack(self.told).permute(0, 3, 1, 2).float()
+
+
+@pytest.mark.parametrize(("side", "size"), [(64, 32), (64, 16), (96, 32), (64, 56), (32, 64)])
+def test_a_class_stays_where_it_is_in_another_size(side: int, size: int) -> None:
+    moved = []
+    for offset in range(16):
+        truth, network = torch.zeros(1, side, side, dtype=torch.long), Resized(Parrot(), size)
+        truth[0, 4 + offset : 12 + offset, 4 + offset : 12 + offset] = 1
+        network.loss(torch.zeros(1, 1, side, side), truth)
+        found = network(torch.zeros(1, 1, side, side)).argmax(1)
+        moved.append(found.nonzero().float().mean(0) - truth.nonzero().float().mean(0))
+    assert torch.stack(moved).mean(0).abs().max() < 0.1
+
+
+def test_tiles_that_are_not_square_keep_their_shape_in_another_size() -> None:
+    network, images = Resized(Parrot(), 32), torch.zeros(1, 1, 64, 100)
+    masks = torch.zeros(1, 64, 100, dtype=torch.bool)
+    masks[0, 20:40, 60:80] = True
+    truth = {"boxes": torch.tensor([[60.0, 20, 80, 40]]), "labels": torch.ones(1).long(), "masks": masks}
+    network.loss(images, [truth])
+    told = network.network.told[0]
+    assert ((32, 50), (1, 32, 50)) == (network.network.shape, tuple(told["masks"].shape))
+    assert ([[30, 10, 40, 20]], 100) == (told["boxes"].tolist(), told["masks"].sum())
+    found = network(images)[0]
+    assert ([[60, 20, 80, 40]], (1, 64, 100)) == (found["boxes"].tolist(), tuple(found["masks"].shape))
+    assert torch.equal(masks, found["masks"])
+    network.loss(torch.zeros(1, 1, 64, 101), masks[:, :, :1].expand(1, 64, 101).long())
+    assert (1, 2, 64, 101) == tuple(network(torch.zeros(1, 1, 64, 101)).shape)
 
 
 def test_a_detector_sees_images_as_they_come() -> None:

@@ -110,6 +110,17 @@ def test_a_threshold_leaves_weak_objects_out(make_model: Any) -> None:
     assert [] == RasterFunction.load(model, arguments={"batch_size": 1, "threshold": 0.7}).vectorize(*block(1, 64))
 
 
+@pytest.mark.parametrize(("overlap", "count"), [({"nms_overlap": 0.1}, 1), ({}, 2), ({"nms_overlap": 0.7}, 3)])
+def test_a_network_is_told_how_far_objects_may_overlap(make_model: Any, overlap: dict[str, float], count: int) -> None:
+    function = RasterFunction.load(make_model("neighbours"), arguments={"batch_size": 1, **overlap})
+    assert count == len(function.vectorize(*block(1, 64)))
+
+
+def test_the_overlap_that_a_network_was_built_with_is_the_default(make_model: Any) -> None:
+    function = RasterFunction.load(make_model("neighbours", NetworkOptions={"box_nms_thresh": 0.7}))
+    assert (0.7, 3) == (function.scalars["nms_overlap"], len(function.vectorize(*block(1, 64))))
+
+
 def test_a_padding_that_leaves_nothing_of_a_tile_is_refused(make_model: Any) -> None:
     with pytest.raises(
         RasterFunctionError, match=r"DetectObjects.getConfiguration: .*padding: expected 0 to 31, got 32"
