@@ -32,6 +32,9 @@ def open_chips(paths: Sequence[Path]) -> ChipFolder:
         mine, its = ([band.name for band in f.band_statistics] for f in (first, folder))
         if len(mine) != len(its):
             raise LabelError(f"{first.path} has the bands {mine}", where=folder.path, got=its)
+        if mine != its and sorted(mine) == sorted(its):
+            do = "export the others again with the bands in this order"
+            raise LabelError(f"{first.path} has the bands {mine} in this order", where=folder.path, got=its, do=do)
     classes = _classes(folders)
     return ChipFolders(first.path, classes, tuple(replace(folder, together=classes) for folder in folders))
 
@@ -48,8 +51,10 @@ class ChipFolders(ChipFolder):
         documents = [folder.definition.document for folder in self.folders]
         document: dict[str, Any] = {**documents[0], "Classes": [label.document() for label in self.together]}
         document["AllTilesStats"] = self._pooled([folder.band_statistics for folder in self.folders])
-        if seconds := [s for folder in self.folders if (s := folder.definition.second_band_statistics)]:
-            document["AllTilesStats2"] = self._pooled(seconds)
+        seconds = [folder.definition.second_band_statistics for folder in self.folders]
+        if any(seconds):
+            each = [own or folder.band_statistics for own, folder in zip(seconds, self.folders, strict=True)]
+            document["AllTilesStats2"] = self._pooled(each)
         for key, choose in (("MinCellSize", min), ("MaxCellSize", max)):
             if known := [d[key] for d in documents if isinstance(d.get(key), dict)]:
                 document[key] = choose(known, key=lambda cell: float(cell["x"]))

@@ -59,7 +59,7 @@ class Chip:
     valid: NDArray[np.bool_]  # (rows, cols) False = nodata
     boxes: NDArray[np.float32] = field(default_factory=no_boxes)  # (n, 4) xmin ymin xmax ymax, chip pixels, half open
     labels: NDArray[np.int64] = field(default_factory=no_labels)  # (n,) class index from 1
-    mask: NDArray[np.uint8] | None = None  # (rows, cols) class index, 0 = background or unlabelled
+    mask: NDArray[np.unsignedinteger[Any]] | None = None  # (rows, cols) class index, 0 = background or unlabelled
     masks: NDArray[np.bool_] | None = None  # (n, rows, cols) the pixels of each object, in the order of the boxes
     image2: NDArray[np.generic] | None = None  # (bands, rows, cols) the second raster: the later date, the translation
     grid: Grid | None = None
@@ -212,8 +212,11 @@ class ChipFolder:
         from tasks.rasters import read_raster
 
         raster = read_raster(self._picture(name))
-        second = read_raster(self.seconds[name]).pixels if name in self.seconds else None
-        chip = Chip(name, raster.pixels, raster.valid, image2=second, grid=raster.grid)
+        second = read_raster(self.seconds[name]) if name in self.seconds else None
+        valid = raster.valid
+        if second and second.valid.shape == valid.shape:
+            valid = valid & second.valid
+        chip = Chip(name, raster.pixels, valid, image2=second.pixels if second else None, grid=raster.grid)
         read: Chip = self.format.read(chip, self.classes, self.path)
         return read
 
@@ -322,13 +325,15 @@ def class_index(classes: Sequence[ClassLabel]) -> dict[int, int]:
     return {label.value: i for i, label in enumerate(classes, start=1)}
 
 
-def indexes_of(values: NDArray[Any], index: Mapping[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def indexes_of(values: NDArray[Any], index: Mapping[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """(rows, cols) class indexes of class Values, and where there is one that `index` does not have: 0 there."""
     known = np.array(sorted(index))
     place = np.searchsorted(known, values).clip(max=len(known) - 1)
     strange = known[place] != values
-    found = np.array([index[value] for value in known.tolist()], np.uint8)[place]
-    return np.where(strange, np.uint8(0), found), strange
+    small = np.min_scalar_type(max(index.values()))
+    found = np.array([index[value] for value in known.tolist()], small)[place]
+    found[strange] = 0
+    return found, strange
 
 
 def _bounds(

@@ -6,6 +6,7 @@ one; the others repeat its header, which costs a tenth. Whatever GDAL would writ
 
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from registry.errors import ImageryError
@@ -68,9 +69,11 @@ def read_raster(path: Path) -> Raster:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
             with rasterio.open(path) as file:
-                pixels = file.read(_measured(file))
-                valid = file.dataset_mask() > 0
+                measured = _measured(file)
+                pixels = file.read(measured)
+                valid = _valid(file, measured)
                 grid = Grid(file.crs.to_wkt() if file.crs else "", tuple(file.transform)[:6])
     except RasterioError as error:
         raise ImageryError(f"cannot be read ({error})", where=path, do="export the chips again") from error
@@ -84,6 +87,14 @@ def _measured(file: rasterio.DatasetReader) -> list[int]:
     """In a TIFF, GDAL may take a fourth 8-bit band for alpha that is none."""
     alpha = file.driver == "PNG"
     return [i for i in file.indexes if not (alpha and file.colorinterp[i - 1] == ColorInterp.alpha)]
+
+
+def _valid(file: rasterio.DatasetReader, measured: Sequence[int]) -> NDArray[np.bool_]:
+    """A band that is measured tells nothing of the others, whether GDAL takes it for alpha or not."""
+    if len(measured) < file.count or ColorInterp.alpha not in file.colorinterp:
+        return np.asarray(file.dataset_mask() > 0)
+    by_alpha = any(MaskFlags.alpha in flags for flags in file.mask_flag_enums)
+    return np.ones(file.shape, bool) if by_alpha else np.asarray((file.read_masks() > 0).any(axis=0))
 
 
 def world_text(grid: Grid) -> str:

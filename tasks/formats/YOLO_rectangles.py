@@ -17,7 +17,7 @@ import yaml
 from registry.emd import ClassLabel
 from registry.errors import LabelError
 from registry.files import write_text
-from tasks.chips import Chip
+from tasks.chips import Chip, ChipFolder
 from tasks.formats._labels import found, indexes, inside, objects, stems, text_of, write_label
 
 CARRIES = "boxes"
@@ -37,10 +37,10 @@ def write(chip: Chip, classes: Sequence[ClassLabel], folder: Path, suffix: str) 
 
 
 def read(chip: Chip, classes: Sequence[ClassLabel], folder: Path) -> Chip:
-    """Classes are found by their names in data.yaml, by their place where there is none."""
+    """Classes are found by their names in data.yaml, by their place in the definition where there is none."""
     path = _path(folder, chip.name)
-    names = _names(folder, classes)
     rows = [line.split() for line in text_of(path).splitlines() if line.strip()]
+    names = _names(folder)
     try:
         numbers = np.array([[float(column) for column in row] for row in rows], np.float64).reshape(-1, 5)
         wanted = [names[int(row[0])] for row in rows]
@@ -50,7 +50,7 @@ def read(chip: Chip, classes: Sequence[ClassLabel], folder: Path) -> Chip:
     centres, halves = numbers[:, 1:3], numbers[:, 3:] / 2
     height, width = chip.valid.shape
     corners = np.hstack([centres - halves, centres + halves]) * [width, height, width, height]
-    boxes, labels = objects(corners.tolist(), indexes(wanted, classes, path, named=True), path)
+    boxes, labels = objects(corners.tolist(), indexes(wanted, classes, path, named=(folder / NAMES).is_file()), path)
     return replace(chip, boxes=boxes, labels=labels)
 
 
@@ -65,10 +65,11 @@ def finish(folder: Path, names: Sequence[str], classes: Sequence[ClassLabel]) ->
     write_text(folder / NAMES, yaml.safe_dump(parts, sort_keys=False, allow_unicode=True))
 
 
-def _names(folder: Path, classes: Sequence[ClassLabel]) -> dict[int, str]:
+def _names(folder: Path) -> dict[int, str]:
+    """What the numbers of this folder stand for, whatever it is read with."""
     path = folder / NAMES
     if not path.is_file():
-        return {i: label.name for i, label in enumerate(classes)}
+        return {i: str(label.value) for i, label in enumerate(ChipFolder(folder).listed)}
     try:
         names = yaml.safe_load(found(path).read_text(encoding="utf-8"))["names"]
         return dict(enumerate(names)) if isinstance(names, list) else {int(i): str(name) for i, name in names.items()}

@@ -1,8 +1,10 @@
 """What formats share: which chips have labels, the text of a label file, classes by what a file calls them."""
 
 import codecs
+import logging
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from registry.emd import ClassLabel
 from registry.errors import LabelError, StoreError
 from tasks.chips import PICTURES, Chip, no_boxes, no_labels
+
+log = logging.getLogger("dlpk.chips")
 
 BYTE_ORDER = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -122,14 +126,28 @@ def one_label(chip: Chip) -> int:
 def objects(
     boxes: Sequence[Sequence[float]], labels: NDArray[np.int64], path: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Boxes and class indexes without background. Raises LabelError for a box that is turned inside out."""
+    """Boxes and class indexes without background, and without boxes that have no width or height.
+
+    Raises LabelError for a box that is turned inside out.
+    """
     if not len(boxes):
         return no_boxes(), no_labels()
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     wrong = ~np.isfinite(corners).all(axis=1) | (corners[:, 2:] < corners[:, :2]).any(axis=1)
     if wrong.any():
         raise LabelError("has a box that ends before it begins", where=path, got=corners[wrong][0].tolist())
-    return corners[labels > 0].astype(np.float32), labels[labels > 0]
+    boxed = corners.astype(np.float32)
+    flat = (labels > 0) & (boxed[:, 2:] <= boxed[:, :2]).any(axis=1)
+    if flat.any():  # ArcGIS clips boxes to the chip, and writes two decimals
+        _warn_of_flat(path, int(flat.sum()))
+    kept = (labels > 0) & ~flat
+    return boxed[kept], labels[kept]
+
+
+@cache
+def _warn_of_flat(path: Path, count: int) -> None:
+    """Once, however often the chip is read."""
+    log.warning("%s: boxes without width or height are left out: %d", path, count)
 
 
 def folder_names(classes: Sequence[ClassLabel]) -> tuple[str, ...]:

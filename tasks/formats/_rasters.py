@@ -8,6 +8,7 @@ Objects that overlap go to further bands, so that none hides another (ArcGIS for
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def write_classes(path: Path, chip: Chip, classes: Sequence[ClassLabel]) -> Path
     return write_labels(path, values.astype(small)[_mask(chip)][None], chip)
 
 
-def read_classes(path: Path, chip: Chip, classes: Sequence[ClassLabel]) -> NDArray[np.uint8]:
+def read_classes(path: Path, chip: Chip, classes: Sequence[ClassLabel]) -> NDArray[Any]:
     """(rows, cols) class indexes. LabelError for Values that no class has: they would turn into background silently."""
     values = read_labels(path, chip)[0]
     mask, strange = indexes_of(values, {0: 0, **class_index(classes)})
@@ -134,7 +135,7 @@ def _only_classes(folder: Path, classes: Sequence[ClassLabel]) -> None:
         raise LabelError("has folders of no class in the definition", where=folder, got=unknown, do=do)
 
 
-def _mask(chip: Chip) -> NDArray[np.uint8]:
+def _mask(chip: Chip) -> NDArray[Any]:
     if chip.mask is None:
         raise LabelError("the chip has no mask", where=chip.name)
     return chip.mask

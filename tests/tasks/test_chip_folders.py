@@ -28,10 +28,14 @@ def folder(path: Path, values: Any, classes: Any = (ROOF,), **form: Any) -> Chip
     return write_chips(path, [grey(value, **form) for value in values], classes)
 
 
-def measured(chips: ChipFolder, **numbers: float) -> ChipFolder:
+def measured(chips: ChipFolder, key: str = "AllTilesStats", **numbers: float) -> ChipFolder:
     """The same folder, whose definition says what was measured."""
     band = {"BandName": "Grey", "Min": 0, "Max": 255, "Mean": 0, "StdDev": 1, **numbers}
-    Emd({**chips.definition.document, "AllTilesStats": [band]}).write(chips.path / DEFINITION)
+    return saying(chips, **{key: [band]})
+
+
+def saying(chips: ChipFolder, **keys: Any) -> ChipFolder:
+    Emd({**chips.definition.document, **keys}).write(chips.path / DEFINITION)
     return ChipFolder.open(chips.path)
 
 
@@ -56,6 +60,30 @@ def test_each_folder_counts_by_its_chips(tmp_path: Path) -> None:
     values = np.array([8, 12, *[16, 24] * 3])  # of that mean and deviation
     assert (3, 70) == (band.min, band.max)
     assert (values.mean(), values.std()) == pytest.approx((band.mean, band.std))
+
+
+def test_a_folder_that_measured_one_date_alone_counts_with_it_for_the_other(tmp_path: Path) -> None:
+    measured(folder(tmp_path / "a", [10]), "AllTilesStats2", Mean=30)
+    measured(folder(tmp_path / "b", [20]), Mean=10)
+    (band,) = open_chips([tmp_path / "a", tmp_path / "b"]).definition.second_band_statistics
+    assert 20 == band.mean
+
+
+def test_bands_in_another_order_are_told_and_other_names_are_not(tmp_path: Path) -> None:
+    for name, bands in (("a", "RGB"), ("b", "BGR"), ("c", "123")):
+        statistics = [{"BandName": band, "Min": 0, "Max": 255, "Mean": 0, "StdDev": 1} for band in bands]
+        saying(folder(tmp_path / name, [10], bands=3), AllTilesStats=statistics)
+    told = r"b: .*a has the bands \['R', 'G', 'B'\] in this order, got \['B', 'G', 'R'\]; export the others again"
+    with pytest.raises(LabelError, match=told):
+        open_chips([tmp_path / "a", tmp_path / "b"])
+    assert list("RGB") == [band.name for band in open_chips([tmp_path / "a", tmp_path / "c"]).band_statistics]
+
+
+def test_yolo_without_names_counts_the_classes_of_its_own_folder(tmp_path: Path) -> None:
+    for name, classes in (("a", [ROOF]), ("b", [POND])):
+        write_chips(tmp_path / name, [grey(10)], classes, "YOLO_rectangles")
+    both = open_chips([tmp_path / "a", tmp_path / "b"])
+    assert [[1], [2]] == [both.read(name).labels.tolist() for name in both.names]
 
 
 def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:

@@ -187,6 +187,45 @@ def test_change_detection_has_two_pictures_of_a_place(first: str, second: str, t
     assert (7, 2 * 32, 1) == (chip.image2[0, 0, 0], chip.mask.sum(), chip.mask.max())
 
 
+def test_what_one_date_does_not_show_does_not_count(tmp_path: Path) -> None:
+    later = grey(7)
+    later[:, :, 20:] = 0
+    picture(tmp_path / "images/0.tif", grey(7))
+    picture(tmp_path / "images2/0.tif", later, nodata=0)
+    picture(tmp_path / "images/1.tif", grey(7))
+    picture(tmp_path / "images2/1.tif", later[:, :9], nodata=0)  # of another size: that is told where it is learned
+    chips = folder(tmp_path, "Export_Tiles")
+    assert np.array_equal(later[0] > 0, chips.read("0").valid)
+    assert chips.read("1").valid.all()
+
+
+def test_a_fourth_band_that_gdal_takes_for_alpha_tells_nothing_of_nodata(tmp_path: Path) -> None:
+    pixels = np.full((4, 24, 32), 90, np.uint8)
+    pixels[3, :, :16] = 0
+    objects = np.zeros((4, 24, 32), np.uint8)
+    objects[0, :4] = objects[3, 20:] = 1
+    picture(tmp_path / "images/0.tif", pixels)
+    picture(tmp_path / "labels/roof/0.tif", objects)
+    with rasterio.open(tmp_path / "images/0.tif") as raster:
+        assert "alpha" == raster.colorinterp[3].name
+    chip = folder(tmp_path, "RCNN_Masks").read("0")
+    assert chip.valid.all()
+    assert (4, [1, 1]) == (len(chip.image), chip.labels.tolist())
+    assert [[0, 0, 32, 4], [0, 20, 32, 24]] == chip.boxes.tolist()
+    with rasterio.open(tmp_path / "images/0.tif", "r+") as raster:
+        raster.nodata = 0
+    assert 24 * 32 == folder(tmp_path, "RCNN_Masks").read("0").valid.sum()  # some band of it is not 0
+
+
+def test_a_raster_may_have_more_classes_than_a_byte_has_values(tmp_path: Path) -> None:
+    picture(tmp_path / "images/0.tif")
+    picture(tmp_path / "labels/0.tif", np.arange(24 * 32, dtype=np.uint16).reshape(1, 24, 32) % 301)
+    classes = [{"Value": value, "Name": str(value), "Color": [0, 0, 0]} for value in range(1, 301)]
+    mask = folder(tmp_path, "Classified_Tiles", Classes=classes).read("0").mask
+    assert mask is not None
+    assert list(range(301)) == np.unique(mask).tolist()
+
+
 def test_masks_lie_in_folders_of_class_names(tmp_path: Path) -> None:
     for name in "01":
         picture(tmp_path / f"images/{name}.jpg")
@@ -302,6 +341,15 @@ def test_a_box_that_ends_before_it_begins_is_refused(tmp_path: Path) -> None:
     wrong = OBJECT.format(1).replace("<xmax>20<", "<xmax>2<")
     with pytest.raises(LabelError, match=r"labels/7\.xml: has a box that ends before it begins"):
         voc(tmp_path, ".jpg", f"<annotation>{wrong}</annotation>").read("7")
+
+
+def test_a_box_without_width_is_left_out_and_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flat = OBJECT.format(1).replace("<xmin>4<", "<xmin>20.00<")
+    chips = voc(tmp_path, ".jpg", f"<annotation>{flat}{OBJECT.format(20)}</annotation>")
+    for _ in range(2):
+        assert ([[4, 2, 20, 12]], [2]) == (chips.read("7").boxes.tolist(), chips.read("7").labels.tolist())
+    expected = [f"{tmp_path / 'labels/7.xml'}: boxes without width or height are left out: 1"]
+    assert expected == [record.getMessage() for record in caplog.records]
 
 
 def test_bounds_come_from_the_world_file(tmp_path: Path) -> None:
