@@ -53,6 +53,14 @@ def class_values(
     return values, tuple(sorted(labels, key=lambda c: c.value))
 
 
+def field_of_names(path: Path, table: pandas.DataFrame, value_field: str) -> str:
+    """The field that `class_values` takes, if it names classes in words; "" if it holds Values, or there is none."""
+    field = _value_field(path, table, value_field) or _class_field(table)
+    if field is None or pandas.api.types.is_numeric_dtype(table[field]):
+        return ""
+    return "" if all(name.strip().isdecimal() for name in table[field].dropna().astype(str)) else field
+
+
 def colour(i: int) -> tuple[int, int, int]:
     """A legible colour for the i-th class."""
     return PALETTE[i % len(PALETTE)]

@@ -6,21 +6,27 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from xml.etree.ElementTree import ParseError
 
 import numpy as np
+import pandas
+import pyogrio
 import rasterio
 import shapely
 from affine import Affine
+from defusedxml.ElementTree import parse
 from numpy.typing import NDArray
 from pydantic import Field
+from pyogrio.errors import DataSourceError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioIOError
 from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from registry.emd import ClassLabel
 from registry.errors import ImageryError, LabelError
-from tasks.class_values import class_values
+from tasks.class_values import NAME_FIELDS, class_values, field_of_names
 from tasks.feature_files import read_features
 from tasks.imagery import bounds_of
 from tasks.labels import is_vector
@@ -28,8 +34,10 @@ from tasks.options import Options
 from tasks.tables import check_table, write_rows
 
 SIDE = 2048  # pixels of a block that is compared at once
+NOTHING = int(np.iinfo(np.int32).min)  # where no feature lies
 SPARE = 10  # times as many points are drawn as are wanted, where some may lie too close to each other
 Matrix = Counter[tuple[int, int]]  # (class of the raster, true class): pixels or points
+Stratum = int | None  # class that points are drawn of; None: all of them together
 Ints = NDArray[np.int64]
 Block = tuple[Ints, Ints, Ints]
 
@@ -100,19 +108,19 @@ def _counted(pairs: Iterable[tuple[Ints, Ints]]) -> Matrix:
 
 def _at_points(blocks: Callable[[], Iterator[Block]], raster: Any, options: PixelAccuracyOptions) -> Matrix:
     """One pass counts the classes, a second takes the pixels that were drawn."""
-    sizes: Counter[int] = Counter()
+    sizes: Counter[Stratum] = Counter()
     for _, _, true in blocks():
         values, counts = np.unique(true, return_counts=True)
         sizes.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
     dice, wanted = np.random.default_rng(options.seed), _quotas(sizes, options)
     spare = SPARE if options.min_point_distance else 1
     drawn = {kind: _drawn(dice, size, spare * wanted[kind]) for kind, size in _strata(sizes, options).items()}
-    taken: list[tuple[int, int, int, int, int]] = []  # stratum, place in the draw, row, column, index of the pair
+    taken: list[tuple[Stratum, int, int, int, int]] = []  # and place in the draw, row, column, index of the pair
     pairs: list[tuple[int, int]] = []
-    seen: Counter[int] = Counter()
+    seen: Counter[Stratum] = Counter()
     for places, found, true in blocks():
         for kind, picks in drawn.items():
-            mine = np.flatnonzero(true == kind) if kind >= 0 else np.arange(len(true))
+            mine = np.arange(len(true)) if kind is None else np.flatnonzero(true == kind)
             order = np.flatnonzero((picks >= seen[kind]) & (picks < seen[kind] + len(mine)))
             for turn, i in zip(order.tolist(), mine[picks[order] - seen[kind]].tolist(), strict=True):
                 taken.append((kind, turn, *places[i].tolist(), len(pairs)))
@@ -121,15 +129,16 @@ def _at_points(blocks: Callable[[], Iterator[Block]], raster: Any, options: Pixe
     return Counter(pairs[i] for i in _apart(sorted(taken), wanted, raster, options.min_point_distance))
 
 
-def _strata(sizes: Mapping[int, int], options: PixelAccuracyOptions) -> dict[int, int]:
-    return {-1: sum(sizes.values())} if options.sampling == "RANDOM" else dict(sizes)
+def _strata(sizes: Mapping[Stratum, int], options: PixelAccuracyOptions) -> dict[Stratum, int]:
+    """Pixels of each class, or of all together (None)."""
+    return {None: sum(sizes.values())} if options.sampling == "RANDOM" else dict(sizes)
 
 
-def _quotas(sizes: Mapping[int, int], options: PixelAccuracyOptions) -> dict[int, int]:
+def _quotas(sizes: Mapping[Stratum, int], options: PixelAccuracyOptions) -> dict[Stratum, int]:
     """Points of each stratum; each class has one at least."""
     number, total = options.num_random_points or 0, sum(sizes.values())
     if options.sampling == "RANDOM":
-        return {-1: number}
+        return {None: number}
     if options.sampling == "EQUALIZED_STRATIFIED_RANDOM":
         return {kind: max(1, round(number / len(sizes))) for kind in sizes}
     return {kind: max(1, round(number * size / total)) for kind, size in sizes.items()}
@@ -141,7 +150,7 @@ def _drawn(dice: np.random.Generator, size: int, number: int) -> Ints:
 
 
 def _apart(
-    taken: Sequence[tuple[int, int, int, int, int]], wanted: Mapping[int, int], raster: Any, least: float
+    taken: Sequence[tuple[Stratum, int, int, int, int]], wanted: Mapping[Stratum, int], raster: Any, least: float
 ) -> Iterator[int]:
     """Pairs of the first points of each stratum to which no earlier one is closer than `least`, by cells."""
     cells: dict[tuple[int, int], list[tuple[float, float]]] = {}
@@ -235,7 +244,12 @@ class _Features:
         table = read_features(path)
         if table.crs is None or raster.crs is None:
             raise LabelError("or the raster has no coordinate system", where=path, do="assign it one")
-        self.values, _ = class_values(path, table, field, ())
+        names = field_of_names(path, table, field)
+        known = _named(Path(raster.name)) if names else ()
+        if names and not known:
+            do = "give the raster its attribute table (Value, Class) or name a field of Values by class_value_field"
+            raise LabelError(f"field {names} names classes, {raster.name} has only Values", where=path, do=do)
+        self.values, _ = class_values(path, table, names or field, known)
         self.shapes = shapely.make_valid(table.geometry.to_crs(raster.crs.to_wkt()).to_numpy())
         self.tree, self.raster = shapely.STRtree(self.shapes), raster
 
@@ -247,5 +261,31 @@ class _Features:
         if not len(rows):
             return np.zeros((window.height, window.width), np.int64), np.zeros((window.height, window.width), bool)
         burnt = [(self.shapes[row], int(self.values[row])) for row in rows.tolist()]
-        true = rasterize(burnt, (window.height, window.width), transform=place, dtype="int32").astype(np.int64)
-        return true, true > 0
+        true = rasterize(burnt, (window.height, window.width), fill=NOTHING, transform=place, dtype="int32")
+        return true.astype(np.int64), true != NOTHING
+
+
+def _named(raster: Path) -> tuple[ClassLabel, ...]:
+    """The classes that the attribute table of a class raster names; not those of whose name there are several."""
+    try:
+        table = _attributes(raster).rename(columns=str.lower)
+        name = next((field for field in NAME_FIELDS if field in table), None)
+        if name is None or "value" not in table:
+            return ()
+        rows = table[["value", name]].dropna().drop_duplicates(name, keep=False)
+        return tuple(ClassLabel(int(value), str(text)) for value, text in rows.itertuples(index=False))
+    except (DataSourceError, ParseError, ValueError) as error:
+        do = "build it again, or remove it"
+        raise LabelError(f"has an attribute table that cannot be read ({error})", where=raster, do=do) from error
+
+
+def _attributes(raster: Path) -> pandas.DataFrame:
+    """The table beside a raster, as ArcGIS or GDAL keeps it (ArcGIS formats F.4); an empty one where there is none."""
+    dbf, xml = (raster.with_name(f"{raster.name}{end}") for end in (".vat.dbf", ".aux.xml"))
+    if dbf.is_file():
+        return pandas.DataFrame(pyogrio.read_dataframe(dbf, read_geometry=False))
+    table = parse(xml).find(".//GDALRasterAttributeTable") if xml.is_file() else None
+    if table is None:
+        return pandas.DataFrame()
+    rows = [[cell.text for cell in row.iter("F")] for row in table.iter("Row")]
+    return pandas.DataFrame(rows, columns=[field.findtext("Name") for field in table.iter("FieldDefn")])

@@ -12,11 +12,13 @@ import pytest
 from click.testing import CliRunner
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
+from registry.emd import ClassLabel
 from registry.errors import LabelError, OptionsError
 from tasks import town
 from tasks.cli import main
 from tasks.object_accuracy import ObjectAccuracyOptions, compute_object_accuracy
 from tasks.pixel_accuracy import PixelAccuracyOptions, compute_pixel_accuracy
+from tasks.results import attribute_table, table_for_arcgis
 from tasks.suppression import SuppressionOptions, suppress_non_maxima
 
 Box = tuple[int, int, int, int]
@@ -99,6 +101,12 @@ def test_only_what_touches_the_mask_counts_and_other_systems_are_brought_togethe
         )
 
 
+def test_features_without_a_class_are_told(found: Path, tmp_path: Path) -> None:
+    true = features(tmp_path / "true.gpkg", [(0, 0, 10, 10), (20, 0, 30, 10)], kind=["roof", None])
+    with pytest.raises(LabelError, match=r"true.gpkg: 1 features have no kind; fill or delete them"):
+        compute_object_accuracy(found, true, tmp_path / "t.csv", ObjectAccuracyOptions.model_validate(BY_CLASS))
+
+
 def test_a_file_without_anything_detected_finds_nothing(true: Path, tmp_path: Path) -> None:
     empty = features(tmp_path / "none.gpkg", [], Confidence=np.zeros(0))
     row = compute_object_accuracy(empty, true, tmp_path / "t.csv", ObjectAccuracyOptions())[-1]
@@ -169,6 +177,42 @@ def test_truth_of_features_and_of_another_grid(make_raster: Any, tmp_path: Path)
     far = features(tmp_path / "far.gpkg", [(500, 500, 510, 510)], Classvalue=[1])
     with pytest.raises(LabelError, match="says nothing where the raster does"):
         compute_pixel_accuracy(raster, far, tmp_path / "m.csv", PixelAccuracyOptions())
+
+
+NAMED = [ClassLabel(1, "Gras"), ClassLabel(2, "Gebäude"), ClassLabel(3, "Wasser")]
+
+
+@pytest.mark.parametrize("table", [".vat.dbf", ".aux.xml"])
+def test_truth_in_words_has_the_values_of_the_raster(make_raster: Any, tmp_path: Path, table: str) -> None:
+    """The truth knows two of the three classes, so their places in the alphabet are other numbers."""
+    told = np.full((96, 96), 2, np.uint8)
+    told[10:26, 10:42] = 3
+    raster = make_raster(told, "told.tif", crs=f"EPSG:{town.EPSG}", transform=town.TRANSFORM)
+    truth = features(tmp_path / "t.gpkg", [(10, 10, 26, 42), (50, 50, 60, 60)], Class=["Gebäude", "Wasser"])
+    with pytest.raises(LabelError, match="field Class names classes, .*told.tif has only Values; give the raster"):
+        compute_pixel_accuracy(raster, truth, tmp_path / "m.csv", PixelAccuracyOptions())
+    if table == ".aux.xml":
+        (tmp_path / "told.tif.aux.xml").write_text(attribute_table(NAMED, {}), encoding="utf-8")
+    else:
+        for end, content in table_for_arcgis(tuple(NAMED)).items():
+            (tmp_path / f"told.tif{end}").write_bytes(content)
+    facts = compute_pixel_accuracy(raster, truth, tmp_path / "m.csv", PixelAccuracyOptions())
+    assert (16 * 16 / 612, 612) == (facts["accuracy"], facts["pixels"])
+    assert {"C_2", "C_3"} < set(pandas.read_csv(tmp_path / "m.csv").columns)
+    wood = features(tmp_path / "wood.gpkg", [(10, 10, 26, 42)], Class=["Wald"])
+    with pytest.raises(LabelError, match="classes that were not given, got .*Wald.*; the classes are Gras, Geb"):
+        compute_pixel_accuracy(raster, wood, tmp_path / "m.csv", PixelAccuracyOptions())
+    other = features(tmp_path / "other.gpkg", [(10, 10, 26, 42)], Classvalue=[9])  # a Value may be of no class here
+    assert 0 == compute_pixel_accuracy(raster, other, tmp_path / "m.csv", PixelAccuracyOptions())["accuracy"]
+
+
+def test_points_anywhere_are_no_class_of_the_truth(make_raster: Any, tmp_path: Path) -> None:
+    true = np.full((40, 40), -1, np.int16)
+    true[:20] = 5
+    told = np.where(np.arange(40)[:, None] < 30, true, 5).astype(np.int16)
+    both = make_raster(told, "told.tif"), make_raster(true, "true.tif")
+    facts = compute_pixel_accuracy(*both, tmp_path / "m.csv", PixelAccuracyOptions(num_random_points=400))
+    assert pytest.approx(0.75, abs=0.08) == facts["accuracy"]
 
 
 def test_the_commands_answer_to_the_names_of_the_tools(found: Path, true: Path, tmp_path: Path) -> None:
