@@ -10,7 +10,7 @@ was read: unknown keys, their order and their nesting survive. Keys, types and r
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -60,6 +60,12 @@ class ClassLabel:
 
     def document(self) -> dict[str, Any]:
         return {"Value": self.value, "Name": self.name, "Color": list(self.color)}
+
+
+def background_name(classes: Iterable[str]) -> str:
+    """What pixels of no class are called: background, or unlabelled where a class has that name, as in land cover."""
+    taken = {name.strip().lower() for name in classes}
+    return next((name for name in ("background", "unlabelled") if name not in taken), "0")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas
 import pyogrio
 import rasterio
 
-from registry.emd import ClassLabel
+from registry.emd import ClassLabel, background_name
 
 
 def count_features(path: Path, field: str = "Class") -> dict[str, int]:
@@ -24,8 +24,8 @@ def count_features(path: Path, field: str = "Class") -> dict[str, int]:
 
 
 def count_pixels(path: Path, classes: Sequence[ClassLabel]) -> dict[str, int]:
-    """Pixels of each class that occurs, the most frequent first; `background` is value 0. Memory: one block."""
-    names = {0: "background", **{label.value: label.name for label in classes}}
+    """Pixels of each class that occurs, the most frequent first; value 0 is the background. Memory: one block."""
+    names = {0: background_name(c.name for c in classes), **{label.value: label.name for label in classes}}
     total: Counter[str] = Counter()
     with rasterio.open(path) as raster:
         for _, window in raster.block_windows(1):

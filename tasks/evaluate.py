@@ -38,22 +38,19 @@ def evaluate_model(
     """Score a model on held-out chips (ArcGIS formats F.6), on their split `test` where they have one.
 
     `report`: the folder that gets figures and page, the model then stays as it is; None: the model's own folder, whose
-    definition also gets the best threshold. `device`: -1 CPU, else the GPU's number. `trust`: as inference has it.
-    Raises OptionsError or ImageryError when chips and model do not fit, RasterFunctionError when the function fails.
+    definition also gets the best threshold, if any object is found. `device`: -1 CPU, else the GPU's number. `trust`:
+    as inference has it. Raises OptionsError or ImageryError when chips and model do not fit, RasterFunctionError when
+    the function fails.
     """
     exam = examine(model, chips, device=device, trust=trust, calibrate=True).sit("evaluate", on_progress)
-    threshold = _best_threshold(exam)
-    scores = _scored(exam, threshold)
+    best = exam.tally.best_threshold() if isinstance(exam.tally, DetectionScores) else None
+    scores = _scored(exam, (exam.threshold if best is None else best) or 0.0)
     if learnt(model.path, chips):
         scores = replace(scores, facts={**scores.facts, "warnings": [flattered(model.name)]})
     write_report(model, report or model.path, exam, scores)
-    if report is None and scores.threshold is not None:
-        model.emd.replace(Threshold=scores.threshold).write(model.emd_path)
+    if report is None and best is not None:
+        model.emd.replace(Threshold=best).write(model.emd_path)
     return scores
-
-
-def _best_threshold(exam: Exam) -> float:
-    return exam.tally.best_threshold() if isinstance(exam.tally, DetectionScores) else 0.5
 
 
 def _scored(exam: Exam, threshold: float) -> Scores:

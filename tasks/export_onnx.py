@@ -27,7 +27,7 @@ from rasterio.errors import CRSError
 from torch import Tensor, nn
 
 from registry.dlpk import ModelFolder
-from registry.emd import Emd, ModelType
+from registry.emd import Emd, ModelType, background_name
 from registry.errors import OptionsError, RasterFunctionError
 from registry.files import atomic
 from tasks.host import RasterFunction
@@ -268,7 +268,7 @@ def deepness(emd: Emd, names: list[str]) -> dict[str, Any]:
         facts |= {"model_type": "Detector", "det_type": kind, "det_iou_thresh": 0.5}
         facts["det_conf"] = document.get("Threshold", 0.5)
     elif names[0] == "shares" and document.get("InferenceFunction") == "ClassifyPixels.py":
-        labels = ["background", *labels]
+        labels = [background_name(labels), *labels]
         facts |= {"model_type": "Segmentor", "seg_thresh": 0.0, "seg_small_segment": 0}
     else:
         return {}

@@ -108,7 +108,7 @@ class Fitting(pl.LightningModule):
     def result(self) -> Scores:
         """Of the validation chips, in the epoch just seen."""
         if isinstance(self.tally, DetectionScores):
-            return self.tally.compute(self.tally.best_threshold())
+            return self.tally.compute(self.tally.best_threshold() or 0.5)
         return self.tally.compute()
 
     def configure_optimizers(self) -> Any:

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from registry.emd import ClassLabel, Emd
+from registry.emd import ClassLabel, Emd, background_name
 from registry.files import atomic, write_text
 from registry.records import few
 from tasks import charts
@@ -175,11 +175,12 @@ def write_metrics_page(
 
     `scores`: a `Scores.document()`. `data`: facts of the chips by part, training, validation, scored
     (`provenance.described`); new parts are added to those known. `machine`: what was trained on. What is left out
-    (None) is kept from the page that is there, or from that of the folder `page`, so a model can be trained first and
-    scored later. The order begins with that of ArcGIS formats C.5.
+    (None) is kept from the page that is there, so a model can be trained first and scored later; or from that of the
+    folder `page`, the model's, whatever the page here tells of another one. The order begins with that of ArcGIS
+    formats C.5.
     """
     path = folder / PAGE
-    facts = facts_in(path) or facts_in((page or folder) / PAGE)
+    facts = facts_in((page or folder) / PAGE)
     given = {"hyperparameters": hyperparameters, "provenance": provenance, "scores": scores, "machine": machine}
     facts |= {key: dict(value) for key, value in given.items() if value is not None}
     known = {**facts.get("data", {}), **(data or {})}
@@ -191,11 +192,11 @@ def write_metrics_page(
         name=name,
         definition=definition.document,
         backbone=backbone(definition),
-        losses=_losses(folder) or _losses(page or folder),
+        losses=_losses(page or folder),
         charts=_charts(facts),
         pictures=pictures,
-        loss_graph=embedded(folder / FOLDER / LOSS_GRAPH),
-        analysis=_analysis(facts.get("scores") or {}, definition),
+        loss_graph=embedded((page or folder) / FOLDER / LOSS_GRAPH),
+        analysis=_analysis(facts.get("scores") or {}),
         facts=facts,
     )
     return write_text(path, text)
@@ -244,9 +245,8 @@ def embedded(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
-def _analysis(scores: Mapping[str, Any], definition: Emd) -> dict[str, Any]:
+def _analysis(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Scores sorted into what the page shows: figures with intervals, a table by class, a confusion matrix."""
-    classes = [label.name for label in sorted(definition.classes, key=lambda label: label.value)]
     matrix, per_class = scores.get("confusion_matrix") or [], scores.get("per_class") or {}
     ends, class_ends = scores.get("intervals") or {}, scores.get("per_class_intervals") or {}
     numbers = {k: v for k, v in scores.items() if isinstance(v, int | float) and k not in ("chips", "threshold")}
@@ -260,7 +260,7 @@ def _analysis(scores: Mapping[str, Any], definition: Emd) -> dict[str, Any]:
         "in_doubt": {key for row in class_ends.values() for key in row},  # of a class without, nobody can tell it
         "columns": list(dict.fromkeys(key for row in per_class.values() for key in row)),
         "matrix": matrix,
-        "matrix_names": ["background", *classes] if len(matrix) == len(classes) + 1 else classes,
+        "matrix_names": [background_name(per_class), *per_class] if len(matrix) > len(per_class) else [*per_class],
         "counts_objects": "threshold" in scores,
         "counts_pixels": any("Pixels" in row for row in per_class.values()),
     }

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from registry.emd import ClassLabel
+from registry.emd import ClassLabel, background_name
 from tasks.bootstrap import Interval
 from tasks.calibration import BINS, Calibration, binned, calibrate, calibrated
 from tasks.matching import IOUS, MOST, average_precision, iou, mask_iou, match
@@ -123,13 +123,13 @@ class DetectionScores:
         counts = np.bincount(true_labels, minlength=len(self.classes) + 1)
         self.found.append(_Found(scores, labels, hits, kinds, counts))
 
-    def best_threshold(self) -> float:
-        """The confidence, 0-1, with the best F1 over all classes; 0.5 when nothing was found."""
+    def best_threshold(self) -> float | None:
+        """The confidence, 0-1, with the best F1 over all classes; None when no object was found."""
         scores, hits, _ = self._all()
         order = np.argsort(-scores, kind="stable")
         true = np.cumsum(hits[order, 0])
         if not len(true) or not true[-1]:
-            return 0.5
+            return None
         f1 = 2 * true / (np.arange(1, len(true) + 1) + sum(int(f.truths.sum()) for f in self.found))
         best = float(scores[order][int(f1.argmax())])
         return min(0.95, max(0.05, int(best * 1000) / 1000))  # rounded down: the best one itself must pass
@@ -235,7 +235,8 @@ class PixelScores:
 
     @property
     def names(self) -> list[str]:
-        return ["background", *(c.name for c in self.classes)][0 if self.background else 1 :]
+        names = [c.name for c in self.classes]
+        return [background_name(names), *names] if self.background else names
 
     def add(
         self, mask: NDArray[np.integer], truth: NDArray[np.integer], confidence: NDArray[np.float32] | None = None

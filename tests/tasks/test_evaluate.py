@@ -52,6 +52,16 @@ def test_the_best_threshold_becomes_the_default_of_the_model(make_model: MakeMod
 
 
 @pytest.mark.slow
+def test_where_nothing_is_to_be_found_the_model_keeps_its_threshold(make_model: MakeModel, tmp_path: Path) -> None:
+    model = make_model("constant", NetworkOptions={"box": [5, 5, 20, 20], "score": 0.8}, Threshold=0.9)
+    scores = evaluate_model(model, write_chips(tmp_path / "held-out", [chip(even(10))] * 2, CLASSES))
+    assert 0.9 == scores.threshold == ModelFolder(model.path).emd.document["Threshold"]
+    assert 0 == scores.per_class["Roof"]["False_Positive"]  # its 0.8 is not sure enough
+    page = (model.path / "model_metrics.html").read_text()
+    assert "Objects count from a confidence of 0.900, the default of the model." in page
+
+
+@pytest.mark.slow
 def test_an_evaluation_adds_figures_table_and_page(make_model: MakeModel, chips: ChipFolder) -> None:
     model = make_model(level=100)
     evaluate_model(model, chips)

@@ -249,10 +249,29 @@ def test_what_no_chip_can_tell_of_a_class_is_no_nought(tmp_path: Path) -> None:
 
 
 def test_a_matrix_of_many_classes_leaves_out_what_is_nought(tmp_path: Path) -> None:
-    labels = [ClassLabel(i, f"kind {i}", (i, 0, 0)).document() for i in range(1, 14)]
-    scores = {"confusion_matrix": np.diag(range(20, 33)).tolist()}
-    page = Page(report.write_metrics_page(tmp_path, EMD.replace(Classes=labels), scores=scores)).text
+    per_class = {f"kind {i}": {"objects": i} for i in range(1, 14)}
+    scores = {"confusion_matrix": np.diag(range(20, 33)).tolist(), "per_class": per_class}
+    page = Page(report.write_metrics_page(tmp_path, EMD, scores=scores)).text
     assert {"kind 120", "kind 1332"} <= set(page.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("background", "road", "roof"), ["background", "road", "roof"]),
+        (("road", "roof"), ["background", "road", "roof"]),
+        (("Background", "roof"), ["unlabelled", "Background", "roof"]),
+    ],
+)
+def test_the_matrix_has_the_names_in_the_order_of_the_count(
+    tmp_path: Path, names: tuple[str, ...], shown: list[str]
+) -> None:
+    """Not those of the definition, which may know more classes and number them in another way."""
+    matrix = [[7, 0, 0], [8, 0, 0], [9, 0, 0]]
+    scores = {"confusion_matrix": matrix, "per_class": {name: {"IoU": 1.0} for name in names}}
+    lines = Page(report.write_metrics_page(tmp_path, EMD, scores=scores)).text.split("\n")
+    rows = [f"{name}{n}100.0 %00.0 %00.0 %" for name, n in zip(shown, (7, 8, 9), strict=True)]
+    assert {"".join(shown), *rows} <= set(lines)
 
 
 def test_truth_of_a_whole_picture_is_told_in_words_beside_an_answer_in_words() -> None:
@@ -284,6 +303,15 @@ def test_a_report_elsewhere_keeps_what_the_model_folder_tells(tmp_path: Path) ->
     report.write_metrics_page(tmp_path / "model", EMD, hyperparameters={"batch_size": 8})
     page = report.write_metrics_page(tmp_path / "elsewhere", EMD, scores=SCORES, page=tmp_path / "model")
     assert "batch size" in Page(page).text
+
+
+def test_a_report_elsewhere_keeps_nothing_of_another_model(tmp_path: Path) -> None:
+    for model, size in (("a", 111), ("b", 222)):
+        report.write_losses(tmp_path / model, EPOCHS[: size // 111])
+        report.write_metrics_page(tmp_path / model, EMD, hyperparameters={"batch_size": size})
+        page = report.write_metrics_page(tmp_path / "elsewhere", EMD, scores=SCORES, page=tmp_path / model)
+    assert {"batch_size": 222} == facts_in(page)["hyperparameters"]
+    assert "2 epochs in numbers" in Page(page).text
 
 
 def test_a_page_written_before_the_scores_says_so(tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_the_best_threshold_leaves_the_invented_out() -> None:
     scores = DetectionScores([ROOF])
     scores.add(boxes(A, B, FAR), np.ones(3, int), sure(0.9, 0.7, 0.3), boxes(A, B), np.ones(2, int))
     best = scores.best_threshold()
+    assert best is not None
     assert 0.7 == pytest.approx(best, abs=2e-3)
     assert 1 == scores.compute(best).values["f1"]
 
@@ -134,7 +135,7 @@ def test_a_class_is_not_taken_for_another() -> None:
 def test_a_scene_without_objects_or_detections_is_no_error() -> None:
     scores = DetectionScores([ROOF])
     scores.add(boxes(), np.zeros(0, int), sure(), boxes(), np.zeros(0, int))
-    assert (0, 0.5) == (scores.compute(0.5).values["AP50"], scores.best_threshold())
+    assert (0, None) == (scores.compute(0.5).values["AP50"], scores.best_threshold())
     assert np.isnan(scores.chip_scores()).all()
     json.dumps(scores.compute().document(), allow_nan=False)
 
@@ -155,6 +156,17 @@ def test_pixels_are_counted_by_class() -> None:
     assert result.values["accuracy"] == 0.75
     assert [[2, 1], [0, 1]] == result.confusion_matrix
     assert [0.75] == scores.chip_scores().tolist()
+
+
+def test_a_class_called_background_is_not_the_background() -> None:
+    """As land-cover tables have it. A class of that name is counted beside the pixels of no class."""
+    scores = PixelScores([ClassLabel(1, "Background"), ROOF], background=True)
+    scores.add(np.array([[0, 1, 2, 2]]), np.array([[0, 1, 2, 1]]))
+    result = scores.compute()
+    ious = {"unlabelled": 1, "Background": 1 / 2, "roof": 1 / 2}
+    assert ious == pytest.approx({name: row["IoU"] for name, row in result.per_class.items()})
+    assert 2 / 3 == pytest.approx(result.values["mIoU"])
+    assert 1 == result.values["IoU_unlabelled"]
 
 
 def test_unlabelled_pixels_do_not_count() -> None:
