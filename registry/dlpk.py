@@ -75,7 +75,14 @@ class ModelFolder:
 
     @property
     def weights(self) -> Path:
-        return self.path / self.emd.model_file
+        return self.file(self.emd.model_file)
+
+    def file(self, name: str) -> Path:
+        """What the definition names. Raises PackageError when that is no file of the folder but somebody else's."""
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            do = "put the file into the folder and write its name"
+            raise PackageError("names a file outside of the model's folder", where=self.path, got=name, do=do)
+        return self.path / name
 
     @property
     def raster_function(self) -> str:

@@ -127,11 +127,12 @@ class RasterFunction:
         """Import the function out of the model folder and ask it how it wants to be fed.
 
         `device`: -1 CPU, -2 any free GPU, else the GPU's number. `arguments`: values for rows of its arguments table.
-        Raises RasterFunctionError when it cannot run here, OptionsError when an argument does not fit.
+        Raises RasterFunctionError when it cannot run here, OptionsError when an argument does not fit, PackageError
+        when it lies in another folder: what is trusted is this one.
         """
         if speaks_of("torch", model.path):
             use_all_cores()
-        file = model.path / _file_name(model)
+        file = model.file(_file_name(model))
         if not file.is_file():
             raise RasterFunctionError("is not in the model's folder", where=file, do="restore or repack the model")
         room = Room(model.path, device)

@@ -24,10 +24,11 @@ def is_trusted(model: ModelFolder) -> bool:
 
 
 def is_ours(folder: Path) -> bool:
-    """No code in the folder but files that we ship."""
+    """No code in the folder but files that we ship, and no link to another folder, which may hold any."""
     ours = {file.name: file for package in SHIPPED for file in Path(str(package.__file__)).parent.glob("*.py")}
-    code = [file for file in folder.rglob("*") if file.name.endswith(IMPORTED) and file.is_file()]
-    return all(
+    found = list(folder.rglob("*"))
+    code = [file for file in found if file.name.endswith(IMPORTED) and file.is_file()]
+    return not any(file.is_symlink() and file.is_dir() for file in found) and all(
         file.parent == folder and file.name in ours and file.read_bytes() == ours[file.name].read_bytes()
         for file in code
     )

@@ -13,7 +13,7 @@ import rasterio
 from registry.catalog import fetch
 from registry.dlpk import ModelFolder, open_model, pack
 from registry.emd import Emd
-from registry.errors import OptionsError, RasterFunctionError
+from registry.errors import OptionsError, PackageError, RasterFunctionError
 from registry.importing import import_model
 from registry.publishing import publish
 from tasks.classify_pixels import classify_pixels
@@ -115,9 +115,22 @@ def test_what_we_ship_is_trusted_until_a_byte_is_changed_or_code_is_added(make_m
         (folder / name).touch()
         assert not is_ours(folder), name
         (folder / name).unlink()
+    (folder / "link").symlink_to(folder.parent)  # ModelConfiguration may say link.anything
+    assert not is_ours(folder)
+    (folder / "link").unlink()
     with (folder / "_tiles.py").open("a") as file:
         file.write("\n")
     assert not is_ours(folder)
+
+
+def test_a_package_without_code_cannot_run_that_of_another(make_model: Any, stranger: ModelFolder, image: Path) -> None:
+    model = make_model("levels")
+    for name in (f"../../{stranger.path.name}/Stranger.py", str(stranger.path / "Stranger.py")):
+        model.emd.replace(InferenceFunction=name).write(model.emd_path)
+        with pytest.raises(PackageError, match=r"names a file outside of the model's folder, got '.*Stranger\.py'"):
+            classify_pixels(model, image, image.with_name("out.tif"), ClassifyOptions())
+    with pytest.raises(PackageError, match="outside"):  # conversion writes where it says
+        ModelFolder(model.emd.replace(ModelFile="../other.pth").write(model.emd_path).parent).weights  # noqa: B018
 
 
 def test_what_lies_in_a_folder_of_ones_own_is_trusted(stranger: ModelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
