@@ -190,7 +190,7 @@ def _cut(image: Imagery, window: Sequence[int], bands: tuple[int, ...] | None, s
     indexes = [image.data_bands[band] for band in bands or range(image.bands)]
     how = {"window": place, "resampling": Resampling.average}
     pixels = image.dataset.read(indexes, out_shape=(len(indexes), *shape), **how)
-    valid = np.ones(shape, bool) if image.always_valid else image.dataset.dataset_mask(out_shape=shape, **how) > 0
+    valid = np.ones(shape, bool) if image.always_valid else image.told(out_shape=shape, **how)
     if pixels.dtype.kind == "f":
         valid = valid & np.isfinite(pixels).all(axis=0)
     np.copyto(pixels, 0, where=~valid)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -210,11 +211,11 @@ class Imagery:
 
     @cached_property
     def validity(self) -> str:
-        """What tells which pixels are valid: "all", "nodata" (one value for all bands) or "mask"."""
+        """What tells which pixels are valid: "all", "nodata" (one value for all bands), "mask" or "alpha"."""
         flags = {flag for i in self.data_bands for flag in self.dataset.mask_flag_enums[i - 1]}
         no_alpha = MaskFlags.alpha in flags and self.bands == self.dataset.count
         if flags == {MaskFlags.all_valid} or no_alpha:
-            return "all"
+            return "all" if self.alpha is None else "alpha"
         values = {self.dataset.nodatavals[i - 1] for i in self.data_bands}
         return (
             "nodata"
@@ -222,12 +223,23 @@ class Imagery:
             else "mask"
         )
 
+    @cached_property
+    def alpha(self) -> int | None:
+        """The band that is no data band, 1-based; None without one."""
+        return next((i for i in self.dataset.indexes if i not in self.data_bands), None)
+
+    def told(self, **how: Any) -> NDArray[np.bool_]:
+        """What mask, nodata or alpha band say; `how`: as of rasterio's reading."""
+        if self.validity == "alpha":  # GDAL makes a mask out of one of 8 or 16 bits without sign alone
+            return np.asarray(self.dataset.read(self.alpha, **how) > 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
+            return np.asarray(self.dataset.dataset_mask(**how) > 0)
+
     def _valid(self, window: Window, pixels: NDArray[np.generic] | None) -> NDArray[np.bool_]:
         """A pixel counts as valid where any band is not nodata; every band of it must be a number."""
-        if self.validity == "mask" or pixels is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
-                valid = np.asarray(self.dataset.dataset_mask(window=window) > 0)
+        if self.validity in ("mask", "alpha") or pixels is None:
+            valid = self.told(window=window)
         elif self.validity == "nodata" and (nodata := _as(pixels.dtype, self.nodata)) is not None:
             valid = np.asarray((pixels != nodata).any(axis=0))  # as GDAL's mask says, without decoding once more
         else:
@@ -387,16 +399,26 @@ def _cell(transform: Affine) -> tuple[float, float]:
     return math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
 
 
+def outside(source: rasterio.DatasetReader) -> dict[str, object]:
+    """What makes WarpedVRT tell pixels it has from those it has not."""
+    if source.nodata is not None:
+        return {"nodata": source.nodata}
+    has_alpha = any(colour.name == "alpha" for colour in source.colorinterp)
+    return {} if has_alpha else {"add_alpha": True}
+
+
 def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float]) -> dict[str, object]:
     """The same extent, from the same corner the same way up, in cells of another size, as WarpedVRT wants it."""
     (x, y), place = cell_size, source.transform
     xmin, ymin, xmax, ymax = bounds_of(place, source.width, source.height)
     coarser = x * y > abs(place.a * place.e)
+    masked = any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
     return {
         "transform": Affine(math.copysign(x, place.a), 0, place.c, 0, math.copysign(y, place.e), place.f),
         "width": max(1, round((xmax - xmin) / x)),
         "height": max(1, round((ymax - ymin) / y)),
         "resampling": Resampling.average if coarser else Resampling.bilinear,
+        **(outside(source) if masked else {}),
     }
 
 
@@ -405,12 +427,11 @@ def straight_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float]
     x, y = cell_size or _cell(source.transform)
     corners = [source.transform @ xy for xy in itertools.product((0, source.width), (0, source.height))]
     (xmin, *_, xmax), (ymin, *_, ymax) = (sorted(values) for values in zip(*corners, strict=True))
-    told = any(flag != MaskFlags.all_valid for flags in source.mask_flag_enums for flag in flags)
     return {
         "crs": source.crs,
         "transform": Affine(x, 0, xmin, 0, -y, ymax),
         "width": max(1, math.ceil((xmax - xmin) / x - 1e-6)),
         "height": max(1, math.ceil((ymax - ymin) / y - 1e-6)),
         "resampling": Resampling.bilinear,
-        "add_alpha": not told,
+        **outside(source),
     }

@@ -16,11 +16,11 @@ import shapely
 from affine import Affine
 from rasterio import shutil
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from registry.errors import ImageryError
-from tasks.imagery import SAME_CELL, Imagery, data_bands, open_raster, same_cell, short_name
+from tasks.imagery import SAME_CELL, Imagery, data_bands, open_raster, outside, same_cell, short_name
 
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
     "float32": "Float32",
@@ -42,6 +42,7 @@ class Kind:
     masked: bool  # some pixels may be nodata
     colours: tuple[str, ...]  # of the bands
     descriptions: tuple[str | None, ...]
+    masks: tuple[str, ...]  # of a masked one: bands, as VRT names them, of which any is not 0 where a pixel is valid
 
     @property
     def cell(self) -> tuple[float, float]:
@@ -50,6 +51,11 @@ class Kind:
     @property
     def placed(self) -> bool:
         return self.crs is not None or not self.transform.is_identity
+
+    @property
+    def has_one_mask(self) -> bool:
+        """At most, that is, and one that GDAL knows of every band."""
+        return not self.masked or self.masks == (f"mask,{self.bands[0]}",)
 
 
 def kind_of(name: str) -> Kind:
@@ -61,7 +67,15 @@ def kind_of(name: str) -> Kind:
         colours = tuple(source.colorinterp[i - 1].name for i in bands)
         descriptions = tuple(source.descriptions[i - 1] for i in bands)
         size = source.width, source.height
-        return Kind(name, source.crs, place, *size, bands, source.dtypes[0], masked, colours, descriptions)
+        masks = _masks(Imagery(short_name(name), source, bands))
+        return Kind(name, source.crs, place, *size, bands, source.dtypes[0], masked, colours, descriptions, masks)
+
+
+def _masks(image: Imagery) -> tuple[str, ...]:
+    if image.validity == "alpha":
+        return (str(image.alpha),)
+    by_band = any(image.dataset.mask_flag_enums[i - 1] == [MaskFlags.nodata] for i in image.data_bands)
+    return tuple(f"mask,{i}" for i in (image.data_bands if by_band else image.data_bands[:1]))
 
 
 def honest(name: str) -> str:
@@ -80,7 +94,7 @@ def alike(names: Sequence[str], *, warp: bool, any_cell: bool) -> tuple[str, ...
 
 def mosaic(names: Sequence[str]) -> str:
     """The VRT of several rasters of one kind, as XML that GDAL opens like a file name."""
-    kinds = [kind_of(name) for name in names]
+    kinds = [_with_one_mask(name) for name in names] if len(names) > 1 else [kind_of(names[0])]
     first = kinds[0]
     if first.transform.b or first.transform.d:
         do = "straighten it with gdalwarp, or choose PROCESS_ITEMS_SEPARATELY"
@@ -101,7 +115,7 @@ def mosaic(names: Sequence[str]) -> str:
             ET.SubElement(band, "Description").text = description
         ET.SubElement(band, "ColorInterp").text = "Undefined" if colour == "alpha" else colour.title()
         for kind, place in places:
-            if kind.masked:
+            if kind.masked and len(kinds) > 1:
                 ET.SubElement(_add(band, kind, str(kind.bands[number]), place), "UseMaskBand").text = "true"
             else:
                 _add(band, kind, str(kind.bands[number]), place, "SimpleSource")
@@ -110,21 +124,21 @@ def mosaic(names: Sequence[str]) -> str:
         return ET.tostring(root, encoding="unicode")
     mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
     for kind, place in places:
-        if kind.masked:
-            source = _add(mask, kind, f"mask,{kind.bands[0]}", place)
-            ET.SubElement(source, "NODATA").text = "0"  # what is not valid here leaves what lies below
-        else:
-            source = _add(mask, kind, str(kind.bands[0]), place)
-            ET.SubElement(source, "ScaleOffset").text = "255"
-            ET.SubElement(source, "ScaleRatio").text = "0"
+        _add_mask(mask, kind, place)
     return ET.tostring(root, encoding="unicode")
+
+
+def _with_one_mask(name: str) -> Kind:
+    """For all of its bands: by a nodata value of each, the raster below would shine through some of them."""
+    kind = kind_of(name)
+    return kind if kind.has_one_mask else kind_of(mosaic((name,)))
 
 
 def on_grid_of(grid: Imagery, source: rasterio.DatasetReader, resampling: Resampling) -> rasterio.DatasetReader:
     """The raster resampled to the grid of another; what it does not cover is nodata. Close it after use."""
     shape = {"transform": grid.transform, "width": grid.width, "height": grid.height}
     crs = grid.crs or CRS.from_epsg(3857)  # a grid without a CRS is resampled in plain coordinates
-    return WarpedVRT(source, crs=crs, src_crs=source.crs or crs, resampling=resampling, **shape, **_outside(source))
+    return WarpedVRT(source, crs=crs, src_crs=source.crs or crs, resampling=resampling, **shape, **outside(source))
 
 
 @contextmanager
@@ -205,7 +219,7 @@ def _warped(first: Kind, other: Kind) -> str:
             "has no coordinate system, so nothing can be warped", where=odd.name, do="gdal_edit.py -a_srs"
         )
     with open_raster(honest(other.name)) as source:
-        with WarpedVRT(source, crs=first.crs, **_outside(source)) as whole:
+        with WarpedVRT(source, crs=first.crs, **outside(source)) as whole:
             box = rasterio.transform.array_bounds(whole.height, whole.width, whole.transform)
         left, top = (round(n) for n in ~first.transform @ (box[0], box[3]))
         right, bottom = (round(n) for n in ~first.transform @ (box[2], box[1]))
@@ -220,17 +234,9 @@ def _warped(first: Kind, other: Kind) -> str:
         own = short_name(other.name).with_suffix(".vrt").parts  # labels are found by folders and name
         name = f"/vsimem/{number}/{'/'.join(part for part in own if part not in ('/', '..'))}"
         kind = {"dtype": first.dtype, "resampling": resampling}
-        with WarpedVRT(source, crs=first.crs, **grid, **kind, **_outside(source)) as warped:
+        with WarpedVRT(source, crs=first.crs, **grid, **kind, **outside(source)) as warped:
             shutil.copy(warped, name, driver="VRT")
     return name
-
-
-def _outside(source: rasterio.DatasetReader) -> dict[str, object]:
-    """What makes WarpedVRT tell pixels it has from those it has not."""
-    if source.nodata is not None:
-        return {"nodata": source.nodata}
-    has_alpha = any(colour.name == "alpha" for colour in source.colorinterp)
-    return {} if has_alpha else {"add_alpha": True}
 
 
 def _box(grid: Affine, kind: Kind) -> tuple[float, float, float, float]:
@@ -254,6 +260,17 @@ def _add(
     ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=str(kind.width), ySize=str(kind.height))
     ET.SubElement(source, "DstRect", dict(zip(("xOff", "yOff", "xSize", "ySize"), map(repr, place), strict=True)))
     return source
+
+
+def _add_mask(band: ET.Element, kind: Kind, place: tuple[float, float, float, float]) -> None:
+    if not kind.masked:
+        source = _add(band, kind, str(kind.bands[0]), place)
+        ET.SubElement(source, "ScaleOffset").text = "255"
+        ET.SubElement(source, "ScaleRatio").text = "0"
+        return
+    for index in kind.masks:
+        source = _add(band, kind, index, place)
+        ET.SubElement(source, "NODATA").text = "0"  # what is not valid here leaves what lies below
 
 
 def _same_cells(first: Kind, other: Kind) -> bool:

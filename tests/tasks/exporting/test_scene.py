@@ -11,12 +11,15 @@ import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
 
 from registry.errors import DlpkError, ImageryError, LabelError, OptionsError
 from tasks import town
 from tasks.chips import Chip
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import Scene, Scenes, Survey, open_scenes
+from tasks.imagery import open_imagery
+from tasks.mosaic import mosaic
 
 Town = tuple[Path, Path]
 TILES: dict[str, Any] = {"metadata_format": "Classified_Tiles"}
@@ -288,6 +291,17 @@ def test_where_the_upper_raster_has_nodata_the_lower_one_is_seen(scene: Town, tm
     assert np.array_equal(town.pixels(), chip.image)
 
 
+def test_a_pixel_of_a_mosaic_is_nodata_where_all_of_its_bands_are(scene: Town, tmp_path: Path) -> None:
+    lower, upper = town.pixels(), town.pixels()
+    upper[:, 40:50] = 0
+    upper[0, 60:70], lower[0, 60:70] = 0, 77  # water: red is 0, other bands are not
+    names = [rewrite(scene[0], tmp_path / name, pixels, nodata=0) for name, pixels in (("a", lower), ("b", upper))]
+    (chip,) = cut(names, scene[1], processing_mode="PROCESS_AS_MOSAICKED_IMAGE")
+    expected = np.where((upper == 0).all(axis=0), lower, upper)
+    assert np.array_equal(expected, chip.image)
+    assert chip.valid.all()
+
+
 ODD: dict[str, dict[str, Any]] = {
     "coordinate system": {"crs": "EPSG:32634"},
     "cell size": {"transform": town.TRANSFORM @ Affine.scale(2)},
@@ -406,6 +420,49 @@ def test_an_internal_mask_is_respected(scene: Town, tmp_path: Path) -> None:
     assert [True, False] == chip.valid[50, [47, 48]].tolist()
     with open_scenes(imagery, scene[1], whole(max_nodata_share=0.4)) as scenes:
         assert "nodata" == scenes[0].survey((0, 0, 96, 96)).reason
+
+
+def test_masks_and_gaps_outlive_another_cell_size(scene: Town, tmp_path: Path) -> None:
+    west = rewrite(scene[0], tmp_path / "west.tif", town.pixels()[:, :, :40])
+    east = rewrite(scene[0], tmp_path / "z.tif", transform=town.TRANSFORM @ Affine.translation(60, 0))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(east, "r+") as file:
+        file.write_mask(np.pad(np.full((48, 96), 255, np.uint8), ((0, 48), (0, 0))))
+    cell = 2 * town.TRANSFORM.a
+    with open_imagery(mosaic([str(west), str(east)]), cell_size=(cell, cell)) as image:
+        valid = image.read(0, 0, image.width, image.height).valid
+    assert [True, False, True, False] == [valid[y, x] for y, x in ((5, 5), (5, 25), (5, 35), (30, 35))]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32", "float64"])
+def test_an_alpha_band_hides_pixels_of_every_type(scene: Town, tmp_path: Path, dtype: str) -> None:
+    image = np.full((2, 96, 96), 100, dtype)
+    image[1, :, 48:] = 0
+    file = rewrite(scene[0], tmp_path / "alpha.tif", image, photometric="MINISBLACK", alpha="unspecified")
+    with rasterio.open(file, "r+") as raster:
+        raster.colorinterp = ColorInterp.gray, ColorInterp.alpha
+    other = rewrite(scene[0], tmp_path / "b.tif", image[:1] + 1)
+    for cell in (None, (1.0, 1.0)):
+        with open_imagery(file, cell_size=cell) as opened:
+            assert 0.5 == opened.read(0, 0, opened.width, opened.height).valid.mean()
+            assert 0.5 == opened.valid(0, 0, opened.width, opened.height).mean()
+            assert not opened.always_valid
+    with open_imagery(mosaic([str(other), str(file)])) as opened:
+        assert [100, 101] == opened.read(0, 0, 96, 96).pixels[0, 5, [5, 90]].tolist()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_a_rotated_raster_is_laid_straight_with_its_mask_and_no_corners(
+    scene: Town, tmp_path: Path, dtype: str
+) -> None:
+    turned = Affine.translation(400_000, 5_000_000) @ Affine.rotation(45) @ Affine.scale(0.5, -0.5)
+    file = rewrite(scene[0], tmp_path / "turned.tif", np.full((1, 96, 96), 100, dtype), transform=turned)
+    for share in (1, 0.5):
+        with open_imagery(file, straighten=True) as image:
+            block = image.read(0, 0, image.width, image.height)
+        assert share / 2 == pytest.approx(block.valid.mean(), abs=0.01)
+        assert 100 == block.pixels[:, block.valid].min()
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(file, "r+") as raster:
+            raster.write_mask(np.pad(np.full((96, 48), 255, np.uint8), ((0, 0), (0, 48))))
 
 
 def test_a_nodata_value_that_the_pixels_cannot_hold_hides_none(scene: Town, tmp_path: Path) -> None:
