@@ -7,6 +7,7 @@ The folder's name is the model's name, as in ArcGIS. What lies in the folder is 
 """
 
 import inspect
+import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 __all__ = ["TrainOptions", "train_model"]
 
 log = logging.getLogger("dlpk.train")
+
+ASKED = ("weights", "focal", "mixup", "multilabel")  # arguments of build() that each training asks for by itself
+LEARNING = (  # how the names begin of those that change how a network learns or how much it answers, not what it is
+    *("dice", "drop", "focal", "label_smoothing", "location_loss_factor", "mixup", "smoothing", "weights"),
+    *("box_", "detections", "rpn_"),
+)
 
 
 def train_model(
@@ -129,11 +136,8 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
         seed=options.seed,
         workers=options.workers,
     )
-    if pretrained:
-        arguments = dict(pretrained.emd.document.get("NetworkOptions") or {})
-    else:
-        arguments = _suggested(chips, boxes, module, options) | options.network_options
-    arguments |= _asked(carries, options, loading.balance(counted), module)
+    arguments = _known(pretrained, module, options) if pretrained else _suggested(chips, boxes, module, options)
+    arguments |= options.network_options | _asked(carries, options, loading.balance(counted), module)
     return _Plan(options, carries, name, arguments, monitor, load, training, validation, pretrained)
 
 
@@ -148,12 +152,18 @@ def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder
     names = [band.name for band in chips.band_statistics]
     wanted = tuple(int(b) if str(b).isdecimal() else b for b in options.extract_bands)
     if pretrained and not wanted and len(pretrained.emd.extract_bands) < len(pretrained.emd.band_statistics):
-        wanted = pretrained.emd.extract_bands[: len(pretrained.emd.extract_bands) // (2 if chips.paired else 1)]
+        wanted = _read(pretrained, 2 if chips.paired else 1)
     found = places(wanted, names) if wanted else list(range(len(names)))
     if -1 in found or len(set(found)) < len(found):
         do = f"name each once, of {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
         raise OptionsError("extract_bands: no such bands, or one twice", where=chips.path, got=list(wanted), do=do)
     return tuple(date + band for date in range(0, len(statistics(chips)), len(names)) for band in found)
+
+
+def _read(model: ModelFolder, dates: int) -> tuple[int | str, ...]:
+    """The bands that a model reads, those of the first of its dates."""
+    bands = model.emd.extract_bands
+    return bands[: len(bands) // dates]
 
 
 def _ignored(chips: ChipFolder, options: TrainOptions) -> tuple[int, ...]:
@@ -201,6 +211,32 @@ def _known_as(network: str) -> str:
     return ours.get(network.lower().replace("_", ""), network)
 
 
+def _known(model: ModelFolder, module: Any, options: TrainOptions) -> dict[str, Any]:
+    """Arguments of build() of a model to go on from, without those that a training has to ask for.
+
+    Raises OptionsError for a network option that would make another network of it.
+    """
+    known = dict(model.emd.document.get("NetworkOptions") or {})
+    usual = {name: parameter.default for name, parameter in inspect.signature(module.build).parameters.items()}
+    other = {
+        key: value
+        for key, value in options.network_options.items()
+        if not key.startswith(LEARNING) and _plain(value) != _plain(known.get(key, usual.get(key)))
+    }
+    if other:
+        what, do = (
+            f"the pretrained model keeps its {', '.join(other)}",
+            "leave it out of network_options, or train anew",
+        )
+        raise OptionsError(what, where=model.path, got=other, do=do)
+    return {key: value for key, value in known.items() if key not in ASKED}
+
+
+def _plain(value: Any) -> Any:
+    """As it comes out of JSON."""
+    return json.loads(json.dumps(value, default=str))
+
+
 def _suggested(chips: ChipFolder, boxes: Sequence[Any], module: Any, options: TrainOptions) -> dict[str, Any]:
     """Arguments of build(): the backbone, and what the network makes of the sizes of the objects."""
     sides: list[float] = []
@@ -211,7 +247,7 @@ def _suggested(chips: ChipFolder, boxes: Sequence[Any], module: Any, options: Tr
 
 
 def _asked(carries: str, options: TrainOptions, balance: list[float], module: Any) -> dict[str, Any]:
-    """Arguments of build() that follow from chips and options of this training, whatever was trained before.
+    """Arguments of build() that follow from chips and options of this training, whatever was trained before: ASKED.
 
     Raises OptionsError for a way to learn that labels of this kind, or the network, do not know.
     """
@@ -226,7 +262,7 @@ def _asked(carries: str, options: TrainOptions, balance: list[float], module: An
     asked |= {"focal": 2.0} if options.focal_loss else {}
     asked |= {"mixup": True} if options.mixup else {}
     asked |= {key: options.network_options[key] for key in asked if key in options.network_options}
-    return {**asked, "multilabel": True} if carries == "labels" else asked
+    return {**asked, "multilabel": carries == "labels"} if objects else asked
 
 
 def _monitor(carries: str, options: TrainOptions, *, judges: bool) -> str:
@@ -252,19 +288,21 @@ def _start(chips: ChipFolder, plan: _Plan) -> _Start:
     from tasks.targets import statistics
 
     options, known = plan.options, statistics(chips)
-    bands = [known[band] for band in plan.bands]
-    bands = bands[: len(bands) // 2] if plan.carries == "change" else bands
+    dates = 2 if plan.carries == "change" else 1
+    bands = [known[band] for band in plan.bands[: len(plan.bands) // dates]]
     fitting.prepare(options.seed, options.devices)
     network = _built(plan, len(bands), len(chips.classes))
     scheme = weights.Bands([band.name for band in bands], options.weight_init_scheme)
     if plan.pretrained:
-        anew = weights.load_model(network, plan.pretrained)
+        stats, read = plan.pretrained.emd.band_statistics, _read(plan.pretrained, dates)
+        scheme = scheme.after([stats[band].name if isinstance(band, int) else band for band in read])
+        anew = weights.load_model(network, plan.pretrained, scheme)
         origin = f"{plan.pretrained.name}, without {len(anew)} tensors" if anew else plan.pretrained.name
     else:
         name = str(plan.arguments["backbone"])
         origin = weights.load_backbone(network.backbone, name, options.pretrained_weights, scheme)
     if origin != "random" and options.freeze_model:
-        network.backbone.freeze(adapted=not plan.pretrained and not scheme.plain(len(bands)))
+        network.backbone.freeze(adapted=not scheme.plain(len(bands)))
     network = Resized(network, options.resize_to) if options.resize_to else network
     return _Start(network.to(memory_format=torch.channels_last), origin)
 

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,28 +31,36 @@ class Bands:
 
     names: Sequence[str] = ()
     scheme: str = "MEAN"
+    known: Sequence[Sequence[str]] = COLOURS  # names of each band that the weights were trained on
+
+    def after(self, before: Sequence[str]) -> "Bands":
+        """The same of weights of a model that read the bands `before`."""
+        colours = Bands(before).colours(len(before))
+        known = [(name.lower(), *(COLOURS[colours[i]] if i in colours else ())) for i, name in enumerate(before)]
+        return replace(self, known=known)
 
     def adapt(self, weight: Tensor, drawn: Tensor) -> Tensor:
-        """(out, 3, k, k) of three colours -> as many bands as `drawn`, the weights that were drawn at random."""
+        """(out, known, k, k) -> as many bands as `drawn`, the weights that were drawn at random."""
         bands = drawn.shape[1]
         if self.scheme == "ALL_RANDOM":
             return drawn
         start = {"RANDOM": drawn.clone(), "RED_BAND": weight[:, :1], "MEAN": weight.mean(dim=1, keepdim=True)}
         adapted = start[self.scheme].expand_as(drawn).clone()
-        for band, colour in self._colours(bands).items():
+        for band, colour in self.colours(bands).items():
             adapted[:, band] = weight[:, colour]
-        return adapted * (3 / bands) if self.scheme == "MEAN" else adapted  # what comes out stays as large
+        scale = weight.shape[1] / bands
+        return adapted * scale if self.scheme == "MEAN" else adapted  # what comes out stays as large
 
     def plain(self, bands: int) -> bool:
-        """Red, green and blue in that order, or three bands of which nobody says otherwise."""
-        return bands == 3 and self._colours(bands) in ({}, {0: 0, 1: 1, 2: 2})
+        """Those that are known in the same order, or as many of which nobody says otherwise."""
+        return bands == len(self.known) and self.colours(bands) in ({}, {i: i for i in range(bands)})
 
-    def _colours(self, bands: int) -> dict[int, int]:
-        """Band -> colour, by name; where names do not tell, the first three, MEAN dares that of few bands only."""
+    def colours(self, bands: int) -> dict[int, int]:
+        """Band -> place of the known one, a colour, by name; where names do not tell, the first three, MEAN dares that of few bands only."""
         names = [name.lower() for name in self.names]
-        told = {names.index(name): i for i, known in enumerate(COLOURS) for name in known if name in names}
-        guess = {i: i for i in range(min(3, bands))} if self.scheme != "MEAN" or 3 <= bands <= FEW else {}
-        return told or guess
+        told = {names.index(name): i for i, known in enumerate(self.known) for name in known if names.count(name) == 1}
+        few = self.scheme != "MEAN" or 3 <= bands <= FEW
+        return told or ({i: i for i in range(min(len(self.known), bands))} if few else {})
 
 
 def load_backbone(backbone: Backbone, name: str, source: str, bands: Bands = Bands()) -> str:
@@ -133,14 +142,18 @@ def _classifier(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None)  # type: ignore[no-any-return]
 
 
-def load_model(network: nn.Module, model: ModelFolder) -> list[str]:
+def load_model(network: Any, model: ModelFolder, bands: Bands) -> list[str]:
     """Go on from a trained model: every tensor of equal shape is taken. Returns the names of those that start anew.
 
-    Other classes or bands have other shapes, so the last layers, or the first, are learned again.
+    The first convolution is adapted to `bands`. Other classes have other shapes, so the last layers are learned again.
     Raises NotFound when the file holds no state dict, TrainingError when nothing fits.
     """
     inside = "network." if model.emd.document.get("resize_to") else ""  # of `tasks.networks._resized.Resized`
     found, ours = {k.removeprefix(inside): t for k, t in read_weights(model.weights).items()}, network.state_dict()
+    weight = next(m.weight for m in network.backbone.modules() if isinstance(m, nn.Conv2d))
+    first = next(key for key, tensor in network.named_parameters() if tensor is weight)
+    if first in found:
+        found[first] = _adapted(found[first], ours[first], bands)
     fitting = {key: tensor for key, tensor in found.items() if key in ours and tensor.shape == ours[key].shape}
     if not fitting:
         raise TrainingError("no weight of the pretrained model fits the network", where=model.weights)
@@ -167,6 +180,6 @@ def _counted(weights: Weights) -> Weights:
 
 
 def _adapted(weight: Tensor, wanted: Tensor, bands: Bands) -> Tensor:
-    """The first convolution, where the imagery has other bands than the three colours; any other as it is."""
-    first = weight.ndim == 4 and weight.shape[1] == 3 and weight.shape[2:] == wanted.shape[2:]
+    """The first convolution, where the imagery has other bands than those that are known; any other as it is."""
+    first = weight.ndim == 4 and weight.shape[1] == len(bands.known) and weight.shape[2:] == wanted.shape[2:]
     return bands.adapt(weight, wanted) if first and not bands.plain(wanted.shape[1]) else weight

@@ -74,11 +74,11 @@ class MixTransformer(nn.Module):
             maps.append(x)
         return maps
 
-    def freeze(self) -> None:
+    def freeze(self, adapted: bool = False) -> None:
         """Keep what is before stride 8 as it was trained; the first convolution learns where the bands are others."""
         for name in ("patch_embed1", "block1", "norm1"):
             getattr(self, name).requires_grad_(False)
-        if self.bands != COLOURS:
+        if adapted or self.bands != COLOURS:
             self.get_submodule("patch_embed1.proj").requires_grad_(True)
 
 

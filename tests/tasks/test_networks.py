@@ -211,12 +211,15 @@ def test_a_loss_in_validation_leaves_the_network_as_it_was(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_its_backbone_can_be_frozen(name: str) -> None:
-    network = build(name)
-    network.backbone.freeze()
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), ("segformer", {"backbone": "mit_b0"})])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_its_backbone_can_be_frozen(name: str, options: dict[str, Any], adapted: bool) -> None:
+    network = build(name, **options)
+    network.backbone.freeze(adapted=adapted)
     frozen = [p for p in network.parameters() if not p.requires_grad]
     assert 0 < len(frozen) < len(list(network.backbone.parameters()))
+    first = next(module for module in network.backbone.modules() if isinstance(module, torch.nn.Conv2d))
+    assert adapted == first.weight.requires_grad
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ import torch
 from registry import plugins
 from registry.dlpk import ModelFolder, open_model
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
-from tasks import networks, town
+from tasks import networks, town, train
 from tasks.chips import Chip, ChipFolder
 from tasks.evaluate import evaluate_model
 from tasks.export import ExportOptions, export_training_data
@@ -37,7 +37,8 @@ from tasks.progress import Epoch
 from tasks.rate_test import HIGHEST, LOWEST, find_rate
 from tasks.scores import Scores
 from tasks.train import TrainOptions, train_model
-from tests.chips_by_hand import write_chips
+from tests.chips_by_hand import chip, write_chips
+from tests.tasks.conftest import definition
 
 TINY: dict[str, Any] = {
     "backbone_model": "mobilenet_v3_small",
@@ -431,6 +432,37 @@ def test_a_model_goes_on_with_other_classes(tmp_path: Path) -> None:
     again = train_model(bright_roofs(tmp_path / "three"), tmp_path / "three/roofs", TrainOptions(**third))
     assert kept in weights(again)
     assert 2 == len(again.emd.document["NetworkOptions"]["weights"])
+
+
+def planned(chips: ChipFolder, folder: Path, network: str, known: Any, **options: Any) -> Any:
+    """How a model of these network options is gone on with."""
+    folder.mkdir()
+    labels = [label.document() for label in chips.classes]
+    emd = definition(network, "Some", "ImageClassification", NetworkOptions=known, Classes=labels)
+    emd.write(folder / "town.emd")
+    (folder / "town.pth").touch()
+    return train._plan(chips, TrainOptions(pretrained_model=str(folder / "town.emd"), **options))
+
+
+def test_a_model_goes_on_as_it_is_told_this_time(tmp_path: Path) -> None:
+    before = {"backbone": "vgg11", "detail": 16, "dice": 0.0, "focal": 2.0, "mixup": True, "weights": [1.0, 2.0]}
+    told = {"label_smoothing": 0.1, "dice": 1, "detail": 16.0, "decoder": [128, 64, 48, 32]}
+    plan = planned(bright_roofs(tmp_path / "chips"), tmp_path / "model", "unet", before, network_options=told)
+    assert {"backbone": "vgg11", "weights": [], **told} == plan.arguments
+
+
+def test_a_model_that_goes_on_stays_what_it_is(tmp_path: Path) -> None:
+    told, what = {"depth": 9, "detail": 8, "dice": 1}, r"keeps its depth, detail, got {'depth': 9, 'detail': 8}; leave"
+    with pytest.raises(OptionsError, match=what):
+        planned(bright_roofs(tmp_path / "chips"), tmp_path / "model", "unet", {"detail": 16}, network_options=told)
+
+
+@pytest.mark.parametrize(("metadata_format", "several"), [("Labeled_Tiles", False), ("MultiLabeled_Tiles", True)])
+def test_a_model_goes_on_with_one_label_or_several(metadata_format: str, several: bool, tmp_path: Path) -> None:
+    one = chip(np.zeros((SIDE, SIDE), np.uint8), [(0, 0, SIDE, SIDE)])
+    data = write_chips(tmp_path / "chips", [one] * 4, ROOFS, metadata_format)
+    plan = planned(data, tmp_path / "model", "feature_classifier", {"multilabel": not several})
+    assert {"multilabel": several} == plan.arguments
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -158,7 +159,7 @@ def unet(classes: int, bands: int = 3) -> nn.Module:
     return network
 
 
-def trained(folder: Path, network: nn.Module, prefix: str = "") -> SimpleNamespace:
+def trained(folder: Path, network: nn.Module, prefix: str = "") -> Any:
     """What `load_model` asks of a model folder."""
     torch.save({prefix + key: tensor for key, tensor in network.state_dict().items()}, folder / "town.pth")
     document = {"resize_to": 96} if prefix else {}
@@ -168,15 +169,42 @@ def trained(folder: Path, network: nn.Module, prefix: str = "") -> SimpleNamespa
 @pytest.mark.parametrize("prefix", ["", "network."])
 def test_a_model_of_other_classes_lends_all_but_its_last_layer(prefix: str, tmp_path: Path) -> None:
     old, new = unet(2), unet(5)
-    assert ["head.bias", "head.weight"] == load_model(new, trained(tmp_path, old, prefix))  # type: ignore[arg-type]
+    assert ["head.bias", "head.weight"] == load_model(new, trained(tmp_path, old, prefix), Bands())
     assert torch.equal(next(old.parameters()), next(new.parameters()))
 
 
-def test_a_model_of_other_bands_lends_all_but_its_first_layer(tmp_path: Path) -> None:
-    anew = load_model(unet(2, bands=4), trained(tmp_path, unet(2)))  # type: ignore[arg-type]
-    assert ["backbone.body.stages.0.0.weight"] == anew
+@pytest.mark.parametrize(
+    ("before", "now", "places"),
+    [
+        ("Red Green Blue NIR", "Red Green Blue NIR", [0, 1, 2, 3]),
+        ("Red Green Blue NIR", "Red Green Blue", [0, 1, 2]),
+        ("Red Green Blue", "red green blue NIR", [0, 1, 2, -1]),  # -1: the mean of all
+        ("Red Green Blue", "B02 B03 B04", [2, 1, 0]),
+        ("NIR Red Green", "Green NIR Red", [2, 0, 1]),
+        ("Band_1 Band_2 Band_3", "Blue Green Red", [2, 1, 0]),  # of few bands the first three are colours
+        ("Blue Green Red", "Band_1 Band_2 Band_3", [0, 1, 2]),  # nobody says otherwise
+        ("VV VH", "a b", [0, 1]),
+        ("VV VH", "VH", [1]),
+        ("VV", "a b", [-1, -1]),
+        ("Grey Grey Grey Grey", "Grey Grey Grey Grey", [0, 1, 2, 3]),
+    ],
+)
+def test_each_band_begins_as_the_model_before_knew_it(before: str, now: str, places: list[int]) -> None:
+    known, wanted = len(before.split()), len(now.split())
+    weight, bands = torch.arange(8.0 * known).reshape(2, known, 2, 2), Bands(now.split()).after(before.split())
+    assert (list(range(known)) == places) == bands.plain(wanted)
+    expected = [weight.mean(dim=1) if place < 0 else weight[:, place] for place in places]
+    found = weight if bands.plain(wanted) else bands.adapt(weight, torch.zeros(2, wanted, 2, 2))
+    assert torch.allclose(torch.stack(expected, 1) * known / wanted, found)
+
+
+def test_a_model_of_other_bands_lends_all_its_layers(tmp_path: Path) -> None:
+    old, new = unet(2, bands=4), unet(2)
+    bands = Bands(["Blue", "Green", "Red"]).after(["Red", "Green", "Blue", "NearInfrared"])
+    assert [] == load_model(new, trained(tmp_path, old), bands)
+    assert torch.allclose(next(old.parameters())[:, [2, 1, 0]] * 4 / 3, next(new.parameters()))
 
 
 def test_a_model_of_which_nothing_fits_is_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"town.pth: no weight of the pretrained model fits"):
-        load_model(unet(2), trained(tmp_path, nn.Linear(2, 2)))  # type: ignore[arg-type]
+        load_model(unet(2), trained(tmp_path, nn.Linear(2, 2)), Bands())
