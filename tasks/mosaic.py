@@ -5,6 +5,7 @@ earlier ones, and where none has a valid pixel the mosaic has none.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,13 @@ class Kind:
 
     @property
     def cell(self) -> tuple[float, float]:
-        return abs(self.transform.a), abs(self.transform.e)
+        a, b, _, d, e, *_ = self.transform
+        return math.hypot(a, d), math.hypot(b, e)
+
+    @property
+    def turned(self) -> tuple[bool, bool, bool]:
+        """Whether its columns go west, its rows north, and both askew."""
+        return self.transform.a < 0, self.transform.e > 0, bool(self.transform.b or self.transform.d)
 
     @property
     def placed(self) -> bool:
@@ -96,9 +103,7 @@ def mosaic(names: Sequence[str]) -> str:
     """The VRT of several rasters of one kind, as XML that GDAL opens like a file name."""
     kinds = [_with_one_mask(name) for name in names] if len(names) > 1 else [kind_of(names[0])]
     first = kinds[0]
-    if first.transform.b or first.transform.d:
-        do = "straighten it with gdalwarp, or choose PROCESS_ITEMS_SEPARATELY"
-        raise ImageryError("is rotated, so it cannot be part of a mosaic", where=short_name(first.name), do=do)
+    _refuse_turned(kinds)
     _refuse_unplaced(kinds)
     boxes = [_box(first.transform, kind) for kind in kinds]
     left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
@@ -109,18 +114,19 @@ def mosaic(names: Sequence[str]) -> str:
         ET.SubElement(root, "SRS").text = first.crs.to_wkt()
     ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, moved.to_gdal()))
     places = [(kind, (b[0] - left, b[1] - top, b[2], b[3])) for kind, b in zip(kinds, boxes, strict=True)]
+    masked = any(kind.masked for kind in kinds)
+    by_number = _is_float(first) and not masked  # valid is then what is a number
     for number, (description, colour) in enumerate(zip(first.descriptions, first.colours, strict=True)):
         band = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[first.dtype], band=str(number + 1))
         if description:
             ET.SubElement(band, "Description").text = description
         ET.SubElement(band, "ColorInterp").text = "Undefined" if colour == "alpha" else colour.title()
+        if by_number:
+            ET.SubElement(band, "NoDataValue").text = "nan"
         for kind, place in places:
-            if kind.masked and len(kinds) > 1:
-                ET.SubElement(_add(band, kind, str(kind.bands[number]), place), "UseMaskBand").text = "true"
-            else:
-                _add(band, kind, str(kind.bands[number]), place, "SimpleSource")
+            _add(band, kind, str(kind.bands[number]), place, **(_hidden(kind) if len(kinds) > 1 else {}))
     covered = shapely.union_all(shapely.box(*np.array([(x, y, x + w, y + h) for _, (x, y, w, h) in places]).T))
-    if covered.area == width * height and not any(kind.masked for kind in kinds):
+    if by_number or (covered.area == width * height and not masked):
         return ET.tostring(root, encoding="unicode")
     mask = ET.SubElement(ET.SubElement(root, "MaskBand"), "VRTRasterBand", dataType="Byte")
     for kind, place in places:
@@ -221,8 +227,8 @@ def _warped(first: Kind, other: Kind) -> str:
     with open_raster(honest(other.name)) as source:
         with WarpedVRT(source, crs=first.crs, **outside(source)) as whole:
             box = rasterio.transform.array_bounds(whole.height, whole.width, whole.transform)
-        left, top = (round(n) for n in ~first.transform @ (box[0], box[3]))
-        right, bottom = (round(n) for n in ~first.transform @ (box[2], box[1]))
+        corners = (~first.transform @ xy for xy in ((box[0], box[3]), (box[2], box[1])))
+        (left, right), (top, bottom) = (sorted(map(round, side)) for side in zip(*corners, strict=True))
         grid = {
             "transform": first.transform @ Affine.translation(left, top),
             "width": right - left,
@@ -251,26 +257,42 @@ def _near(number: float) -> float:
     return float(round(number)) if abs(number - round(number)) < SAME_CELL else number
 
 
-def _add(
-    band: ET.Element, kind: Kind, index: str, place: tuple[float, float, float, float], how: str = "ComplexSource"
-) -> ET.Element:
-    source = ET.SubElement(band, how)
+def _refuse_turned(kinds: Sequence[Kind]) -> None:
+    """Raises ImageryError for what does not lie straight on the grid of the first."""
+    first = kinds[0]
+    for kind in kinds:
+        if kind.turned[2] or kind.turned != first.turned:
+            what = "is rotated" if kind.turned[2] else f"lies the other way up than {short_name(first.name).name}"
+            do = "straighten it with gdalwarp, or choose PROCESS_ITEMS_SEPARATELY"
+            raise ImageryError(f"{what}, so it cannot be part of a mosaic", where=short_name(kind.name), do=do)
+
+
+def _hidden(kind: Kind) -> dict[str, str]:
+    """What tells the pixels that leave what lies below: of floats without a mask that they are no numbers."""
+    if kind.masked:
+        return {"UseMaskBand": "true"}
+    return {"NODATA": "nan"} if _is_float(kind) else {}
+
+
+def _is_float(kind: Kind) -> bool:
+    return np.dtype(kind.dtype).kind == "f"
+
+
+def _add(band: ET.Element, kind: Kind, index: str, place: tuple[float, float, float, float], **elements: str) -> None:
+    source = ET.SubElement(band, "ComplexSource" if elements else "SimpleSource")
     ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = kind.name
     ET.SubElement(source, "SourceBand").text = index
     ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=str(kind.width), ySize=str(kind.height))
     ET.SubElement(source, "DstRect", dict(zip(("xOff", "yOff", "xSize", "ySize"), map(repr, place), strict=True)))
-    return source
+    for name, text in elements.items():
+        ET.SubElement(source, name).text = text
 
 
 def _add_mask(band: ET.Element, kind: Kind, place: tuple[float, float, float, float]) -> None:
     if not kind.masked:
-        source = _add(band, kind, str(kind.bands[0]), place)
-        ET.SubElement(source, "ScaleOffset").text = "255"
-        ET.SubElement(source, "ScaleRatio").text = "0"
-        return
-    for index in kind.masks:
-        source = _add(band, kind, index, place)
-        ET.SubElement(source, "NODATA").text = "0"  # what is not valid here leaves what lies below
+        _add(band, kind, str(kind.bands[0]), place, ScaleOffset="255", ScaleRatio="0", **_hidden(kind))
+    for index in kind.masks if kind.masked else ():
+        _add(band, kind, index, place, NODATA="0")  # what is not valid here leaves what lies below
 
 
 def _same_cells(first: Kind, other: Kind) -> bool:

@@ -23,6 +23,7 @@ from tasks.mosaic import mosaic
 
 Town = tuple[Path, Path]
 TILES: dict[str, Any] = {"metadata_format": "Classified_Tiles"}
+MOSAIC: dict[str, Any] = {"processing_mode": "PROCESS_AS_MOSAICKED_IMAGE"}
 Reports = list[tuple[Scene, tuple[int, ...], Survey]]
 
 
@@ -180,9 +181,7 @@ def test_labels_in_pixels_lie_where_they_were_whatever_the_cell_size(
 
 
 def test_a_south_up_raster_has_a_cell_size_too(scene: Town, tmp_path: Path) -> None:
-    place = Affine(town.CELL, 0, town.WEST, 0, town.CELL, town.NORTH - 96 * town.CELL)
-    upside_down = rewrite(scene[0], tmp_path / "up.tif", town.pixels()[:, ::-1], transform=place)
-    (chip,) = cut(upside_down, scene[1], cell_size=1.0, tile_size=48)
+    (chip,) = cut(_upside_down(scene, tmp_path), scene[1], cell_size=1.0, tile_size=48)
     assert np.abs(chip.image - _halved(town.pixels()[:, ::-1])).max() <= 0.5
     assert {(x0 / 2, 48 - y1 / 2, x1 / 2, 48 - y0 / 2) for x0, y0, x1, y1 in (*town.ROOFS, town.POND_BOX)} == set(
         map(tuple, chip.boxes.tolist())
@@ -302,6 +301,39 @@ def test_a_pixel_of_a_mosaic_is_nodata_where_all_of_its_bands_are(scene: Town, t
     assert chip.valid.all()
 
 
+@pytest.mark.parametrize("lower", [None, -1])
+def test_where_the_upper_raster_has_no_numbers_the_lower_one_is_seen(
+    scene: Town, tmp_path: Path, lower: int | None
+) -> None:
+    image = town.pixels().astype(np.float32)
+    ground = rewrite(scene[0], tmp_path / "a.tif", image[:, :, :90], nodata=lower)
+    image[:, 40:] = np.nan
+    (chip,) = cut([ground, rewrite(scene[0], tmp_path / "z.tif", image)], scene[1], **MOSAIC)
+    assert np.array_equal(town.pixels()[:, :, :90], chip.image[:, :, :90])
+    assert [40 * 6, 0] == [int(chip.valid[:40, 90:].sum()), int(chip.valid[40:, 90:].sum())]
+
+
+def _upside_down(scene: Town, folder: Path) -> Path:
+    """The town, its rows from south to north."""
+    place = Affine(town.CELL, 0, town.WEST, 0, town.CELL, town.NORTH - 96 * town.CELL)
+    return rewrite(scene[0], folder / "up.tif", town.pixels()[:, ::-1], transform=place)
+
+
+def test_a_raster_that_lies_another_way_is_in_no_mosaic(scene: Town, tmp_path: Path) -> None:
+    askew = rewrite(scene[0], tmp_path / "askew.tif", transform=town.TRANSFORM @ Affine.rotation(20))
+    with pytest.raises(ImageryError, match=r"up.tif: lies the other way up than town.tif.*mosaic.*gdalwarp"):
+        cut([scene[0], _upside_down(scene, tmp_path)], scene[1], **MOSAIC)
+    with pytest.raises(ImageryError, match=r"askew.tif: is rotated.*mosaic"):
+        cut([scene[0], askew], scene[1], **MOSAIC)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_warp_brings_a_raster_the_way_up_of_the_first(scene: Town, tmp_path: Path, first: int) -> None:
+    both = [scene[0], _upside_down(scene, tmp_path)]
+    (chip,) = cut([both[first], both[1 - first]], scene[1], warp=True, **MOSAIC)
+    assert np.array_equal(town.pixels()[:, :: 1 - 2 * first], chip.image)
+
+
 ODD: dict[str, dict[str, Any]] = {
     "coordinate system": {"crs": "EPSG:32634"},
     "cell size": {"transform": town.TRANSFORM @ Affine.scale(2)},
@@ -342,6 +374,21 @@ def test_a_raster_of_another_coordinate_system_is_warped_on_request(scene: Town,
         inside = red[int(roof[1]) : int(roof[3]), int(roof[0]) : int(roof[2])]
         assert 200 == pytest.approx(np.median(inside), abs=3)
         assert {chips[0].grid.crs} == {chip.grid.crs if chip.grid else ""}
+
+
+@pytest.mark.parametrize("bands", [3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_what_a_warped_raster_does_not_cover_is_not_there(scene: Town, tmp_path: Path, bands: int, dtype: str) -> None:
+    ground = rewrite(scene[0], tmp_path / "a.tif", town.pixels()[:bands].astype(dtype))
+    place = Affine(town.CELL, 0, -489, 0, -town.CELL, 4_617_416)  # near that corner, askew to this zone
+    other = rewrite(ground, tmp_path / "z.tif", np.full((bands, 96, 96), 9, dtype), crs="EPSG:32634", transform=place)
+    options: dict[str, Any] = {"warp": True, "tile_size": 256, "stride": 256, "max_nodata_share": 0.99}
+    alone = cut([ground, other], None, metadata_format="Export_Tiles", **options)[1]
+    assert alone.valid.sum() == pytest.approx(96 * 96, rel=0.05)
+    assert {0, 9} == {*np.unique(alone.image[:, alone.valid]), *np.unique(alone.image[:, ~alone.valid])}
+    (both,) = cut([ground, other], None, metadata_format="Export_Tiles", **options, **MOSAIC)
+    assert both.valid.sum() > alone.valid.sum()
+    assert both.image[:, both.valid].min() > 0
 
 
 def test_warp_never_loses_what_a_larger_type_holds(scene: Town, tmp_path: Path) -> None:
@@ -412,7 +459,8 @@ def test_float_pixels_that_are_no_numbers_are_nodata(scene: Town, tmp_path: Path
     assert not chip.image[:, ~chip.valid].any()
 
 
-def test_an_internal_mask_is_respected(scene: Town, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cell_size", [None, 1.0])
+def test_an_internal_mask_is_respected(scene: Town, tmp_path: Path, cell_size: float | None) -> None:
     imagery = rewrite(scene[0], tmp_path / "masked.tif")
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(imagery, "r+") as file:
         file.write_mask(np.pad(np.full((96, 48), 255, np.uint8), ((0, 0), (0, 48))))
