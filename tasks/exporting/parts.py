@@ -47,7 +47,7 @@ def rare_units(job: Job, units: Sequence[Unit], found: Sequence[Found], parts: P
         counts,
         size=(options.tile_size_x, options.tile_size_y),
         areas=[scenes[i].area for i in range(len(scenes))],
-        place=lambda scene, window: scenes[scene].bounds(window),
+        place=scenes.ground,
         others=others,
     )
     first = 1 + max(index for unit in units for index in unit.indexes)
@@ -64,7 +64,7 @@ def _places(
 ) -> dict[int, tuple[int, tuple[float, float, float, float]]]:
     """Scene and bounds on the map of the windows that are kept."""
     return {
-        index: (unit.scene, scenes[unit.scene].bounds(window))
+        index: (unit.scene, scenes.ground(unit.scene, window))
         for unit in units
         for window, index in zip(unit.windows, unit.indexes, strict=True)
         if index in kept

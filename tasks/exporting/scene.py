@@ -52,6 +52,7 @@ from tasks.windows import Bounds, Place, Window, angles, grid
 OUTSIDE_MASK, NO_FEATURE, NODATA = "outside the mask polygons", "no feature", "nodata"  # why a window is left out
 ELSEWHERE, NO_CHIP = "outside the imagery or the extent", "only in chips that were left out"  # why a feature is lost
 MOST_OPEN = 64  # rasters at a time
+FAR, IN_A_ROW = 1e6, 1000  # pixels between rasters that have no place, as they are laid out for a split
 SLACK = 0.01  # pixels by which a chip may stick out of a mask polygon: coordinates are rounded
 
 
@@ -117,9 +118,9 @@ class Scene:
         return self.labels.fill(chip, place, window)
 
     def bounds(self, window: Window) -> tuple[float, float, float, float]:
-        """xmin, ymin, xmax, ymax of a window on the map, with its corners where it is turned."""
+        """xmin, ymin, xmax, ymax of a window on the map, with its corners where it is turned; see `Scenes.ground`."""
         corners = shapely.get_coordinates(self._place(window).outline)
-        xs, ys = zip(*(self._to_map @ tuple(corner) for corner in corners.tolist()), strict=True)
+        xs, ys = zip(*(self.imagery.transform @ tuple(corner) for corner in corners.tolist()), strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
     @property
@@ -233,6 +234,14 @@ class Scenes(Sequence[Scene]):
             else:
                 reasons[survey.held.features] = NO_CHIP
         return source.lost + Counter(reasons[~shown].tolist())
+
+    def ground(self, index: int, window: Window) -> tuple[float, float, float, float]:
+        """What a window of a scene covers on the map; a raster that has no place there lies away from all others."""
+        imagery, (west, south, east, north) = self[index].imagery, self[index].bounds(window)
+        if imagery.crs or not imagery.own_transform.is_identity:
+            return west, south, east, north
+        y, x = (FAR * n for n in divmod(index // len(self.angles), IN_A_ROW))
+        return west + x, south + y, east + x, north + y
 
     def refuse_elsewhere(self) -> None:
         """Raises LabelError when no feature lies on any raster."""

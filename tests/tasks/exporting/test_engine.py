@@ -15,6 +15,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from registry.errors import Conflict, DlpkError, ImageryError, LabelError, StoreError
 from tasks import export as verb
@@ -316,6 +317,25 @@ def test_parts_of_a_split_share_no_ground(scene: Scene, tmp_path: Path) -> None:
     for a in boxes["train"]:
         for b in boxes["validation"] + boxes["test"]:
             assert min(a[2], b[2]) <= max(a[0], b[0]) or min(a[3], b[3]) <= max(a[1], b[1])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("placed", [False, True])
+@pytest.mark.parametrize("split_by", ["scenes", "blocks"])
+def test_pictures_in_pixels_are_split_by_the_ground_they_show(tmp_path: Path, placed: bool, split_by: str) -> None:
+    size: dict[str, Any] = {"driver": "GTiff", "count": 1, "width": 32, "height": 32, "dtype": "uint8"}
+    for i in range(12):  # on the map two dates of each ground
+        place = {"crs": "EPSG:32633", "transform": town.TRANSFORM @ Affine.translation(i // 2 * 9000, 0)}
+        with rasterio.open(tmp_path / f"{i:02}.tif", "w", **size, **(place if placed else {})) as file:
+            file.write(np.full((1, 32, 32), i, np.uint8))
+    options: dict[str, Any] = {"metadata_format": "Export_Tiles", "tile_size": 32, "stride": 32}
+    split: dict[str, Any] = {"split": (0.5, 0.25, 0.25), "split_by": split_by, "reference_system": "PIXEL_SPACE"}
+    asked, imagery = ExportOptions(**options, **split), sorted(tmp_path.glob("*.tif"))
+    parts = export_training_data(imagery, None, tmp_path / "chips", asked, workers=1).splits
+    assert 12 == sum(map(len, parts.values()))
+    assert all(parts.values())
+    if placed:
+        assert all(len({int(n) // 2 for n in names}) * 2 == len(names) for names in parts.values())
 
 
 def test_the_definition_is_the_last_file(scene: Scene, tmp_path: Path) -> None:
