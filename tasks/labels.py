@@ -236,13 +236,15 @@ def _mended(shapes: NDArray[np.object_]) -> tuple[NDArray[np.object_], int]:
 
 
 def _areas(path: Path, shapes: NDArray[np.object_], radius: float, points: bool) -> NDArray[np.object_]:
-    """Points and lines widened by the radius; polygons as they are."""
+    """Points and lines widened by the radius; polygons as they are, without the points and lines of a collection."""
     thin = shapely.get_dimensions(shapes) < 2
     if thin.any() and radius > 0:
         shapes[thin] = shapely.buffer(shapes[thin], radius)
     elif thin.any() and not (points and (shapely.get_dimensions(shapes[thin]) == 0).all()):
         kinds = sorted({shape.geom_type for shape in shapes[thin]})
         raise LabelError("expected polygons", where=path, got=kinds, do="set buffer_radius to widen points and lines")
+    mixed = ~thin & (shapely.get_type_id(shapes) == shapely.GeometryType.GEOMETRYCOLLECTION)
+    shapes[mixed] = shapely.buffer(shapes[mixed], 0)
     return shapes
 
 

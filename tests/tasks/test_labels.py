@@ -134,6 +134,15 @@ def test_broken_geometry_is_repaired_and_what_has_no_area_is_lost_by_name(tmp_pa
     assert {"Polygon", "MultiPolygon"} >= {shape.geom_type for shape in shapes}
 
 
+def test_of_a_collection_its_polygons_are_the_object(tmp_path: Path) -> None:
+    roof = town.outline(town.ROOFS[0])
+    both = shapely.GeometryCollection(
+        [roof, shapely.LineString([(town.WEST, town.NORTH), (town.WEST + 9, town.NORTH)])]
+    )
+    found = read_features(write_features(tmp_path / "both.gpkg", [both], Classvalue=[1]))
+    assert [roof.bounds] == [tuple(bounds) for bounds in found.geometries.bounds.tolist()]
+
+
 def test_a_feature_on_the_edge_keeps_all_its_pixels_in_masks_of_each_object(scene: Town) -> None:
     (chip,) = cut(*scene, metadata_format="RCNN_Masks")
     assert chip.masks is not None
