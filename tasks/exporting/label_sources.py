@@ -110,7 +110,7 @@ def _read(
     points = carries == "label" and options.crop_mode == "FIXED_SIZE"
     field, radius = options.class_value_field, options.buffer_radius
     if is_table(path):
-        table = read_table(path)
+        table = read_table(path, options.definition_query)
         placed = points_of(table, crs)
         if placed is not None:
             return features_of(path, [placed], field, given, radius=radius, points=points)
@@ -119,6 +119,9 @@ def _read(
     if is_vector(path):
         return read_features(path, field, given, query=options.definition_query, radius=radius, points=points)
     _refuse(path, carries, OF_RASTERS, "is a classified raster, which has no objects")
+    if options.definition_query:
+        do = "leave it empty, or name the classes to export"
+        raise OptionsError("definition_query chooses among features, not pixels of a raster", where=path, do=do)
     return ClassRasters.read(path, given)
 
 

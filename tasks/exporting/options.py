@@ -58,7 +58,8 @@ class ExportOptions(Options):
     output_nofeature_tiles: bool = Field(False, description="also write chips that hold no feature (ALL_TILES)")
     start_index: int = Field(0, ge=0, description="number of the first chip; above 0 adds to an export that is there")
     definition_query: str = Field(
-        "", description="only features that meet this SQL condition count, e.g. roof_value IN (1, 2)"
+        "",
+        description="only labels that meet this SQL condition count, e.g. roof_value IN (1, 2); not in_instance_data",
     )
     class_value_field: str = Field("", description="field of the class; empty: Classvalue, class_value or Value")
     buffer_radius: float = Field(

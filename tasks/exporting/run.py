@@ -56,7 +56,8 @@ def planned(job: Job) -> tuple[Unit, ...]:
         check(scenes.classes)
     for i in range(len(scenes)):
         scene = scenes[i]
-        _check_chip_format(job.options.image_chip_format, scene.imagery.facts)
+        for raster in filter(None, (scene.imagery, scene.second)):
+            _check_chip_format(job.options.image_chip_format, raster.facts)
         windows = scene.windows()
         units += units_of(windows, i, first, scene.imagery.block_shape, scene.imagery.width)
         first += len(windows)
@@ -110,7 +111,8 @@ def written(job: Job, plan: Plan, run: Run, tell: OnProgress) -> Part:
 def _check_chip_format(kind: str, facts: ImageryFacts) -> None:
     if kind in ("PNG", "JPEG") and (facts.dtype != "uint8" or len(facts.band_names) not in (1, 3)):
         got = f"{len(facts.band_names)} bands of {facts.dtype}"
-        raise OptionsError(f"image_chip_format {kind} holds 1 or 3 bands of uint8", got=got, do="choose TIFF")
+        what = f"image_chip_format {kind} holds 1 or 3 bands of uint8"
+        raise OptionsError(what, where=facts.path, got=got, do="choose TIFF")
 
 
 def no_chip_left(out: Path, left_out: Counter[str]) -> LabelError:

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import LabelError
+from registry.errors import LabelError, OptionsError
 from tasks import town
+from tasks.exporting.label_sources import Labels
+from tasks.exporting.label_tables import read_table
+from tasks.exporting.options import ExportOptions
 from tasks.labels import read_features
+from tasks.tables import write_rows
 
 
 def test_only_features_that_meet_the_query_count(tmp_path: Path) -> None:
@@ -16,6 +20,22 @@ def test_only_features_that_meet_the_query_count(tmp_path: Path) -> None:
     chosen = read_features(labels, query=f"Classvalue = {value}")
     assert [value] == sorted(set(chosen.values.tolist()))
     assert len(chosen.values) == (every.values == value).sum()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".dbf"])
+def test_only_rows_of_a_table_that_meet_the_query_count(tmp_path: Path, suffix: str) -> None:
+    rows = [{"image": "a.tif", "good": 1}, {"image": "b.tif", "good": 0}, {"image": "c.tif", "good": 2}]
+    table = write_rows(tmp_path / f"labels{suffix}", rows)
+    assert ["a.tif", "c.tif"] == read_table(table, "good IN (1, 2)")["image"].tolist()
+    with pytest.raises(LabelError, match=r"definition_query cannot be asked \(.*, got 'goood = 1'; .* image, good"):
+        read_table(table, "goood = 1")
+
+
+def test_a_query_chooses_no_pixels(tmp_path: Path) -> None:
+    imagery, _ = town.write(tmp_path)
+    options = ExportOptions(metadata_format="Classified_Tiles", definition_query="Value = 1")
+    with pytest.raises(OptionsError, match=r"town.tif: definition_query chooses among features"):
+        Labels.read(imagery, options)
 
 
 def test_a_query_that_is_no_sql_is_told(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tasks.formats
 from registry import plugins
-from registry.errors import Conflict
+from registry.errors import Conflict, OptionsError
 from tasks import receipt, town
 from tasks.chips import ChipFolder, Grid
 from tasks.export import ExportOptions, export_training_data
@@ -93,6 +93,19 @@ def test_a_second_raster_lies_beside_the_first(scene: Scene, later: Path, tmp_pa
     assert np.array_equal(town.pixels(2), laid_out(chips))
     assert np.array_equal(255 - town.pixels(2)[:3], laid_out(chips, "image2"))
     assert 3 == len(chips.definition.document["AllTilesStats2"])
+
+
+def test_a_second_raster_that_the_chip_format_cannot_hold_is_refused(scene: Scene, tmp_path: Path) -> None:
+    with rasterio.open(tmp_path / "first.tif", "w", **_profile(3)) as first:
+        first.write(town.pixels(2)[:3])
+    options: dict[str, Any] = {"metadata_format": "Export_Tiles", "image_chip_format": "PNG"}
+    with pytest.raises(OptionsError, match=r"town.tif: image_chip_format PNG holds 1 or 3 .*, got '4 bands of uint8'"):
+        export(tmp_path / "first.tif", None, tmp_path / "chips", in_raster2=str(scene[0]), **options)
+
+
+def _profile(bands: int) -> dict[str, Any]:
+    shape = {"driver": "GTiff", "count": bands, "dtype": "uint8", "width": 192, "height": 192}
+    return {**shape, "crs": town.EPSG, "transform": town.TRANSFORM}
 
 
 @pytest.mark.slow
