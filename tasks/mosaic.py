@@ -206,7 +206,7 @@ def _like(first: Kind, other: Kind, *, warp: bool, any_cell: bool) -> str:
     }
     odd = {what: pair for what, pair in same.items() if pair[0] != pair[1]}
     if not odd:
-        return other.name
+        return _warped(first, other) if warp and first.turned != other.turned else other.name
     what, (want, got) = next(iter(odd.items()))
     if not warp:
         do = "export them apart, or set warp to bring it to the first"
