@@ -2,6 +2,7 @@
 
     chips/.adding/           the new chips, a whole export; what was there stays whole until they are
     chips/.adding/joined/    the documents of both together; once it is there, any rerun ends the joining
+    chips/.added/            what is left of it while it is deleted
 
 While files move, the definition is away: a killed joining is no finished export.
 """
@@ -24,15 +25,17 @@ from registry.errors import Conflict
 from registry.files import write_text
 from tasks import receipt
 from tasks.chip_statistics import ChipStatistics
-from tasks.chips import ACCUMULATED, CONTENT, DEFINITION, SPLITS, ChipFolder
+from tasks.chips import ACCUMULATED, CONTENT, DEFINITION, INSTANCE_CLASSES, SPLITS, ChipFolder
 from tasks.exporting.chip_split import shrunk
 from tasks.exporting.finish import write_pages
 from tasks.exporting.plan import Job
 from tasks.exporting.run import ADDING, VERB, Hire, run_export
 from tasks.progress import OnProgress
+from tasks.rasters import read_raster
 
-JOINED = "joined"
+JOINED, ADDED = "joined", ".added"
 SAME = ("MetaDataMode", "ImageHeight", "ImageWidth", "ImageSpaceUsed", "ExtractBands", "Classes")
+PICTURES = "pictures in each chip"
 
 
 def is_wanted(job: Job) -> bool:
@@ -48,42 +51,80 @@ def append(hire: Hire, job: Job, tell: OnProgress) -> None:
 
 def _append(hire: Hire, job: Job, tell: OnProgress) -> None:
     adding = job.out / ADDING
+    if _is_joined(job.out):  # a kill came before it was deleted
+        _delete(adding)
     if not (adding / JOINED).is_dir():
         there = ChipFolder.open(job.out)
         _refuse_other(there, _wanted(job, there))
+        new = replace(job, out=adding, classes=job.classes or there.listed)
+        receipt.check(adding, VERB, new.facts)
         if not (adding / DEFINITION).is_file():
-            run_export(hire, replace(job, out=adding, classes=job.classes or there.listed), tell)
+            run_export(hire, new, tell)
+        try:
+            _refuse_misfits(there, ChipFolder(adding))
+        except Conflict:
+            _delete(adding)
+            raise
         _write_joined(job, there, ChipFolder(adding))
     elif not receipt.holds(adding / JOINED, VERB, job.facts):
         raise Conflict("is being added to by another export", where=job.out, do="run that one again first")
     _join(job.out)
 
 
+def _is_joined(out: Path) -> bool:
+    """The receipt is that of both together before the definition comes back."""
+    joined = out / ADDING / JOINED
+    whole = joined.is_dir() and (out / DEFINITION).is_file()
+    return whole and receipt.read(joined, VERB) == receipt.read(out, VERB)
+
+
+def _delete(adding: Path) -> None:
+    """At once: a kill must not leave a part of it that looks like an addition."""
+    gone = adding.with_name(ADDED)
+    shutil.rmtree(gone, ignore_errors=True)
+    adding.rename(gone)
+    shutil.rmtree(gone)
+
+
 def _wanted(job: Job, there: ChipFolder) -> Mapping[str, Any]:
-    """The definition that the new chips will have, as far as the options tell."""
+    """The kind that the new chips will be of, as far as the options tell."""
     options = job.options
     size = {"ImageHeight": options.tile_size_y, "ImageWidth": options.tile_size_x}
     kind = {"MetaDataMode": options.metadata_format, "ImageSpaceUsed": options.reference_system}
-    return {**there.definition.document, **kind, **size}
+    return {**_kind(there), **kind, **size, PICTURES: 2 if options.in_raster2 else 1}
+
+
+def _kind(chips: ChipFolder) -> dict[str, Any]:
+    """What all chips of an export have in common, as far as the folder tells."""
+    document = chips.definition.document
+    kind = {key: document[key] for key in SAME if key in document}
+    rasters = {"": ("AllTilesStats", chips.pictures), " of in_raster2": ("AllTilesStats2", chips.seconds)}
+    for which, (key, pictures) in rasters.items():
+        if names := [str(band.get("BandName")).lower() for band in document.get(key, ())]:
+            kind[f"BandNames{which}"] = names
+        if pictures:
+            kind[f"pixel type{which}"] = str(read_raster(next(iter(pictures.values()))).pixels.dtype)
+    return {**kind, PICTURES: 2 if chips.seconds else 1}
 
 
 def _refuse_other(there: ChipFolder, wanted: Mapping[str, Any]) -> None:
-    mine = there.definition.document
-    for key in SAME:
-        if key in mine and mine[key] != wanted.get(key):
+    for key, mine in _kind(there).items():
+        if mine != wanted.get(key):
             do = "add chips of the same kind, or export to another folder"
-            what = f"the chips that are there have {key} {mine[key]!r}"
+            what = f"the chips that are there have {key} {mine!r}"
             raise Conflict(what, where=there.path, got=wanted.get(key), do=do)
+
+
+def _refuse_misfits(there: ChipFolder, new: ChipFolder) -> None:
+    _refuse_other(there, _kind(new))
+    if taken := sorted(set(there.pictures) & set(new.pictures)):
+        free = int(max(name for name in there.pictures if name.isdigit())) + 1
+        do = f"choose a start_index from {free} on"
+        raise Conflict(f"{len(taken)} chips have numbers that are taken", where=there.path, got=taken[0], do=do)
 
 
 def _write_joined(job: Job, there: ChipFolder, new: ChipFolder) -> None:
     """The documents of both together, in a folder that appears when it is whole."""
-    _refuse_other(there, new.definition.document)
-    if taken := sorted(set(there.pictures) & set(new.pictures)):
-        free = int(max(name for name in there.pictures if name.isdigit())) + 1
-        do = f"choose a start_index from {free} on"
-        shutil.rmtree(new.path)
-        raise Conflict(f"{len(taken)} chips have numbers that are taken", where=job.out, got=taken[0], do=do)
     part = new.path / f"{JOINED}.part"
     shutil.rmtree(part, ignore_errors=True)
     statistics = _statistics(there).merge(_statistics(new))
@@ -128,8 +169,12 @@ def _definition(there: Mapping[str, Any], new: Mapping[str, Any], statistics: Ch
     rasters, more = there.get("InputRastersProps", {}), new["InputRastersProps"]
     count = rasters.get("RasterCount", 0) + more["RasterCount"]
     document["InputRastersProps"] = {**more, **rasters, "RasterCount": count}
-    names = [band["BandName"] for band in new["AllTilesStats"]]
-    document["AllTilesStats"] = [s.document() for s in statistics.bands(names)]
+    for name, bands in (("AllTilesStats", statistics.bands), ("AllTilesStats2", statistics.bands2)):
+        if name in new:
+            document[name] = [s.document() for s in bands([band["BandName"] for band in new[name]])]
+    if INSTANCE_CLASSES in new:
+        both = {c["Name"]: c for c in (*there.get(INSTANCE_CLASSES, ()), *new[INSTANCE_CLASSES])}
+        document[INSTANCE_CLASSES] = sorted(both.values(), key=lambda label: int(label["Value"]))
     for key, choose in (("MinCellSize", min), ("MaxCellSize", max)):
         known = [d[key] for d in (there, new) if isinstance(d.get(key), dict)]
         document[key] = choose(known, key=lambda cell: float(cell["x"]))
@@ -154,4 +199,4 @@ def _join(out: Path) -> None:
         gather(out, tuple(chips.pictures), chips.listed)
     write_pages(out, definition)
     definition.write(out / DEFINITION)
-    shutil.rmtree(adding)
+    _delete(adding)

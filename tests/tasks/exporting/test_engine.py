@@ -206,6 +206,62 @@ def test_what_does_not_fit_is_not_added(scene: Scene, tmp_path: Path, options: d
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"dtype": "uint16"}, "have pixel type 'uint8', got 'uint16'"),
+        ({"names": ("Blue", "Green", "Red", "NearInfrared")}, r"have BandNames \['red', 'green', .* got \['blue'"),
+        ({"in_raster2": "town.tif"}, "have pictures in each chip 1, got 2"),
+    ],
+)
+def test_chips_of_another_kind_of_raster_are_not_added(
+    scene: Scene, tmp_path: Path, other: dict[str, Any], told: str
+) -> None:
+    export(scene, tmp_path / "chips", stride=32)
+    before = content(tmp_path / "chips")
+    imagery, labels = town.write(tmp_path / "other", repeat=2, dtype=other.get("dtype", "uint8"))
+    with rasterio.open(imagery, "r+") as raster:
+        raster.descriptions = other.get("names", town.BANDS)
+    second: dict[str, Any] = {"in_raster2": str(imagery)} if "in_raster2" in other else {}
+    with pytest.raises(Conflict, match=told):
+        export((imagery, labels), tmp_path / "chips", start_index=5000, stride=32, **second)
+    assert before == content(tmp_path / "chips")
+
+
+@pytest.mark.slow
+def test_an_addition_killed_while_it_is_deleted_blocks_no_other(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.exporting import append
+
+    export(scene, tmp_path / "chips", stride=32)
+    with monkeypatch.context() as patch:
+        patch.setattr(append, "_delete", dies)
+        with pytest.raises(KeyboardInterrupt):
+            export(scene, tmp_path / "chips", start_index=1000, stride=32)
+    (tmp_path / "chips/.added/images").mkdir(parents=True)  # of a kill in the midst of it
+    all_three = export(scene, tmp_path / "chips", start_index=2000, stride=32)
+    assert {"000000000", "000001000", "000002000"} <= set(all_three.names)
+    assert [] == [path for path in all_three.path.iterdir() if path.name.startswith(".add")]
+
+
+@pytest.mark.slow
+def test_an_addition_that_was_begun_is_never_taken_for_another(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.exporting import append
+
+    export(scene, tmp_path / "chips", stride=32)
+    with monkeypatch.context() as patch:
+        patch.setattr(append, "_write_joined", dies)
+        with pytest.raises(KeyboardInterrupt):
+            export(scene, tmp_path / "chips", start_index=1000, stride=32)
+    with pytest.raises(Conflict, match=r"\.adding: holds the result of another export"):
+        export(scene, tmp_path / "chips", start_index=2000, stride=32)
+    assert "000001000" in export(scene, tmp_path / "chips", start_index=1000, stride=32).names
+
+
+@pytest.mark.slow
 def test_an_addition_killed_while_it_joins_is_ended_by_a_rerun(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

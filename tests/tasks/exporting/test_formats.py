@@ -13,9 +13,10 @@ from PIL import Image
 
 import tasks.formats
 from registry import plugins
+from registry.emd import ClassLabel
 from registry.errors import Conflict, OptionsError
 from tasks import receipt, town
-from tasks.chips import ChipFolder, Grid
+from tasks.chips import INSTANCE_CLASSES, ChipFolder, Grid
 from tasks.export import ExportOptions, export_training_data
 from tasks.rasters import read_raster, write_raster
 
@@ -106,6 +107,34 @@ def test_a_second_raster_that_the_chip_format_cannot_hold_is_refused(scene: Scen
 def _profile(bands: int) -> dict[str, Any]:
     shape = {"driver": "GTiff", "count": bands, "dtype": "uint8", "width": 192, "height": 192}
     return {**shape, "crs": town.EPSG, "transform": town.TRANSFORM}
+
+
+@pytest.mark.slow
+def test_added_pairs_are_in_the_statistics_of_the_second_raster(scene: Scene, later: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"metadata_format": "Export_Tiles", "in_raster2": str(later)}
+    export(scene[0], None, tmp_path / "chips", **options)
+    with rasterio.open(later, "r+") as raster:
+        raster.write(np.full((3, 192, 192), 255, np.uint8))
+    both = export(scene[0], None, tmp_path / "chips", start_index=16, **options)
+    assert [255] * 3 == [band["Max"] for band in both.definition.document["AllTilesStats2"]]
+    with pytest.raises(Conflict, match="have pictures in each chip 2, got 1"):
+        export(scene[0], None, tmp_path / "chips", start_index=32, metadata_format="Export_Tiles")
+
+
+@pytest.mark.slow
+def test_classes_of_added_objects_are_among_those_of_a_panoptic_export(scene: Scene, tmp_path: Path) -> None:
+    ground = class_raster(tmp_path / "ground.tif", {(0, 0, 192, 192): 5})
+    features = geopandas.read_file(scene[1])
+    classes = (ClassLabel(1, "roof", (9, 0, 0)), ClassLabel(2, "pond", (0, 0, 9)), ClassLabel(5, "meadow", (0, 9, 0)))
+    for number, (name, start_index) in enumerate((("roof", 0), ("pond", 100))):
+        labels = tmp_path / f"{name}.gpkg"
+        features[features["Classname"] == name].to_file(labels)
+        options = ExportOptions(
+            metadata_format="Panoptic_Segmentation", in_instance_data=str(labels), start_index=start_index, **CHIP
+        )
+        export_training_data(scene[0], ground, tmp_path / "chips", options, classes=classes, workers=1)
+        listed = ChipFolder.open(tmp_path / "chips").definition.document[INSTANCE_CLASSES]
+        assert ["roof", "pond"][: number + 1] == [label["Name"] for label in listed]
 
 
 @pytest.mark.slow
