@@ -1,7 +1,7 @@
 """Writes chips into an exported folder, a unit at a time (ArcGIS formats D.1, D.2).
 
-What a unit leaves in `.parts/` comes last: its statistics, its lines of map.txt and the bytes of its files. A unit
-without it, or whose files are not all there, is done again. Chips themselves need no more care than that.
+What a unit leaves in `.parts/` comes last: its statistics, the names of its files and their bytes. A unit without it,
+or whose files are not all there, is done again. Chips themselves need no more care than that.
 """
 
 import json
@@ -32,9 +32,15 @@ PARTS = ".parts"
 class Note(NamedTuple):
     """What is remembered of one chip."""
 
-    line: str  # of map.txt
+    files: tuple[str, ...]  # of the chip, below the folder
     bounds: tuple[float, float, float, float] | None  # xmin ymin xmax ymax in map units
     holds: tuple[int, ...]  # (classes,) objects of each class, or pixels where it carries a mask alone
+
+    @property
+    def line(self) -> str:
+        """Of map.txt: two spaces, backslashes, CRLF (ArcGIS formats D.2)."""
+        columns = "  ".join(file.replace("/", "\\") for file in self.files)
+        return f"{columns} \r\n"
 
 
 @dataclass
@@ -70,8 +76,8 @@ class Part:
     def parse(cls, text: str, classes: tuple[ClassLabel, ...]) -> "Part":
         document: dict[str, Any] = json.loads(text)
         notes = {
-            name: Note(line, bounds and tuple(bounds), tuple(holds))
-            for name, (line, bounds, holds) in document["notes"].items()
+            name: Note(tuple(files), bounds and tuple(bounds), tuple(holds))
+            for name, (files, bounds, holds) in document["notes"].items()
         }
         statistics = ChipStatistics.from_state(document["statistics"], classes)
         return cls(statistics, notes, Counter(document["left_out"]), document["bytes"])
@@ -94,10 +100,9 @@ class ChipWriter:
         if chip.image2 is not None:
             files.append(self._image("image2_path", "images2", chip, chip.image2))
         self.part.statistics.add(chip)
-        columns = "  ".join(file.relative_to(self.out).as_posix().replace("/", "\\") for file in files)
-        line = f"{columns} \r\n"  # two spaces, backslashes, CRLF: D.2
+        below = tuple(file.relative_to(self.out).as_posix() for file in files)
         holds = tuple(amounts(chip, len(self.classes)).tolist())
-        self.part.notes[chip.name] = Note(line, _bounds(chip), holds)
+        self.part.notes[chip.name] = Note(below, _bounds(chip), holds)
         self.part.bytes += sum(file.stat().st_size for file in files)
 
     def leave_out(self, reason: str) -> None:
@@ -129,7 +134,7 @@ def finished_part(out: Path, number: int, classes: tuple[ClassLabel, ...]) -> Pa
     if not path.is_file():
         return None
     part = Part.parse(path.read_text(encoding="utf-8"), classes)
-    files = [out / column.replace("\\", "/") for note in part.notes.values() for column in note.line[:-3].split("  ")]
+    files = [out / file for note in part.notes.values() for file in note.files]
     return part if part.bytes == sum(file.stat().st_size for file in files if file.is_file()) else None
 
 

@@ -197,6 +197,15 @@ def overlapping_parts(boxes: Mapping[str, Sequence[tuple[float, ...]]]) -> Itera
             yield from ((a, b) for a in boxes[one] for b in boxes[other])
 
 
+@pytest.mark.parametrize("metadata_format", ["RCNN_Masks", "Imagenet"])
+def test_two_spaces_in_the_name_of_a_class_are_kept(scene: Scene, tmp_path: Path, metadata_format: str) -> None:
+    labels = tmp_path / "one.gpkg"
+    fields = {"Classvalue": [1], "Classname": ["bare  soil"]}
+    geopandas.GeoDataFrame(fields, geometry=[town.outline(town.ROOFS[0])], crs=town.EPSG).to_file(labels)
+    chips = export(scene[0], labels, tmp_path / "chips", metadata_format=metadata_format)
+    assert [1] == chips.read(chips.names[0]).labels.tolist()
+
+
 def test_two_exports_never_work_in_one_folder(scene: Scene, tmp_path: Path) -> None:
     out = tmp_path / "chips"
 
