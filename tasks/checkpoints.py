@@ -39,12 +39,13 @@ def resume_point(out: Path) -> Path | None:
     return last if last.is_file() else None
 
 
-def load_best(network: nn.Module, out: Path) -> None:
-    """Weights of the best epoch, the averaged ones where there are some, into the network."""
+def load_best(network: nn.Module, out: Path) -> int:
+    """Weights of the best epoch, the averaged ones where there are some, into the network; returns its number."""
     checkpoint = torch.load(out / FOLDER / BEST, map_location="cpu", weights_only=True)
     whole = checkpoint["state_dict"]
     prefix = "average.module." if any(key.startswith("average.") for key in whole) else "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)})
+    return int(checkpoint["epoch"])
 
 
 def found_rate(out: Path, find: Callable[[], float]) -> float:

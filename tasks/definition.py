@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.emd import BandStatistics, ClassLabel, Emd
-from tasks.chips import ChipFolder
+from tasks.chips import ChipFolder, class_index
 from tasks.goals import Goal
 from tasks.targets import statistics
 
@@ -100,10 +100,12 @@ def _spectral(bands: Sequence[BandStatistics], read: Sequence[int]) -> dict[str,
 
 def _behaviour(chips: ChipFolder, training: Training, scores: "Scores") -> dict[str, Any]:
     """Defaults of the raster function's arguments that follow from chips and training."""
+    index = {0: 0, **class_index(chips.classes)}
+    ignored = {"ignore_mapped_class": [index[value] for value in training.options.ignore_classes] or None}
     if training.goal.name == "detect_objects":
-        return {"Threshold": scores.threshold}
+        return {"Threshold": scores.threshold, **ignored}
     if training.goal.name == "classify_pixels":
-        return {"PredictBackground": 0 not in training.options.ignore_classes}
+        return {"PredictBackground": 0 not in training.options.ignore_classes, **ignored}
     if training.goal.name == "detect_change":
         return {"Threshold": 0.5}
     facts = chips.definition.document

@@ -21,6 +21,7 @@ from tasks.inference import AnyFunction, load_function
 from tasks.inference_options import InferenceOptions
 from tasks.progress import OnProgress, Progress
 from tasks.scores import ChangeScores, DetectionScores, ObjectScores, PixelScores, Tally
+from tasks.targets import without
 
 LOWEST = 0.05  # confidence, 0-1: average precision needs the doubtful detections too
 CALIBRATED = 32  # chips, spread evenly, whose pixels are asked for their confidence: it costs a second look
@@ -98,7 +99,8 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], lo
     function = load(padding=0, batch_size=1, threshold=LOWEST)
     bands = _bands(function, chips)
     tally = DetectionScores(chips.classes)
-    index = {label.name: i for i, label in enumerate(chips.classes, start=1)}
+    ignored = _ignored(model, chips)
+    index = {label.name: i for i, label in enumerate(chips.classes, start=1) if i not in ignored}
     by_masks = model.emd.model_type == ModelType.INSTANCE_DETECTION
 
     def ask(chip: Chip) -> Answer:
@@ -110,6 +112,7 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], lo
         return Answer(answer, np.array([d.confidence / 100 for d in found], np.float32))
 
     def count(chip: Chip, answer: Answer) -> None:
+        chip = without(chip, ignored)
         masks = {"masks": answer.chip.masks, "true_masks": chip.masks} if by_masks else {}
         tally.add(answer.chip.boxes, answer.chip.labels, answer.confidence, chip.boxes, chip.labels, **masks)
 
@@ -148,7 +151,7 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
     bands = _bands(function, chips)
     background = bool(model.emd.document.get("PredictBackground", True))
     kind = ChangeScores if chips.paired else PixelScores
-    tally = kind(chips.classes, background=background)
+    tally, ignored = kind(chips.classes, background=background), _ignored(model, chips)
     named = {label.name: i for i, label in enumerate(chips.classes, start=1)}
     index = {0: 0, **{c.value: named.get(c.name, 0) for c in model.emd.classes}}  # the model's Value -> of the chips
     asked = set(names[:: -(-len(names) // CALIBRATED)] if calibrate else ())
@@ -163,6 +166,7 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
         assert answer.chip.mask is not None
         truth = np.where(chip.valid, chip.mask.astype(np.int16), -1)
         truth = truth if background else np.where(truth == 0, -1, truth)
+        truth = np.where(np.isin(truth, ignored), -1, truth)
         sure = None
         if confidence and chip.name in asked:
             assert answer.values is not None
@@ -233,6 +237,14 @@ def _check(model: ModelFolder, chips: ChipFolder) -> None:
     if not ours <= theirs:
         what, do = "chips hold classes that the model does not know", f"the model knows {', '.join(sorted(theirs))}"
         raise OptionsError(what, where=chips.path, got=sorted(ours - theirs), do=do)
+
+
+def _ignored(model: ModelFolder, chips: ChipFolder) -> list[int]:
+    """Class indexes of the chips that the model had not to learn; of background PredictBackground tells it."""
+    told = model.emd.document.get("ignore_mapped_class")
+    positions = told if isinstance(told, list) else ()  # from 1
+    names = {label.name for i, label in enumerate(model.emd.classes, start=1) if i in positions}
+    return [i for i, label in enumerate(chips.classes, start=1) if label.name in names]
 
 
 def _bands(function: AnyFunction, chips: ChipFolder) -> list[int]:

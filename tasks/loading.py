@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from registry.errors import LabelError
 from tasks.chips import Chip, ChipFolder
 from tasks.raster_functions._tiles import centred
-from tasks.targets import Target, batch, ignoring, learned, normalised, statistics
+from tasks.targets import Target, batch, ignoring, learned, normalised, statistics, without
 
 KEPT = 2**30  # bytes of chips in memory, shared by the processes that load: opening a chip costs more than the rest
 WHOLE = ("label", "labels")  # what is shown does not move with the pixels
@@ -122,7 +122,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
 
     def __init__(self, chips: ChipFolder, names: Sequence[str], loading: Loading) -> None:
         self.chips, self.names, self.loading = chips, list(names), loading
-        self.statistics, self.classes = statistics(chips), len(chips.classes)
+        self.statistics, self.classes, self.form = statistics(chips), len(chips.classes), form(chips)
         self.kept: dict[int, Chip] = {}
         self.room = KEPT // max(1, loading.workers)
 
@@ -137,26 +137,41 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
             image = centred(image, self.chips.tile_shape)
         if chip.mask is not None:
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
+        chip = without(chip, self.loading.ignored)
         if self.loading.augment is not None:
             self.loading.augment.set_random_seed(hash((self.loading.seed, epoch, i, turn)) % 2**32)
             image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in WHOLE)
         return *learned(image, chip, self.loading.carries, self.classes), chip.name
 
     def _read(self, i: int) -> Chip:
-        """From memory where it was read before. Raises LabelError for a chip of another form than the rest."""
+        """From memory where it was read before."""
         if i in self.kept:
             return self.kept[i]
-        chip = self.chips.read(self.names[i])
-        dates, (rows, cols) = 1 if chip.image2 is None else 2, self.chips.tile_shape
-        bands, *sides = chip.image.shape
-        if bands * dates != len(self.statistics) or (sides != [rows, cols] and self.loading.carries not in WHOLE):
-            what = f"expected {len(self.statistics) // dates} bands of {rows} x {cols} pixels as in the definition"
-            where = self.chips.files[chip.name]
-            raise LabelError(what, where=where, got=chip.image.shape, do="export the chips again")
+        chip = read(self.chips, self.names[i], self.form)
         arrays = (chip.image, chip.image2, chip.valid, chip.mask, chip.masks)
         if (size := sum(a.nbytes for a in arrays if a is not None)) <= self.room:
             self.kept[i], self.room = chip, self.room - size
         return chip
+
+
+def form(chips: ChipFolder) -> tuple[int, ...]:
+    """Pictures of a chip, and bands of one; where labels lie on pixels also rows and columns."""
+    dates = 2 if chips.paired else 1
+    return (dates, len(statistics(chips)) // dates, *(() if chips.format.CARRIES in WHOLE else chips.tile_shape))
+
+
+def read(chips: ChipFolder, name: str, wanted: tuple[int, ...]) -> Chip:
+    """One chip. Raises LabelError for one that has not the `form` of the rest."""
+    chip = chips.read(name)
+    dates, *shape = wanted
+    pictures = {chips.files[name]: chip.image, chips.seconds.get(name, chips.path / name): chip.image2}
+    for where, picture in list(pictures.items())[:dates]:
+        found = () if picture is None else picture.shape
+        if list(found[: len(shape)]) != shape:
+            rows, cols = chips.tile_shape
+            what = f"expected {shape[0]} bands of {rows} x {cols} pixels as in the definition"
+            raise LabelError(what, where=where, got=found or "no picture", do="export the chips again")
+    return chip
 
 
 class Shuffled(Sampler[Draw]):
@@ -191,12 +206,14 @@ class Shuffled(Sampler[Draw]):
         return iter(draws[self.part :: self.parts])
 
 
-def look(chips: ChipFolder, names: Sequence[str]) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
+def look(
+    chips: ChipFolder, names: Sequence[str], ignored: Sequence[int] = ()
+) -> tuple[NDArray[np.int64], list[NDArray[np.float32]]]:
     """(chips, classes + 1) objects, labels, or pixels of each class index in each chip; and the boxes of each."""
-    size = len(chips.classes) + 1
+    size, wanted = len(chips.classes) + 1, form(chips)
     found, boxes = [], []
     for name in names:
-        chip = chips.read(name)
+        chip = without(read(chips, name, wanted), ignored)
         indexes = chip.labels if chip.mask is None else chip.mask[chip.valid]
         found.append(np.bincount(indexes, minlength=size)[:size])
         boxes.append(chip.boxes)
@@ -205,24 +222,32 @@ def look(chips: ChipFolder, names: Sequence[str]) -> tuple[NDArray[np.int64], li
 
 def holdings(names: Sequence[str], counted: NDArray[np.int64], ignored: Sequence[int]) -> dict[str, NDArray[np.bool_]]:
     """Of `look`, what each chip holds of the classes that count."""
+    return dict(zip(names, _held(counted, ignored), strict=True))
+
+
+def _held(counted: NDArray[np.int64], ignored: Sequence[int]) -> NDArray[np.bool_]:
     holds = counted > 0
     holds[:, [0, *ignored]] = False
-    return dict(zip(names, holds[:, 1:], strict=True))
+    return holds[:, 1:]
 
 
-def rarity(counted: NDArray[np.int64]) -> NDArray[np.float64]:
+def rarity(counted: NDArray[np.int64], ignored: Sequence[int] = ()) -> NDArray[np.float64]:
     """(n,) of `look`: a chip weighs what its rarest class does, the square root of how seldom chips hold that."""
-    held = counted[:, 1:] > 0
+    held = _held(counted, ignored)
     rare = np.sqrt(len(held) / held.sum(axis=0).clip(min=1))
     weights = np.where(held, rare, 1.0).max(axis=1)
     return np.asarray(weights.clip(max=RARE * weights.min()))
 
 
 def balance(counted: NDArray[np.int64]) -> list[float]:
-    """Weights of the classes, background first, of `look`: as ArcGIS weighs pixels, total / pixels (D.5), mean 1."""
-    pixels = counted.sum(axis=0).clip(min=1)
-    weights = (pixels.sum() / pixels) ** 0.5  # the root: a class of one pixel in a thousand would drown the others
-    return [round(float(w), 4) for w in weights / weights.mean()]
+    """Weights of the classes, background first, of `look`: as ArcGIS weighs pixels, total / pixels (D.5), mean 1.
+
+    A class that does not occur has no share in the mean, and 1.
+    """
+    pixels = counted.sum(axis=0)
+    weights = (pixels.sum() / pixels.clip(min=1)) ** 0.5  # the root: one pixel in a thousand would drown the others
+    weights = np.where(pixels > 0, weights / weights[pixels > 0].mean(), 1.0)
+    return [float(f"{weight:.5g}") for weight in weights]
 
 
 def check_classes(chips: ChipFolder, counted: NDArray[np.int64], ignored: Sequence[int]) -> None:
@@ -231,7 +256,8 @@ def check_classes(chips: ChipFolder, counted: NDArray[np.int64], ignored: Sequen
     empty = [c for i, c in enumerate(chips.classes, start=1) if i not in ignored and not found[i]]
     if empty:
         got = [f"{label.name} (value {label.value})" for label in empty]
-        do = "export more chips with it, take it out of the classes, or name its value in ignore_classes"
+        do = "export more chips with it, take it out of the classes"
+        do += "" if chips.format.CARRIES in WHOLE else ", or name its value in ignore_classes"
         raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=got, do=do)
 
 

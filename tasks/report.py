@@ -19,7 +19,6 @@ from typing import Any
 
 import jinja2
 import matplotlib.style
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -84,8 +83,8 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
-def write_loss_graph(folder: Path, epochs: Sequence[Epoch]) -> Path:
-    """Training and validation loss over the epochs; the best epoch is marked (ArcGIS formats C.6)."""
+def write_loss_graph(folder: Path, epochs: Sequence[Epoch], best: int) -> Path:
+    """Training and validation loss over the epochs; number `best`, which is kept, is marked (ArcGIS formats C.6)."""
     with matplotlib.style.context("default"):  # whatever the reader's own matplotlibrc says
         figure = Figure(figsize=(6.4, 4), layout="constrained")
         axes = figure.subplots()
@@ -93,9 +92,9 @@ def write_loss_graph(folder: Path, epochs: Sequence[Epoch]) -> Path:
         for name, colour in (("training", "tab:blue"), ("validation", "tab:orange")):
             losses = [epoch.metrics.get(f"{name}_loss", math.nan) for epoch in epochs]
             axes.plot(numbers, losses, marker="o", markersize=3, color=colour, label=name.title())
-        if any(map(math.isfinite, losses)):
-            best = int(np.nanargmin(losses))
-            axes.plot(numbers[best], losses[best], "o", markersize=9, fillstyle="none", color="tab:red", label="Best")
+        for number, loss in zip(numbers, losses, strict=True):
+            if number == best + 1 and math.isfinite(loss):
+                axes.plot(number, loss, "o", markersize=9, fillstyle="none", color="tab:red", label="Best")
         axes.set(xlabel="Epochs processed", ylabel="Loss")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)

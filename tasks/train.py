@@ -96,6 +96,7 @@ class _Fitted:
     network: Any
     scores: "Scores"  # of the validation chips
     epochs: list[Any]
+    best: int  # number of the epoch that is kept
     rate: float
     origin: str  # of the weights that it began with
 
@@ -111,7 +112,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
         log.warning("%d of %d chips have no label file and are left out", len(chips.unlabelled), len(chips.pictures))
     ignored = _ignored(chips, options)
     names = loading.usable(chips)
-    counted, boxes = loading.look(chips, names)  # reads all: a broken chip is told now
+    counted, boxes = loading.look(chips, names, ignored)  # reads all: a broken chip is told now
     held = loading.holdings(names, counted, ignored)
     training, validation = loading.divide(chips, options.validation_percentage / 100, held)
     monitor = _monitor(carries, options, judges=any(held[name].any() for name in validation))
@@ -132,12 +133,13 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
             dates=2 if carries == "change" else 1,
             whole=carries in loading.WHOLE,
         ),
-        rarity=loading.rarity(counted) if options.oversample else None,
+        rarity=loading.rarity(counted, ignored) if options.oversample else None,
         seed=options.seed,
         workers=options.workers,
     )
     arguments = _known(pretrained, module, options) if pretrained else _suggested(chips, boxes, module, options)
-    arguments |= options.network_options | _asked(carries, options, loading.balance(counted), module)
+    balance = loading.balance(counted) if options.class_balancing else []
+    arguments |= options.network_options | _asked(carries, options, balance, module)
     return _Plan(options, carries, name, arguments, monitor, load, training, validation, pretrained)
 
 
@@ -253,12 +255,12 @@ def _asked(carries: str, options: TrainOptions, balance: list[float], module: An
     """
     pixels, objects = carries in ("mask", "change"), carries in ("label", "labels")
     focal = pixels or "focal" in inspect.signature(module.build).parameters
-    fits = {"class_balancing": pixels, "focal_loss": focal, "mixup": pixels or objects}
+    fits = {"class_balancing": pixels, "focal_loss": focal, "mixup": pixels or objects, "ignore_classes": not objects}
     if vain := [name for name, fit in fits.items() if getattr(options, name) and not fit]:
         raise OptionsError(
             f"{', '.join(vain)} does nothing for {module.__name__.rpartition('.')[2]}", do="leave it out"
         )
-    asked: dict[str, Any] = {"weights": balance if options.class_balancing else []} if pixels else {}
+    asked: dict[str, Any] = {"weights": balance} if pixels else {}
     asked |= {"focal": 2.0} if options.focal_loss else {}
     asked |= {"mixup": True} if options.mixup else {}
     asked |= {key: options.network_options[key] for key in asked if key in options.network_options}
@@ -369,9 +371,9 @@ def _fit(chips: ChipFolder, out: Path, plan: _Plan, start: _Start, told: tuple[O
     fitting.run(trainer, fit, train, validate, checkpoints.resume_point(out))
     if not trainer.is_global_zero:
         raise SystemExit(0)  # one process writes the model, the others have done their part
-    checkpoints.load_best(network, out)
+    best = checkpoints.load_best(network, out)
     fit.average = None
-    return _Fitted(network, fitting.score(out, fit, validate), telling.epochs, rate, start.origin)
+    return _Fitted(network, fitting.score(out, fit, validate), telling.epochs, best, rate, start.origin)
 
 
 def _found_rate(chips: ChipFolder, out: Path, plan: _Plan, network: Any, on_progress: OnProgress) -> float:
@@ -401,7 +403,7 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
     looks = _looks(fitted.network, plan)
     settled = (out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate, plan.bands)
     emd = definition(chips, Training(*settled, looks), fitted.scores)
-    report.write_loss_graph(out, fitted.epochs)
+    report.write_loss_graph(out, fitted.epochs, fitted.best)
     report.write_metrics_page(
         out,
         emd,

@@ -56,10 +56,10 @@ class Bands:
         return bands == len(self.known) and self.colours(bands) in ({}, {i: i for i in range(bands)})
 
     def colours(self, bands: int) -> dict[int, int]:
-        """Band -> place of the known one, by name; where names do not tell, the first, MEAN dares that of few only."""
+        """Band -> known one, by name; where names do not tell, the first three, MEAN dares that of few bands only."""
         names = [name.lower() for name in self.names]
         told = {names.index(name): i for i, known in enumerate(self.known) for name in known if names.count(name) == 1}
-        few = self.scheme != "MEAN" or 3 <= bands <= FEW
+        few = self.scheme != "MEAN" or 3 <= min(bands, len(self.known)) <= max(bands, len(self.known)) <= FEW
         return told or ({i: i for i in range(min(len(self.known), bands))} if few else {})
 
 

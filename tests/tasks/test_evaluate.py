@@ -167,6 +167,23 @@ def test_pixels_are_scored_by_class(make_model: MakeModel, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_classes_that_a_model_had_not_to_learn_do_not_count(make_model: MakeModel, tmp_path: Path) -> None:
+    mixed = np.ones((64, 64), np.uint8)
+    mixed[:, 32:] = 2
+    pixels = write_chips(tmp_path / "pixels", [chip(even(100), mask=mixed)] * 2, CLASSES, "Classified_Tiles")
+    scores = evaluate_model(make_model("levels", level=100, ignore_mapped_class=[2]), pixels)
+    assert 0 == scores.per_class["Pond"]["Pixels"]
+    assert scores.values["accuracy"] > 0.99
+    picture = even(10)
+    picture[8:20, 8:20] = picture[30:40, 30:40] = 150
+    boxes, labels = [(8, 8, 20, 20), (30, 30, 40, 40), (4, 50, 14, 60)], np.array([1, 2, 2])
+    objects = write_chips(tmp_path / "objects", [chip(picture, boxes, labels=labels)] * 2, CLASSES)
+    scores = evaluate_model(make_model(name="boxes", level=100, ignore_mapped_class=[0, 2]), objects)
+    assert (2, 0) == (scores.per_class["Roof"]["True_Positive"], scores.per_class["Pond"]["False_Negative"])
+    assert scores.values["recall"] == 1
+
+
+@pytest.mark.slow
 def test_pixels_are_scored_by_the_names_of_their_classes(make_model: MakeModel, tmp_path: Path) -> None:
     """The chips number the classes in another way than the model, which says Roof here: its Value 1, their Value 2."""
     roof, pond = ({"Value": v, "Name": n, "Color": [9, v, 0]} for v, n in ((2, "Roof"), (1, "Pond")))

@@ -12,10 +12,11 @@ import torch
 from registry.errors import DlpkError, LabelError
 from tasks import loading
 from tasks.augment import IGNORED, pipeline
-from tasks.chips import Chip, ChipFolder
+from tasks.chips import Chip, ChipFolder, Grid
 from tasks.loading import Chips, Loading, Shuffled
+from tasks.rasters import write_raster
 from tasks.train_options import TrainOptions
-from tests.chips_by_hand import write_chips
+from tests.chips_by_hand import chip, write_chips
 
 SIDE = 32
 CLASSES = [
@@ -90,6 +91,7 @@ def test_no_chip_is_drawn_more_than_four_times_as_often() -> None:
     counted = np.zeros((100, 3), np.int64)
     counted[:, ROOF] = counted[0, POND] = 1
     assert loading.RARE == loading.rarity(counted).max()
+    assert 1 == loading.rarity(counted, [POND]).max()  # it does not count
 
 
 def test_classes_of_few_pixels_weigh_more() -> None:
@@ -97,6 +99,15 @@ def test_classes_of_few_pixels_weigh_more() -> None:
     assert 1 == pytest.approx((background + roof + pond) / 3, abs=1e-3)
     assert 4 == pytest.approx(pond / background, rel=1e-3)  # a sixteenth of the pixels: the root of sixteen
     assert 3**0.5 == pytest.approx(pond / roof, rel=1e-3)
+
+
+def test_a_class_without_pixels_takes_no_weight_from_the_others() -> None:
+    found = loading.balance(np.array([[0, 3_000_000_000, 1_700_000_000, 500_000_000]]))
+    assert 1 == found[0]
+    assert 1 == pytest.approx(sum(found[1:]) / 3, rel=1e-4)
+    assert 6**0.5 == pytest.approx(found[3] / found[1], rel=1e-4)
+    rare, frequent = loading.balance(np.array([[3, 3_000_000_000]]))
+    assert 1e9**0.5 == pytest.approx(rare / frequent, rel=1e-4)
 
 
 def indexes(order: Shuffled, epoch: int) -> list[int]:
@@ -171,6 +182,23 @@ def test_pixels_without_data_and_ignored_classes_do_not_count(tmp_path: Path) ->
     assert {IGNORED: 924, ROOF: 100} == count(target)
 
 
+def test_objects_of_ignored_classes_are_not_there(tmp_path: Path) -> None:
+    masks = np.zeros((3, SIDE, SIDE), bool)
+    for number, object_mask in enumerate(masks):
+        object_mask[2 + 8 * number : 6 + 8 * number, 2:6] = True
+    boxes, labels = [(2, 2, 6, 6), (2, 10, 6, 14), (2, 18, 6, 22)], np.array([ROOF, POND, ROOF])
+    one = chip(np.zeros((SIDE, SIDE), np.uint8), boxes, labels=labels, masks=masks)
+    data = write_chips(tmp_path, [one], CLASSES, "RCNN_Masks")
+    _, target, _ = Chips(data, data.names, Loading(1, "instances", ignored=(POND,)))[0]
+    assert isinstance(target, dict)
+    assert [ROOF, ROOF] == target["labels"].tolist()
+    assert [2, 18] == sorted(target["boxes"][:, 1].tolist())
+    assert np.array_equal(masks[0] | masks[2], target["masks"].numpy().any(axis=0))
+    counted, objects = loading.look(data, data.names, [POND])
+    assert [0, 2, 0] == counted[0].tolist()
+    assert [2] == [len(own) for own in objects]
+
+
 def count(target: Any) -> dict[int, int]:
     values, counts = np.unique(target.numpy(), return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
@@ -197,5 +225,18 @@ def test_a_chip_of_another_form_is_named(shape: tuple[int, int, int], tmp_path: 
     emd: dict[str, Any] = dict(data.definition.document) | {"ImageHeight": SIDE, "ImageWidth": SIDE}
     emd["AllTilesStats"] = emd["AllTilesStats"][:1]
     dataclasses.replace(data.definition, document=emd).write(data.path / "esri_model_definition.emd")
-    with pytest.raises(LabelError, match="000000000.tif: expected 1 bands of 32 x 32 pixels as in the definition, got"):
+    told = "000000000.tif: expected 1 bands of 32 x 32 pixels as in the definition, got"
+    with pytest.raises(LabelError, match=told):
         Chips(ChipFolder(tmp_path), data.names, load())[0]
+    with pytest.raises(LabelError, match=told):
+        loading.look(ChipFolder(tmp_path), data.names)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, SIDE), (2, SIDE, SIDE)])
+def test_a_second_date_of_another_form_is_named(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    data = written(tmp_path, [mask(100)] * 2, image2=np.zeros((1, SIDE, SIDE), np.uint8))
+    loading.look(data, data.names)
+    grid = Grid("EPSG:32633", (0.5, 0, 500000, 0, -0.5, 4600000))
+    write_raster(tmp_path / "images2/000000001.tif", np.zeros(shape, np.uint8), grid)
+    with pytest.raises(LabelError, match=r"images2/000000001.tif: expected 1 bands of 32 x 32 pixels .*, got \("):
+        loading.look(ChipFolder(tmp_path), data.names)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from registry.emd import ClassLabel, Emd
@@ -128,10 +129,24 @@ def test_before_the_first_epoch_the_list_is_empty(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [[], EPOCHS[:1], EPOCHS, EPOCHS[1:]], ids=["none", "one", "two", "unvalidated"])
 def test_the_loss_graph_has_the_same_bytes_each_time(tmp_path: Path, epochs: list[Epoch]) -> None:
-    first = report.write_loss_graph(tmp_path / "a", epochs).read_bytes()
-    assert first == report.write_loss_graph(tmp_path / "b", epochs).read_bytes()
+    first = report.write_loss_graph(tmp_path / "a", epochs, 0).read_bytes()
+    assert first == report.write_loss_graph(tmp_path / "b", epochs, 0).read_bytes()
     assert first.startswith(b"\x89PNG")
     assert b"matplotlib" not in first.lower()
+
+
+def test_the_loss_graph_marks_the_epoch_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked, plot = [], Axes.plot
+
+    def spy(axes: Axes, *at: Any, **style: Any) -> Any:
+        marked.extend([at[:2]] if style.get("label") == "Best" else [])
+        return plot(axes, *at, **style)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    losses = [0.5, 0.6, 0.7]  # the lowest is the first, another score is the best in the second
+    epochs = [Epoch(i, 3, {"training_loss": 1.0, "validation_loss": loss}, 1.0) for i, loss in enumerate(losses)]
+    report.write_loss_graph(tmp_path, epochs, 1)
+    assert [(2, 0.6)] == marked
 
 
 @pytest.mark.slow
@@ -171,7 +186,7 @@ def test_a_picture_of_nodata_only_is_black() -> None:
 
 def test_the_page_tells_scores_classes_and_provenance_and_loads_nothing(tmp_path: Path) -> None:
     report.write_losses(tmp_path, EPOCHS)
-    report.write_loss_graph(tmp_path, EPOCHS)
+    report.write_loss_graph(tmp_path, EPOCHS, 0)
     path = report.write_metrics_page(
         tmp_path, EMD, hyperparameters={"batch_size": 8}, provenance={"data_digest": "abc"}, scores=SCORES
     )
@@ -197,7 +212,7 @@ def whole(folder: Path) -> Path:
     """A page with everything on it."""
     drawn = mask(np.eye(64, dtype=np.uint8))
     report.write_losses(folder, EPOCHS)
-    report.write_loss_graph(folder, EPOCHS)
+    report.write_loss_graph(folder, EPOCHS, 0)
     samples = [ResultSample(scene(3, "uint8"), (), drawn, mask(np.eye(64, dtype=np.uint8)[::-1].copy()), name="7")]
     report.write_show_results(folder, samples, [RED, BLUE])
     report.write_worst(folder, samples, [RED, BLUE])

@@ -25,6 +25,8 @@ from registry.dlpk import ModelFolder, open_model
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
 from tasks import networks, town, train
 from tasks.chips import Chip, ChipFolder
+from tasks.definition import Training
+from tasks.definition import definition as written
 from tasks.evaluate import evaluate_model
 from tasks.export import ExportOptions, export_training_data
 from tasks.fitting import Fitting
@@ -463,6 +465,23 @@ def test_a_model_goes_on_with_one_label_or_several(metadata_format: str, several
     data = write_chips(tmp_path / "chips", [one] * 4, ROOFS, metadata_format)
     plan = planned(data, tmp_path / "model", "feature_classifier", {"multilabel": not several})
     assert {"multilabel": several} == plan.arguments
+
+
+def test_a_definition_tells_the_classes_that_were_not_learnt(tmp_path: Path) -> None:
+    data = bright_roofs(tmp_path, 1, [*ROOFS, {"Value": 9, "Name": "Pond", "Color": [0, 90, 200]}])
+    tally = GOALS["mask"].tally(data.classes, False)
+    tally.add(np.ones((2, 2), np.uint8), np.ones((2, 2), np.uint8))  # type: ignore[attr-defined]
+    settled: Any = ("town", GOALS["mask"], "mask", "unet", {}, TrainOptions(ignore_classes=(0, 9)), 1e-3, (0,))
+    emd = written(data, Training(*settled), tally.compute())
+    assert (False, [0, 2]) == (emd.document["PredictBackground"], emd.document["ignore_mapped_class"])
+    assert [] == emd.problems()
+
+
+def test_labels_of_whole_chips_cannot_be_ignored(tmp_path: Path) -> None:
+    one = chip(np.zeros((SIDE, SIDE), np.uint8), [(0, 0, SIDE, SIDE)])
+    data = write_chips(tmp_path / "chips", [one] * 4, ROOFS, "Labeled_Tiles")
+    with pytest.raises(OptionsError, match="ignore_classes does nothing for feature_classifier; leave it out"):
+        train_model(data, tmp_path / "model/town", TrainOptions(ignore_classes=(5,)))
 
 
 @pytest.mark.slow

@@ -186,6 +186,7 @@ def test_a_model_of_other_classes_lends_all_but_its_last_layer(prefix: str, tmp_
         ("VV VH", "a b", [0, 1]),
         ("VV VH", "VH", [1]),
         ("VV", "a b", [-1, -1]),
+        ("1 2 3 4 5", "a b c", [-1, -1, -1]),
         ("Grey Grey Grey Grey", "Grey Grey Grey Grey", [0, 1, 2, 3]),
     ],
 )
