@@ -7,6 +7,7 @@ The pipeline of a training lies in the model folder as `albumentations.save` wri
 import json
 import logging
 import os
+import random
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,6 +92,11 @@ def pipeline(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Got processor for bboxes")  # some steps leave boxes where they are
         return albumentations.Compose(steps, bbox_params=boxes)
+
+
+def seed(steps: albumentations.Compose, number: int) -> None:
+    """Begin a stream of draws that all steps share; with albumentations' own way each of them would draw the same."""
+    steps.set_random_state(np.random.default_rng(number), random.Random(number))
 
 
 def save(steps: albumentations.Compose | None, folder: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from registry.errors import LabelError
+from tasks import augment
 from tasks.chips import Chip, ChipFolder
 from tasks.raster_functions._tiles import centred
 from tasks.targets import Target, batch, ignoring, learned, normalised, statistics, without
@@ -139,7 +140,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
         chip = without(chip, self.loading.ignored)
         if self.loading.augment is not None:
-            self.loading.augment.set_random_seed(hash((self.loading.seed, epoch, i, turn)) % 2**32)
+            augment.seed(self.loading.augment, hash((self.loading.seed, epoch, i, turn)) % 2**32)
             image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in WHOLE)
         return *learned(image, chip, self.loading.carries, self.classes), chip.name
 

@@ -93,8 +93,19 @@ def test_chips_as_they_are() -> None:
 def test_a_chip_that_is_no_square_keeps_its_form() -> None:
     long = {"image": np.zeros((32, 64, 3), np.float32), "bboxes": np.zeros((0, 4)), "labels": [], "objects": []}
     steps: Any = augment.pipeline(TrainOptions(), square=False)
-    steps.set_random_seed(1)
+    augment.seed(steps, 1)
     assert {(32, 64, 3)} == {steps(**long)["image"].shape for _ in range(20)}
+
+
+def test_steps_draw_independently_of_one_another() -> None:
+    image = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
+    whole: Any = augment.pipeline(TrainOptions(), square=False)
+    steps = albumentations.Compose(whole.transforms[:2])
+    corners = set()
+    for number in range(50):
+        augment.seed(steps, number)
+        corners.add(float(steps(image=image)["image"][0, 0, 0]))
+    assert {0, 3, 4, 7} == corners
 
 
 def test_pictures_that_are_no_map_are_never_upside_down() -> None:
@@ -111,7 +122,7 @@ def test_pictures_that_are_no_map_are_never_upside_down() -> None:
 def test_light_changes_as_far_as_it_is_told(name: str, value: str, low: float, high: float) -> None:
     options = TrainOptions(augmentation="CUSTOM", augmentation_parameters={name: value})
     steps: Any = augment.pipeline(options)
-    steps.set_random_seed(3)
+    augment.seed(steps, 3)
     image = np.full((4, 4, 2), 100, np.float32)
     found = [float(steps(image=image, bboxes=[], labels=[], objects=[])["image"].mean()) for _ in range(200)]
     assert low <= min(found) < low + 0.1 * (high - low)
@@ -131,7 +142,7 @@ def test_what_was_done_to_chips_is_done_again_from_its_file(suffix: str, tmp_pat
     image = np.random.default_rng(1).normal(size=(SIDE, SIDE, 4)).astype(np.float32)
     answers = []
     for one in (steps, again):
-        one.set_random_seed(7)
+        augment.seed(one, 7)
         answers.append(one(image=image, bboxes=np.array(SQUARES), labels=[1, 1], objects=[0, 1]))
     assert np.array_equal(answers[0]["image"], answers[1]["image"])
     assert np.array_equal(answers[0]["bboxes"], answers[1]["bboxes"])
