@@ -71,6 +71,26 @@ class SwapDates(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         return np.roll(img, img.shape[2] // 2, axis=2)
 
 
+class Stretched(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """One of albumentations' own, which cuts off what is not 0 to 1: it sees each picture between its own limits."""
+
+    def __init__(self, step: dict[str, Any], p: float = 0.5) -> None:
+        """`step`: as albumentations writes it."""
+        super().__init__(p=p)
+        self.step: Any = step
+        self.inner: Any = albumentations.from_dict({"transform": step})
+
+    def set_random_state(self, random_generator: Any, py_random: Any) -> None:
+        super().set_random_state(random_generator, py_random)
+        self.inner.set_random_state(random_generator, py_random)
+
+    def apply(self, img: NDArray[np.float32], **_: Any) -> NDArray[np.float32]:
+        low = img.min()
+        span = (img.max() - low) or np.float32(1)
+        changed = self.inner(image=(img - low) / span, force_apply=True)["image"]
+        return np.asarray(changed * span + low, np.float32)
+
+
 def pipeline(
     options: "TrainOptions", *, map_space: bool = True, square: bool = True, dates: int = 1, whole: bool = False
 ) -> albumentations.Compose | None:
@@ -83,7 +103,7 @@ def pipeline(
     turns = [albumentations.HorizontalFlip()]
     if map_space:
         turns = [albumentations.SquareSymmetry(p=1.0)] if square else [*turns, albumentations.VerticalFlip()]
-    steps = [*_steps(options, turns, dates, whole), *_crop(options.chip_size)]
+    steps = [*_steps(options, turns, dates, whole, square), *_crop(options.chip_size)]
     if not steps:
         return None
     boxes = albumentations.BboxParams(
@@ -106,13 +126,13 @@ def save(steps: albumentations.Compose | None, folder: Path) -> None:
             albumentations.save(steps, part)
 
 
-def _steps(options: "TrainOptions", turns: list[Any], dates: int, whole: bool) -> list[Any]:
+def _steps(options: "TrainOptions", turns: list[Any], dates: int, whole: bool, square: bool) -> list[Any]:
     if options.augmentation == "NONE":
         return []
     if options.augmentation == "CUSTOM":
         return _custom(options)
     if options.augmentation == "FILE":
-        return _from_file(Path(options.augmentation_file))
+        return _from_file(Path(options.augmentation_file), square)
     if whole:
         shift = albumentations.Affine(scale=(0.75, 1.3), translate_percent=(-0.1, 0.1), keep_ratio=True, p=1.0, fill=0)
         return [*turns, shift, SensorJitter(gain=0.2, offset=0.2)]
@@ -127,9 +147,18 @@ def _zoom(scale: tuple[float, float], p: float) -> Any:
 
 
 def _crop(size: int | None, p: float = 1.0) -> list[Any]:
+    """Anywhere, or with probability 1 - p in the middle: all pictures of a batch are of one size."""
     if size is None:
         return []
-    return [albumentations.RandomCrop(size, size, pad_if_needed=True, fill=0, fill_mask=IGNORED, p=p)]
+    pad: dict[str, Any] = {"pad_if_needed": True, "fill": 0, "fill_mask": IGNORED}
+    anywhere = albumentations.RandomCrop(size, size, p=p, **pad)
+    middle = albumentations.CenterCrop(size, size, p=1 - p, **pad)
+    return [anywhere if p == 1 else albumentations.OneOf([anywhere, middle], p=1.0)]
+
+
+def _flips(p: float) -> Any:
+    """Those of the eight turns and flips that keep the form of a chip which is no square."""
+    return albumentations.Sequential([albumentations.HorizontalFlip(), albumentations.VerticalFlip()], p=p)
 
 
 def _rotate(degrees: tuple[float, float], p: float) -> Any:
@@ -167,6 +196,8 @@ FASTAI: dict[str, Callable[[Any, float], Any]] = {  # of transforms.json: its fi
     "dihedral": lambda _, p: albumentations.SquareSymmetry(p=p),
     "dihedral_affine": lambda _, p: albumentations.SquareSymmetry(p=p),
 }
+LONG = {name: lambda _, p: _flips(p) for name in ("dihedral", "dihedral_affine")}  # of chips that are no square
+UNFIT = ("FromFloat", "Normalize", "ToFloat", "ToTensor3D", "ToTensorV2")  # chips come normalised, and go on by us
 FIRST = {"rotate": "degrees", "brightness": "change", "crop": "size", "rand_crop": "size"}  # of the others: scale
 
 
@@ -186,16 +217,16 @@ def _custom(options: "TrainOptions") -> list[Any]:
     return steps
 
 
-def _transforms(path: Path, words: dict[str, Any]) -> list[Any]:
+def _transforms(path: Path, words: dict[str, Any], square: bool) -> list[Any]:
     """Of `Training` in ArcGIS's transforms.json, fastai's transforms (F.2); p is 1 where it is not said, as there."""
     if words.get("Validation"):
         log.warning("%s: chips to validate with stay as they are; Validation is left out", path)
-    steps = []
+    steps, known = [], FASTAI if square else FASTAI | LONG
     for name, given in words["Training"].items():
-        if name not in FASTAI:
-            raise OptionsError("unknown transform", where=path, got=name, do=f"choose among {', '.join(FASTAI)}")
+        if name not in known:
+            raise OptionsError("unknown transform", where=path, got=name, do=f"choose among {', '.join(known)}")
         try:
-            steps.append(FASTAI[name](given.get(FIRST.get(name, "scale")), float(given.get("p", 1.0))))
+            steps.append(known[name](given.get(FIRST.get(name, "scale")), float(given.get("p", 1.0))))
         except (AttributeError, TypeError, ValueError) as error:
             do = 'write it as in {"Training": {"rotate": {"degrees": [-30, 30], "p": 0.5}}}'
             raise OptionsError(f"transform {name} cannot be read ({error})", where=path, got=given, do=do) from error
@@ -213,7 +244,7 @@ def _pair(value: str) -> tuple[float, float]:
     return low, high
 
 
-def _from_file(path: Path) -> list[Any]:
+def _from_file(path: Path, square: bool) -> list[Any]:
     """The steps of a pipeline of albumentations, or of ArcGIS's transforms.json."""
     form = "yaml" if path.suffix in (".yaml", ".yml") else "json"
     do = "write it with albumentations.save, or take augmentation.json of an earlier model or transforms.json of ArcGIS"
@@ -223,7 +254,20 @@ def _from_file(path: Path) -> list[Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OptionsError(f"augmentation_file cannot be read ({error})", where=path, do=do) from error
     if found is None:
-        return _transforms(path, words)
+        return _transforms(path, words, square)
     if not isinstance(found, albumentations.Compose):
         raise OptionsError("augmentation_file holds no pipeline", where=path, got=type(found).__name__, do=do)
-    return list(found.transforms)
+    return [_stretched(step, path) for step in found.transforms]
+
+
+def _stretched(step: Any, path: Path) -> Any:
+    """A step, or those in it, with what changes light as `Stretched`. Raises OptionsError for one of UNFIT."""
+    name = type(step).__name__
+    if name in UNFIT:
+        what = "a step of the pipeline does not fit normalised chips"
+        raise OptionsError(what, where=path, got=name, do="leave it out")
+    if hasattr(step, "transforms"):
+        step.transforms = [_stretched(one, path) for one in step.transforms]
+    elif isinstance(step, albumentations.ImageOnlyTransform) and type(step).__module__ != __name__:
+        return Stretched(albumentations.to_dict(step)["transform"], p=step.p)
+    return step

@@ -108,6 +108,76 @@ def test_steps_draw_independently_of_one_another() -> None:
     assert {0, 3, 4, 7} == corners
 
 
+def crops(folder: Path, p: float) -> list[TrainOptions]:
+    custom = TrainOptions(augmentation="CUSTOM", augmentation_parameters={"crop": f"8;{p}"})
+    return [custom, transforms(folder, {"Training": {"rand_crop": {"size": 8, "p": p}}})]
+
+
+@pytest.mark.parametrize(("p", "middle", "corners"), [(0.0, 1, 1), (0.5, 0.5, 20), (1.0, 0.04, 20)])
+def test_chips_that_are_not_cropped_anywhere_are_cropped_in_the_middle(
+    p: float, middle: float, corners: int, tmp_path: Path
+) -> None:
+    image = np.arange(144, dtype=np.float32).reshape(12, 12, 1)
+    for options in crops(tmp_path, p):
+        steps: Any = augment.pipeline(options)
+        augment.seed(steps, 1)
+        found = [steps(image=image, bboxes=[], labels=[], objects=[])["image"] for _ in range(200)]
+        assert {(8, 8, 1)} == {one.shape for one in found}
+        assert middle == pytest.approx(np.mean([one[0, 0, 0] == 26 for one in found]), abs=0.1)
+        assert corners <= len({float(one[0, 0, 0]) for one in found}) <= 25
+
+
+def test_turns_of_arcgis_keep_the_form_of_a_chip_that_is_no_square(tmp_path: Path) -> None:
+    image = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
+    options = transforms(tmp_path, {"Training": {"dihedral": {}}})
+    steps: Any = augment.pipeline(options, square=False)
+    augment.seed(steps, 1)
+    found = [steps(image=image, bboxes=[], labels=[], objects=[])["image"] for _ in range(50)]
+    assert {(2, 4, 1)} == {one.shape for one in found}
+    assert {0, 3, 4, 7} == {float(one[0, 0, 0]) for one in found}
+
+
+def written(folder: Path, *steps: Any, form: str = "json") -> TrainOptions:
+    file = folder / f"own.{form}"
+    albumentations.save(albumentations.Compose(steps), file, data_format=form)
+    return TrainOptions(augmentation="FILE", augmentation_file=str(file))
+
+
+LIGHT = [
+    albumentations.RandomBrightnessContrast(brightness_limit=(0.1, 0.1), contrast_limit=0, p=1.0),
+    albumentations.OneOf([albumentations.GaussNoise(std_range=(0.01, 0.02)), albumentations.GaussianBlur()], p=1.0),
+    albumentations.MedianBlur(p=1.0),
+]
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+@pytest.mark.parametrize("step", LIGHT)
+@pytest.mark.parametrize("bands", [1, 3, 13])
+def test_light_of_albumentations_cuts_nothing_off_a_normalised_chip(
+    step: Any, bands: int, form: str, tmp_path: Path
+) -> None:
+    ramp = np.linspace(-3, 5, SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE, 1).repeat(bands, axis=2)
+    steps: Any = augment.pipeline(written(tmp_path, step, albumentations.HorizontalFlip(p=0.0), form=form))
+    augment.save(steps, tmp_path)
+    again: Any = augment.pipeline(TrainOptions(augmentation="FILE", augmentation_file=str(tmp_path / augment.FILE)))
+    found = []
+    for one in (steps, again):
+        augment.seed(one, 1)
+        found.append(one(image=ramp, bboxes=[], labels=[], objects=[])["image"])
+    assert np.array_equal(*found)
+    assert (np.float32, ramp.shape) == (found[0].dtype, found[0].shape)
+    brighter = 0.8 if step is LIGHT[0] else 0  # a tenth of the range
+    inside = (slice(8, -16), slice(8, -8))
+    assert np.allclose(ramp[inside] + brighter, found[0][inside], atol=0.8)
+    assert brighter == pytest.approx(float((found[0] - ramp)[inside].mean()), abs=0.02)
+
+
+def test_a_step_that_does_not_fit_normalised_chips_is_named(tmp_path: Path) -> None:
+    told = r"own.json: a step of the pipeline does not fit normalised chips, got 'Normalize'; leave it out"
+    with pytest.raises(OptionsError, match=told):
+        augment.pipeline(written(tmp_path, albumentations.Sequential([albumentations.Normalize()])))
+
+
 def test_pictures_that_are_no_map_are_never_upside_down() -> None:
     image = np.repeat(np.arange(8, dtype=np.float32)[:, None, None], 8, axis=1)
     turns: Any = augment.pipeline(TrainOptions(), map_space=False)
