@@ -13,7 +13,6 @@ Each step may be repeated, so a killed publish is completed by the next one, and
 import json
 import math
 import platform
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -41,7 +40,7 @@ from registry.properties import of_package
 from registry.rows import DELETED, TAG_OF, WHOLE, WORKSPACE, reading
 from registry.settings import settings
 from registry.stores import Store, open_store
-from registry.tracking import code, connect, told
+from registry.tracking import code, connect, metric_name, told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -239,5 +238,5 @@ def _tags(facts: Mapping[str, Any]) -> dict[str, str]:
     }
     if facts.get("origin"):
         tags["imported"] = "true"
-    scores = {f"{SCORE}{re.sub(r'[^A-Za-z0-9_. /:-]', '_', key)}": str(value) for key, value in facts["scores"].items()}
+    scores = {metric_name(f"{SCORE}{key}"): str(value) for key, value in facts["scores"].items()}
     return {key: value for key, value in {**tags, **scores}.items() if len(value) <= LONGEST_TAG}

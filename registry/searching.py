@@ -15,6 +15,7 @@ from typing import Any
 from registry.catalog import SCORE, Version, loaded
 from registry.errors import OptionsError
 from registry.rows import DELETED, PRUNED, WORKSPACE, Rows, reading
+from registry.tracking import metric_name
 
 ORDERS = ("name", "created", "size")
 Extent = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -214,7 +215,7 @@ def _scores(rows: Rows) -> list[str]:
 
 
 def _score_tag(score: str) -> str:
-    return SCORE + re.sub(r"[^A-Za-z0-9_. /:-]", "_", score)  # as publishing writes it; nothing of SQL is left in it
+    return metric_name(SCORE + score)  # as publishing writes it; nothing of SQL is left in it
 
 
 def read_extent(text: str) -> Extent | None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow.exceptions import MlflowException
 
 WORK = "dlpk.work"  # the tag by which a killed run is found again
+LONGEST_NAME = 250  # characters, MLflow's limit
 LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 MOST_IN_BATCH = 100  # parameters in one request, MLflow's limit
 FIGURES = ("*.emd", "model_metrics.html", "ModelCharacteristics/*")
@@ -90,7 +91,7 @@ class Run:
 
         with told():
             known = self._client.get_run(self.id).data.params
-            flat = {key[:250]: str(value)[:LONGEST_PARAMETER] for key, value in _flat(parameters)}
+            flat = {metric_name(key): str(value)[:LONGEST_PARAMETER] for key, value in _flat(parameters)}
             new = [Param(key, value) for key, value in flat.items() if key not in known]
             for i in range(0, len(new), MOST_IN_BATCH):
                 self._client.log_batch(self.id, params=new[i : i + MOST_IN_BATCH])
@@ -101,7 +102,8 @@ class Run:
 
         now = int(time.time() * 1000)
         with told():
-            batch = [Metric(key, float(value), now, number) for key, value in metrics.items() if math.isfinite(value)]
+            known = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
+            batch = [Metric(metric_name(key), value, now, number) for key, value in known.items()]
             self._client.log_batch(self.id, metrics=batch)
 
     def log_scores(self, scores: Mapping[str, float]) -> None:
@@ -215,6 +217,14 @@ def told() -> Iterator[None]:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
             raise
         raise _named(error) from error
+
+
+def metric_name(name: str) -> str:
+    """As MLflow takes it, of metrics, parameters and tags: what is no letter, digit or one of `_ . - : /` and blank
+    becomes _, and the name is a plain path. Class names, which are in it, may be anything.
+    """
+    parts = re.sub(r"[^\w. /:-]", "_", name)[:LONGEST_NAME].split("/")
+    return "/".join(part if part.strip(".") else "_" for part in parts if part)
 
 
 def code(error: "MlflowException") -> str:

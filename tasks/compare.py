@@ -57,11 +57,15 @@ def compare_models(
     """Score two models on the same chips; one that was trained on them is named in `warnings`. Nothing is written.
 
     `device`: -1 CPU, else the GPU's number. `trust`: as inference has it. Raises OptionsError when chips and models do
-    not fit, or one holds a stranger's code.
+    not fit, the two are scored on other pixels, or one holds a stranger's code.
     """
     one, two = (examine(model, chips, device=device, trust=trust) for model in (a, b))
     if type(one.tally) is not type(two.tally):
         raise OptionsError("the models do different things", where=b.path, do="compare models of one type")
+    if len({getattr(exam.tally, "background", None) for exam in (one, two)}) > 1:
+        what = "one of the models counts background as a class, to the other it is unlabelled (ignore_classes 0)"
+        do = "decide which is right for these chips, and compare two models of that kind"
+        raise OptionsError(what, where=b.path, do=do)
     found = compared(*(exam.sit(f"compare {side}", on_progress) for side, exam in (("a", one), ("b", two))))
     return replace(found, warnings=tuple(flattered(model.name) for model in (a, b) if learnt(model.path, chips)))
 

@@ -144,6 +144,18 @@ def test_the_best_comes_first_when_sorted_by_a_score() -> None:
         search(Wanted(), sort="f1")
 
 
+def test_scores_of_classes_of_any_name_are_looked_for(tmp_path: Path, mlflow_home: Path) -> None:
+    """Also of two whose names have no letter of ASCII."""
+    assert mlflow_home.is_dir()
+    for name, road, house in (("a", 0.9, 0.2), ("b", 0.3, 0.8)):
+        dlpk = pack(make_model(tmp_path / name, name), tmp_path / f"{name}.dlpk")
+        scores = {"IoU_道路": road, "IoU_房屋": house, "IoU_a//b (it's)": house}
+        assert scores == publish(dlpk, scores=scores, data_digest="", git_commit="").scores
+    assert ["a", "b"] == names(Wanted(), sort="IoU_道路")
+    assert ["b", "a"] == names(Wanted(), sort="IoU_房屋")
+    assert ["b"] == names(Wanted(least="IoU_a//b (it's)=0.5"))
+
+
 def test_of_each_model_only_the_newest(published: Callable[..., Version]) -> None:
     published(b"one")
     published(b"two")

@@ -47,6 +47,15 @@ def test_a_run_keeps_what_was_tried_and_what_it_gave(model: ModelFolder) -> None
     assert 2 == len(client.list_artifacts(run.id, "ModelCharacteristics"))
 
 
+@pytest.mark.usefixtures("tracking")
+def test_scores_of_classes_of_any_name_are_kept() -> None:
+    named = {"道路": "道路", "Wald/Wiese": "Wald/Wiese", "Haus (neu), 50%": "Haus _neu__ 50_", "it's": "it_s"}
+    named |= {"&": "_", "a//b": "a/b", "road/": "road", "a/../b": "a/_/b", "x" * 300: "x" * 237}
+    run = Run.start("roofs", "named")
+    run.log_scores({f"held_out/IoU_{name}": 0.5 for name in named})
+    assert {f"held_out/IoU_{name}" for name in named.values()} == connect().get_run(run.id).data.metrics.keys()
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("tracking")
 def test_the_machine_is_watched_and_a_resumed_run_goes_on_behind_the_last_sample() -> None:

@@ -121,6 +121,18 @@ def test_a_model_is_not_better_than_itself(make_model: MakeModel, chips: ChipFol
 
 
 @pytest.mark.slow
+def test_models_that_count_other_pixels_are_not_compared(make_model: MakeModel, tmp_path: Path) -> None:
+    """The same weights; on labelled pixels alone the one that paints everything would be better, as it never misses."""
+    truth = np.zeros((64, 64), np.uint8)
+    truth[:16] = 1
+    held_out = write_chips(tmp_path / "held-out", [chip(even(50), mask=truth)] * 2, CLASSES, "Classified_Tiles")
+    painting, model = make_model("levels", "a", PredictBackground=False), make_model("levels", "b")
+    for a, b in ((painting, model), (model, painting)):
+        with pytest.raises(OptionsError, match="one of the models counts background as a class"):
+            compare_models(a, b, held_out)
+
+
+@pytest.mark.slow
 def test_the_command_compares_two_models(make_model: MakeModel, chips: ChipFolder) -> None:
     from click.testing import CliRunner
 
