@@ -27,7 +27,7 @@ def class_values(
     """(n,) class Value of each row, and the classes sorted by Value.
 
     The Value comes from `value_field`, else from a field Classvalue, class_value or Value, else from a filled field
-    Classname, class_name or class, else every row is class 1.
+    Classname, class_name or class, else every row is of the only class given, or of class 1.
     A field of texts is matched with the names of `given`, or numbered in alphabetical order. Raises LabelError for
     values that are missing, below 1, above 65535, no whole numbers, or of no given class.
     """
@@ -35,8 +35,7 @@ def class_values(
     if field is None and len(given) != 1:
         field = _class_field(table)
     if field is None:
-        label = given[0] if len(given) == 1 else ClassLabel(1, "1", colour(0))
-        return np.full(len(table), label.value, np.int64), (label,)
+        return _of_one_class(path, len(table), given)
     column = table[field]
     if column.isna().any():
         what = f"{int(column.isna().sum())} features have no {field}"
@@ -77,6 +76,18 @@ def check_values(path: Path, values: NDArray[np.generic], what: str) -> NDArray[
             f"{what} has values that are no class", where=path, got=np.unique(numbers[bad])[:9].tolist(), do=do
         )
     return numbers.astype(np.int64)
+
+
+def _of_one_class(
+    path: Path, rows: int, given: Sequence[ClassLabel]
+) -> tuple[NDArray[np.int64], tuple[ClassLabel, ...]]:
+    """Of several that are given class 1, as ArcGIS has it where no field tells (F.1)."""
+    labels = sorted((c for c in given if c.value != 0), key=lambda c: c.value) or [ClassLabel(1, "1", colour(0))]
+    value = labels[0].value if len(labels) == 1 else 1
+    if value not in {c.value for c in labels}:
+        do = "name the field by class_value_field, or give one class alone"
+        raise LabelError("has no field of classes", where=path, got=f"{len(labels)} classes, none with Value 1", do=do)
+    return np.full(rows, value, np.int64), tuple(labels)
 
 
 def _whole(path: Path, field: str, column: "pandas.Series[float]") -> NDArray[np.int64]:

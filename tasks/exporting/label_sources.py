@@ -52,6 +52,9 @@ class Labels:
             raise LabelError(f"{options.metadata_format} needs labels", do="give features, a class raster or a table")
         objects = _read_objects(options, given) if carries == "panoptic" else None
         classes = _union(source.classes if source else tuple(given), objects.classes if objects else ())
+        placed = [features.values for features in (source, objects) if isinstance(features, Features)]
+        if carries not in ("label", "labels") and all(values.all() for values in placed):  # 0 is background: no class
+            classes = tuple(c for c in classes if c.value != 0)
         if len(classes) > MOST_CLASSES:
             raise LabelError(f"expected at most {MOST_CLASSES} classes", where=path, got=len(classes), do="merge some")
         source = replace(source, classes=classes) if source else None  # indexes count through all classes of the export

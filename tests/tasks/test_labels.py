@@ -16,6 +16,7 @@ from registry.emd import ClassLabel
 from registry.errors import LabelError, OptionsError
 from tasks import town
 from tasks.chips import Chip
+from tasks.exporting.label_sources import Labels
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import open_scenes
 from tasks.labels import read_features
@@ -110,6 +111,46 @@ def test_values_that_are_no_class_are_refused(tmp_path: Path, values: list[Any],
 def test_values_of_no_given_class_are_refused(scene: Town) -> None:
     with pytest.raises(LabelError, match=r"no class, got \[2\]; list them among the classes"):
         read_features(scene[1], classes=(ClassLabel(1, "roof"),))
+
+
+BACKGROUND, BUILDING = ClassLabel(0, "background", (0, 0, 0)), ClassLabel(4, "building", (9, 9, 9))
+
+
+@pytest.mark.parametrize(("metadata_format", "values"), [("Classified_Tiles", [1, 2]), ("Labeled_Tiles", [0, 1, 2])])
+def test_a_given_background_is_a_class_only_of_whole_chips(
+    scene: Town, metadata_format: str, values: list[int]
+) -> None:
+    given = (BACKGROUND, ClassLabel(1, "roof"), ClassLabel(2, "pond"))
+    read = Labels.read(scene[1], ExportOptions(metadata_format=metadata_format), given)
+    assert values == [label.value for label in read.classes]
+
+
+def test_a_text_may_say_background(scene: Town, tmp_path: Path) -> None:
+    path = write_features(
+        tmp_path / "c.gpkg", [ROOF, town.outline((12, 12, 14, 14))], **{"class": ["building", "background"]}
+    )
+    (chip,) = cut(scene[0], path, (BACKGROUND, BUILDING), **TILES)
+    assert chip.mask is not None
+    assert [1, 2] == [chip.mask[13, 13], chip.mask[20, 20]]
+
+
+@pytest.mark.parametrize(
+    ("given", "value"), [((BACKGROUND, BUILDING), 4), ((BUILDING, ClassLabel(1, "roof")), 1), ((BACKGROUND,), 1)]
+)
+def test_features_without_a_field_are_of_the_only_class_or_of_class_1(
+    tmp_path: Path, given: tuple[ClassLabel, ...], value: int
+) -> None:
+    read = read_features(write_features(tmp_path / "plain.gpkg", [ROOF, POND]), classes=given)
+    assert [value, value] == list(read.values)
+    assert value in [label.value for label in read.classes]
+
+
+def test_features_without_a_field_are_refused_where_they_may_be_of_several_classes(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "plain.gpkg", [ROOF, POND])
+    with pytest.raises(
+        LabelError, match=r"has no field of classes, got '2 classes, none with Value 1'; name the field"
+    ):
+        read_features(path, classes=(BUILDING, ClassLabel(7, "pond")))
 
 
 # Features

@@ -110,6 +110,20 @@ def _profile(bands: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("metadata_format", ["PASCAL_VOC_rectangles", "Classified_Tiles", "Export_Tiles"])
+def test_chips_are_added_where_background_was_given(scene: Scene, tmp_path: Path, metadata_format: str) -> None:
+    classes = (
+        ClassLabel(0, "background", (0, 0, 0)),
+        ClassLabel(1, "roof", (9, 0, 0)),
+        ClassLabel(2, "pond", (0, 0, 9)),
+    )
+    for start_index in (0, 100):
+        options = ExportOptions(metadata_format=metadata_format, start_index=start_index, **CHIP)
+        export_training_data(*scene, tmp_path / "chips", options, classes=classes, workers=1)
+    assert classes[1:] == ChipFolder.open(tmp_path / "chips").definition.classes
+
+
+@pytest.mark.slow
 def test_added_pairs_are_in_the_statistics_of_the_second_raster(scene: Scene, later: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"metadata_format": "Export_Tiles", "in_raster2": str(later)}
     export(scene[0], None, tmp_path / "chips", **options)
