@@ -4,6 +4,7 @@ They lie in the page of a model folder, `model_metrics.html`, where `facts_in` f
 """
 
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -64,11 +65,14 @@ def described(chips: ChipFolder, names: Sequence[str] | None = None) -> dict[str
 
 
 def outline(chips: ChipFolder, names: Sequence[str]) -> list[list[tuple[float, float]]]:
-    """Rings of the ground that the chips cover together, in map units."""
-    covered = shapely.union_all([shapely.box(*chips.bounds(name)) for name in names])
-    parts = shapely.get_parts(covered.simplify(0))
+    """Rings of the ground that the chips cover together, in map units, to a thousandth of a chip."""
+    boxes = [shapely.box(*chips.bounds(name)) for name in names]
+    digits = max(2, 3 - math.floor(math.log10(min((box.length / 4 for box in boxes), default=1.0))))
+    parts = shapely.get_parts(shapely.union_all(boxes).simplify(0))
     return [
-        [(round(x, 2), round(y, 2)) for x, y in part.exterior.coords] for part in parts if hasattr(part, "exterior")
+        [(round(x, digits), round(y, digits)) for x, y in part.exterior.coords]
+        for part in parts
+        if hasattr(part, "exterior")
     ]
 
 

@@ -16,7 +16,7 @@ from tasks.chips import Chip, ChipFolder
 from tasks.cli import main
 from tasks.compare import compare_models
 from tasks.evaluate import evaluate_model
-from tasks.provenance import learnt
+from tasks.provenance import learnt, outline
 from tasks.report import write_metrics_page
 from tests.chips_by_hand import chip, write_chips
 from tests.tasks.conftest import CLASSES, MakeModel
@@ -314,6 +314,16 @@ def test_scores_on_chips_that_a_model_was_trained_on_say_so(make_model: MakeMode
     page.unlink()  # a stranger's model: nobody knows
     evaluate_model(model, chips)
     assert "8 chips." in page.read_text()
+
+
+def test_the_outline_of_chips_in_degrees_is_no_point(tmp_path: Path) -> None:
+    held_out = write_chips(tmp_path / "held-out", [chip(even(10))], CLASSES)
+    (ring,) = outline(held_out, held_out.names)
+    assert {(500000, 4600000), (500032, 4600000), (500000, 4599968), (500032, 4599968)} == set(ring)
+    world = next((held_out.path / "images").glob("*.tfw"))
+    world.write_text("0.000005\n0\n0\n-0.000005\n13.1000025\n52.4999975\n")
+    (ring,) = outline(held_out, held_out.names)
+    assert {(13.1, 52.5), (13.10032, 52.5), (13.1, 52.49968), (13.10032, 52.49968)} == set(ring)
 
 
 def test_a_test_split_was_not_learnt(make_model: MakeModel, chips: ChipFolder) -> None:
