@@ -66,6 +66,10 @@ def compare_models(
         what = "one of the models counts background as a class, to the other it is unlabelled (ignore_classes 0)"
         do = "decide which is right for these chips, and compare two models of that kind"
         raise OptionsError(what, where=b.path, do=do)
+    if one.ignored != two.ignored:
+        what = "the models were not to learn the same classes (ignore_classes), so they are scored on others"
+        got = [[chips.classes[i - 1].name for i in exam.ignored] for exam in (one, two)]
+        raise OptionsError(what, where=b.path, got=got, do="compare models that ignore the same classes")
     found = compared(*(exam.sit(f"compare {side}", on_progress) for side, exam in (("a", one), ("b", two))))
     return replace(found, warnings=tuple(flattered(model.name) for model in (a, b) if learnt(model.path, chips)))
 

@@ -59,6 +59,7 @@ class Exam:
     count: Callable[[Chip, Answer], None]
     chips: ChipFolder
     names: tuple[str, ...]
+    ignored: tuple[int, ...] = ()  # class indexes of the chips that do not count
 
     def sit(self, step: str, on_progress: OnProgress) -> "Exam":
         """Ask about every chip."""
@@ -116,7 +117,7 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], lo
         masks = {"masks": answer.chip.masks, "true_masks": chip.masks} if by_masks else {}
         tally.add(answer.chip.boxes, answer.chip.labels, answer.confidence, chip.boxes, chip.labels, **masks)
 
-    return Exam(tally, float(model.emd.document.get("Threshold", 0.5)), ask, count, chips, names)
+    return Exam(tally, float(model.emd.document.get("Threshold", 0.5)), ask, count, chips, names, ignored)
 
 
 def _box(detection: Detection) -> Sequence[float]:
@@ -173,7 +174,7 @@ def _pixels(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], load:
             sure = confidence(chip.dates[bands], chip.valid, answer.values)
         tally.add(answer.chip.mask, truth, sure)
 
-    return Exam(tally, None, ask, count, chips, names)
+    return Exam(tally, None, ask, count, chips, names, ignored)
 
 
 def _confidence(
@@ -239,12 +240,12 @@ def _check(model: ModelFolder, chips: ChipFolder) -> None:
         raise OptionsError(what, where=chips.path, got=sorted(ours - theirs), do=do)
 
 
-def _ignored(model: ModelFolder, chips: ChipFolder) -> list[int]:
+def _ignored(model: ModelFolder, chips: ChipFolder) -> tuple[int, ...]:
     """Class indexes of the chips that the model had not to learn; of background PredictBackground tells it."""
     told = model.emd.document.get("ignore_mapped_class")
     positions = told if isinstance(told, list) else ()  # from 1
     names = {label.name for i, label in enumerate(model.emd.classes, start=1) if i in positions}
-    return [i for i, label in enumerate(chips.classes, start=1) if label.name in names]
+    return tuple(i for i, label in enumerate(chips.classes, start=1) if label.name in names)
 
 
 def _bands(function: AnyFunction, chips: ChipFolder) -> list[int]:

@@ -130,6 +130,9 @@ def test_models_that_count_other_pixels_are_not_compared(make_model: MakeModel, 
     for a, b in ((painting, model), (model, painting)):
         with pytest.raises(OptionsError, match="one of the models counts background as a class"):
             compare_models(a, b, held_out)
+    choosy = make_model("levels", "c", ignore_mapped_class=[1])
+    with pytest.raises(OptionsError, match=r"not to learn the same classes .*got \[\[\], \['Roof'\]\]"):
+        compare_models(model, choosy, held_out)
 
 
 @pytest.mark.slow
