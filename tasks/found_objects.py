@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from tasks.feature_sets import Detection
 from tasks.geometries import polygons_of
+from tasks.host import Configuration
 from tasks.inference import AnyFunction, blocks
-from tasks.parts import Readable
+from tasks.parts import Part, Readable
 from tasks.run_folder import RunFolder, Share
 from tasks.tiling import Window, block_windows
 
@@ -37,8 +38,8 @@ def find_objects(
     share: Share | None = None,
 ) -> None:
     """The objects of all blocks, or of a share of them, into files of the run; what is there is not done anew."""
-    c, size = function.configuration, (image.width, image.height)
-    windows = list(block_windows(Window(0, 0, *size), size, (c.tx, c.ty), c.fixed_tile_size))
+    c = function.configuration
+    windows = _windows(image, c)
     mine = share.range(len(windows)) if share else range(len(windows))
     gaps = _gaps(run, mine)
     done, found = len(mine) - sum(map(len, gaps)), 0
@@ -56,6 +57,20 @@ def find_objects(
                     stretch = _Stretch(number + 1)
                 done += 1
                 tick(done, len(mine), found)
+
+
+def _windows(image: Readable, c: Configuration) -> list[Window]:
+    """Blocks of a raster; of a part of it those around, too, out of which objects reach into the part."""
+    left, top, right, bottom = 0, 0, image.width, image.height
+    if isinstance(image, Part):
+        col, row = image.window[:2]
+        left, top = -c.tx if col and c.padding else 0, -c.ty if row and c.padding else 0
+        right, bottom = (
+            min(right + c.padding, image.whole.width - col),
+            min(bottom + c.padding, image.whole.height - row),
+        )
+    within = Window(left, top, right - left, bottom - top)
+    return list(block_windows(within, (right, bottom), (c.tx, c.ty), c.fixed_tile_size))
 
 
 def found_in(run: RunFolder, grid: Affine) -> tuple[list[Detection], Polygons]:

@@ -60,6 +60,10 @@ class Kind:
         return self.crs is not None or not self.transform.is_identity
 
     @property
+    def band_names(self) -> tuple[str, ...]:
+        return tuple((name or "").lower() for name in self.descriptions)
+
+    @property
     def has_one_mask(self) -> bool:
         """At most, that is, and one that GDAL knows of every band."""
         return not self.masked or self.masks == (f"mask,{self.bands[0]}",)
@@ -199,6 +203,9 @@ def _like(first: Kind, other: Kind, *, warp: bool, any_cell: bool) -> str:
         do = "export scenes of one sensor together, others apart"
         what = f"expected {len(first.bands)} bands as in {names[0]}"
         raise ImageryError(what, where=other.name, got=len(other.bands), do=do)
+    if other.band_names != first.band_names and sorted(other.band_names) == sorted(first.band_names):
+        what = f"expected the bands of {names[0]} in their order, {', '.join(first.band_names)}"
+        raise ImageryError(what, where=other.name, got=", ".join(other.band_names), do="order them: gdal_translate -b")
     same = {
         "coordinate system": (first.crs, other.crs),
         "data type": (first.dtype, other.dtype),

@@ -20,7 +20,7 @@ from registry.errors import OptionsError
 from tasks.feature_files import read_features
 from tasks.imagery import Block, bounds_of
 from tasks.inference_options import Extent, InferenceOptions
-from tasks.placement import Located, in_pixels
+from tasks.placement import Located, Placement, in_pixels, placement_of
 
 Pixels = tuple[int, int, int, int]  # column, row, width, height
 NEAR = 1e-6  # pixels: an extent on the edge of a pixel does not reach into the next
@@ -192,13 +192,17 @@ def wanted_part(image: Readable, options: InferenceOptions) -> Readable:
 def _window(image: Readable, extent: Extent) -> Pixels:
     """Whole pixels, outwards, inside of the raster. Raises OptionsError when that is nothing."""
     west, south, east, north = extent
-    corners = [~image.transform @ xy for xy in ((west, north), (east, south), (west, south), (east, north))]
-    columns, rows = zip(*corners, strict=True)
-    low = np.floor([min(columns) + NEAR, min(rows) + NEAR]).astype(int)
-    high = np.ceil([max(columns) - NEAR, max(rows) - NEAR]).astype(int)
-    left, top = max(0, int(low[0])), max(0, int(low[1]))
-    right, bottom = min(image.width, int(high[0])), min(image.height, int(high[1]))
+    place = Placement(image.crs or CRS(), image.transform) if image.placed else placement_of(image)
+    corners = place.to_pixels(_corners(west, south, east, north))
+    low = np.floor(corners.min(axis=0) + NEAR).astype(int).clip(0)
+    high = np.ceil(corners.max(axis=0) - NEAR).astype(int).clip(None, (image.width, image.height))
+    (left, top), (right, bottom) = low.tolist(), high.tolist()
     if left >= right or top >= bottom:
-        bounds = ", ".join(f"{value:.10g}" for value in image.bounds)
+        ends = place.to_map(_corners(0, 0, image.width, image.height))
+        bounds = ", ".join(f"{value:.10g}" for value in (*ends.min(axis=0), *ends.max(axis=0)))
         raise OptionsError(f"extent lies outside of {image.path.name}, which covers {bounds}", got=extent)
     return left, top, right - left, bottom - top
+
+
+def _corners(left: float, low: float, right: float, high: float) -> NDArray[np.float64]:
+    return np.array([(left, low), (left, high), (right, low), (right, high)], np.float64)

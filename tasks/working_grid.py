@@ -75,15 +75,16 @@ def training_cell(emd: Emd, crs: CRS | None, own: tuple[float, float]) -> tuple[
     """The cell size the model knows, in units of `crs`; None when `own` is one of those, or nothing can be compared.
 
     A model has seen MinCellSize to MaxCellSize; a raster outside is brought to the nearer end, because networks know
-    objects by their size in pixels. Metres are not compared with degrees, nor units that nobody told.
+    objects by their size in pixels. Metres are not compared with degrees, nor with those of Mercator, which are true
+    on the equator only, nor units that nobody told.
     """
     ends = [cell for key in ("MinCellSize", "MaxCellSize") if (cell := _in_units(emd.document.get(key), crs))]
     if not ends:
         return None
     low, high = ends[0], ends[-1]
-    if own[0] < low[0] * (1 - SAME_CELL):
+    if any(have < least * (1 - SAME_CELL) for have, least in zip(own, low, strict=True)):
         return low
-    return high if own[0] > high[0] * (1 + SAME_CELL) else None
+    return high if any(have > most * (1 + SAME_CELL) for have, most in zip(own, high, strict=True)) else None
 
 
 def _in_units(cell: Any, crs: CRS | None) -> tuple[float, float] | None:
@@ -94,7 +95,13 @@ def _in_units(cell: Any, crs: CRS | None) -> tuple[float, float] | None:
         trained = CRS.from_user_input(wkid)
     except CRSError:
         return None  # an Esri code that PROJ does not know
-    if trained.is_geographic != crs.is_geographic or not float(cell["x"]) > 0:
+    if trained.is_geographic != crs.is_geographic or _is_mercator(trained) != _is_mercator(crs):
+        return None
+    if not float(cell["x"]) > 0:
         return None
     factor = trained.units_factor[1] / crs.units_factor[1]
     return float(cell["x"]) * factor, float(cell["y"]) * factor
+
+
+def _is_mercator(crs: CRS) -> bool:
+    return bool(crs.to_dict().get("proj") == "merc")

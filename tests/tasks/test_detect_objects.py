@@ -178,8 +178,12 @@ def test_cell_sizes_are_compared_only_where_units_allow_it() -> None:
     assert (2, 2) == training_cell(emd(1, 2, 32633), utm, (3, 3))
     assert None is training_cell(emd(1, 2, 32633), utm, (1.5, 1.5))
     assert pytest.approx((3.2808, 3.2808), abs=1e-4) == training_cell(emd(1, 1, 32633), feet, (1, 1))
+    mercator = CRS.from_epsg(3857)
+    assert (1, 1) == training_cell(emd(1, 1, 3857), mercator, (2, 2))
+    assert [(1, 1), (2, 2)] == [training_cell(emd(1, 2, 32633), utm, own) for own in ((1, 0.5), (1, 3))]
     unknown = [(emd(1, 1, 32633), degrees), (emd(1, 1, None), utm), (emd(1, 1, 32633), None), (Emd({}), utm)]
-    assert [None] * 4 == [training_cell(e, crs, (9, 9)) for e, crs in unknown]
+    unknown += [(emd(1, 1, 32633), mercator), (emd(1, 1, 3857), utm)]  # a metre of Mercator is shorter on the ground
+    assert [None] * 6 == [training_cell(e, crs, (9, 9)) for e, crs in unknown]
 
 
 def test_arguments_are_written_as_in_arcgis() -> None:

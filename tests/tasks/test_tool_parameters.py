@@ -58,6 +58,15 @@ def test_outside_of_extent_and_mask_no_roof_is_told(
     assert ROOFS[:1] == boxes(detect_objects(model, image, out, DetectOptions(extent=on_map(0, 0, 50, 50).bounds)))
 
 
+def test_objects_that_reach_into_an_extent_are_found_on_all_of_its_sides(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    town = [(22, 70, 42, 80), (70, 22, 80, 42), (94, 70, 114, 80), (70, 94, 80, 114)]  # 2 pixels lie inside
+    image = make_raster(roofs(200, 200, [*town, (70, 70, 80, 80), (150, 150, 160, 160)]))
+    options = DetectOptions(extent=on_map(40, 40, 96, 96).bounds, arguments={"padding": "16"})
+    assert sorted([*town, (70, 70, 80, 80)]) == boxes(detect_objects(make_model(), image, tmp_path / "a.gpkg", options))
+
+
 def test_a_class_inside_of_extent_and_mask_is_that_of_the_whole_raster(
     make_model: Any, make_raster: Any, tmp_path: Path
 ) -> None:
@@ -206,12 +215,19 @@ def test_a_class_raster_keeps_the_control_points_of_its_imagery_also_inside_a_ma
     mask = tmp_path / "mask.gpkg"
     inside = shapely.Polygon([grid @ corner for corner in ((10, 10), (60, 10), (60, 50), (10, 50))])
     geopandas.GeoDataFrame(geometry=[inside], crs="EPSG:32633").to_file(mask)
-    for number, options in enumerate(({}, {"mask": str(mask)})):
+    for number, options in enumerate(({}, {"mask": str(mask)}, {"extent": inside.bounds})):
         given = ClassifyOptions.model_validate({"use_pixelspace": True, **options})
         out = classify_pixels(make_model("levels", name=f"m{number}"), image, tmp_path / f"{number}.tif", given)
+        corner = np.array([~grid @ xy for xy in shapely.get_coordinates(shapely.box(*inside.bounds))]).min(axis=0)
+        col, row = np.floor(corner + 1e-6).clip(0).tolist() if "extent" in options else (0, 0)
         with rasterio.open(out) as raster:
-            assert [(p.row, p.col, p.x, p.y) for p in points] == [(p.row, p.col, p.x, p.y) for p in raster.gcps[0]]
+            expected = [(p.row - row, p.col - col, p.x, p.y) for p in points]
+            assert expected == [(p.row, p.col, p.x, p.y) for p in raster.gcps[0]]
             assert 32633 == raster.gcps[1].to_epsg()
+    west, south, east, north = inside.bounds
+    away = ClassifyOptions(use_pixelspace=True, extent=(west + 500, south, east + 500, north))
+    with pytest.raises(OptionsError, match=r"extent lies outside of points.tif, which covers 500000, "):
+        classify_pixels(make_model("levels", name="away"), image, tmp_path / "away.tif", away)
 
 
 def test_ponds_become_polygons_of_a_least_size(make_model: Any, make_raster: Any, tmp_path: Path) -> None:

@@ -351,6 +351,15 @@ def test_rasters_of_different_kinds_are_refused_by_both_names(
         cut([scene[0], other], scene[1], processing_mode=mode)
 
 
+def test_bands_in_another_order_are_refused_by_both_names(scene: Town, tmp_path: Path) -> None:
+    other = rewrite(scene[0], tmp_path / "other.tif")
+    with rasterio.open(other, "r+") as file:
+        file.descriptions = ("blue", "Green", "Red", "NearInfrared")
+    told = r"other.tif: expected the bands of town.tif in their order, red, green, blue, .*, got 'blue, green, red, "
+    with pytest.raises(ImageryError, match=told):
+        cut([scene[0], other], scene[1])
+
+
 def test_another_number_of_bands_is_refused_even_with_warp(scene: Town, tmp_path: Path) -> None:
     other = rewrite(scene[0], tmp_path / "other.tif", town.pixels()[:3])
     with pytest.raises(ImageryError, match=r"other.tif: expected 4 bands as in town.tif, got 3"):
