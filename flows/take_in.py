@@ -43,7 +43,9 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
 def packages(place: str) -> list[Scene]:
     """Those of a place; a model folder and a single file are one. Raises NotFound."""
     path = Path(place)
-    if "://" not in place and (path.is_file() or (path.is_dir() and any(path.glob("*.emd")))):
+    if "://" not in place and (
+        path.is_file() or (path.is_dir() and any(file.suffix.lower() == ".emd" for file in path.iterdir()))
+    ):
         return [Scene(path.name, "", str(path), "file")]
     return list(scenes.find(place, Search(suffixes=(".dlpk",), settle=SETTLE)))
 

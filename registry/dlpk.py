@@ -59,7 +59,7 @@ class ModelFolder:
 
     @property
     def emd_path(self) -> Path:
-        found = sorted(self.path.glob("*.emd"))
+        found = sorted(path for path in self.path.glob("*") if path.suffix.lower() == ".emd")
         if len(found) != 1:
             got = [path.name for path in found]
             raise PackageError("expected exactly one .emd", where=self.path, got=got, do="train a model into it first")

@@ -22,6 +22,15 @@ from tasks.parts import Readable
 from tasks.projecting import place_result, warp_result
 from tasks.results import attribute_table
 
+GIVE_ONE = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
+
+
+def check_products(image: Readable, options: PixelOptions) -> None:
+    """Raises ImageryError where `finish` would, before the work."""
+    if options.polygons and image.crs is None and (image.placed or not options.output_coordinate_system):
+        do = "choose an output_coordinate_system" if not image.placed else GIVE_ONE
+        raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=image.path, do=do)
+
 
 def finish(
     out: Path, image: Readable, classes: Sequence[ClassLabel], options: PixelOptions, source: ModelSource
@@ -48,8 +57,7 @@ def write_polygons(
     names = {c.value: c.name for c in classes if c.value}
     with gdal_settings(), rasterio.open(raster) as opened:
         if opened.crs is None:
-            do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
-            raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=raster, do=do)
+            raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=raster, do=GIVE_ONE)
         tables = _tables(areas(opened, [*names], simplify=options.simplify), names, opened.crs, options, source)
         return stream_features(out, tables, source.tags(), geometry_type="Polygon")
 

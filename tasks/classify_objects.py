@@ -4,6 +4,7 @@ Each feature's surroundings are cut out of the imagery as the model wants them: 
 bounding box. Without features every raster is one object, and the result is the rasters' outlines.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,19 +23,20 @@ from registry.errors import LabelError, OptionsError
 from tasks.band_choice import band_indexes
 from tasks.feature_files import read_features
 from tasks.feature_sets import Labelling
-from tasks.imagery import Block, Imagery, open_imagery
+from tasks.imagery import Block, Imagery, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function
 from tasks.inference_options import ClassifyObjectsOptions, ModelSource
 from tasks.parts import Part, Readable, wanted_part
-from tasks.placement import in_pixels
+from tasks.placement import in_pixels, placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
-from tasks.results import driver_of, write_table
+from tasks.results import SHORT, driver_of, write_table
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import around, boxed
 from tasks.working_grid import open_working_grid
 
 CONFIDENCE, IMAGE = "Confidence", "Image"  # columns of the result
+LETTERS = 10  # of a Shapefile's names
 STRIP = 512  # rows of the raster whose features follow each other, so that blocks are decoded once
 CROPS = 64  # cut out at a time
 TABLES = (".gpkg", ".parquet", ".geojson")  # hold rows without a geometry
@@ -51,8 +53,9 @@ def classify_objects(
 ) -> Path:
     """Tell the class of every feature, or of every raster; write them to `out` (as of Detect Objects).
 
-    The columns of the features stay; `class_label_field` (several labels: joined by ;), Confidence as the function
-    gives it (ours: 0-1) and the model come with them. What lies outside of the imagery or has no valid pixel has none.
+    The columns of the features stay, and ours get a number where they have such a name. `class_label_field` (several
+    labels: joined by ;), Confidence as the function gives it (ours: 0-1) and the model come with them. What lies
+    outside of the imagery or has no valid pixel has none.
     Raises ImageryError, LabelError for features that cannot be placed, OptionsError, RasterFunctionError.
     """
     check_tool(model, "classify-objects")
@@ -62,11 +65,11 @@ def classify_objects(
     if options.in_features:
         table, labels = _features(function, model, imagery, options, on_progress)
     else:
-        table, labels = _rasters(function, imagery, out, on_progress)
+        table, labels = _rasters(function, imagery, out, options, on_progress)
     if options.output_coordinate_system and getattr(table, "crs", None):
         table = table.to_crs(system(options.output_coordinate_system).to_wkt())
     columns = {**_columns(labels, options.class_label_field), **source.columns(len(labels))}
-    return write_table(out, table.assign(**columns), source.tags())
+    return write_table(out, table.assign(**_beside(table, columns, driver_of(out))), source.tags())
 
 
 # -- features ----------------------------------------------------------------------------------------------------------
@@ -78,6 +81,9 @@ def _features(
     on_progress: OnProgress,
 ) -> tuple[geopandas.GeoDataFrame, list[Labelling | None]]:
     table = read_features(Path(str(options.in_features)))
+    if options.class_label_field.lower() in {str(name).lower() for name in table}:
+        what, do = "class_label_field: the features have such a column", "choose another name"
+        raise OptionsError(what, where=options.in_features, got=options.class_label_field, do=do)
     labels: list[Labelling | None] = [None] * len(table)
     with open_working_grid(imagery, model.emd, options) as image:
         shapes = in_pixels(table.geometry, image, str(options.in_features))
@@ -132,13 +138,16 @@ def _crop(function: AnyFunction, image: Imagery, shape: shapely.Geometry) -> Blo
 
 # -- whole rasters -----------------------------------------------------------------------------------------------------
 def _rasters(
-    function: AnyFunction, imagery: Imageries, out: Path, on_progress: OnProgress
+    function: AnyFunction, imagery: Imageries, out: Path, options: ClassifyObjectsOptions, on_progress: OnProgress
 ) -> tuple[pandas.DataFrame, list[Labelling | None]]:
+    if idle := [name for name in ("cell_size", "extent", "mask") if getattr(options, name)]:
+        do = "give in_features, or cut the rasters"
+        raise OptionsError("without features each raster is one object, whole and of any cell size", got=idle, do=do)
     names = find_rasters(imagery)
     labels: list[Labelling | None] = []
     outlines: list[Any] = []
     for first in range(0, len(names), CROPS):
-        blocks, places = zip(*_whole(function, names[first : first + CROPS]), strict=True)
+        blocks, places = zip(*_whole(function, names[first : first + CROPS], options), strict=True)
         outlines += places
         told = iter(function.classify([(b.pixels, b.valid) for b in blocks if b.valid.any()]))
         labels += [next(told) if block.valid.any() else None for block in blocks]
@@ -155,17 +164,26 @@ def _rasters(
     return rows, labels
 
 
-def _whole(function: AnyFunction, names: Sequence[str]) -> Iterator[tuple[Block, geopandas.GeoSeries | None]]:
+def _whole(
+    function: AnyFunction, names: Sequence[str], options: ClassifyObjectsOptions
+) -> Iterator[tuple[Block, geopandas.GeoSeries | None]]:
     """Each raster as one picture no larger than the model's tile, and its outline where it has a place on the map."""
     wanted = function.configuration
     for name in names:
-        with open_imagery(name) as image:
+        with open_in_pixels(name) if options.use_pixelspace else open_imagery(name, straighten=True) as image:
             bands, side = band_indexes(image, wanted), (wanted.tx, wanted.ty)
             block = _cut(image, (0, 0, image.width, image.height), bands, side)
             if wanted.crop_size_fixed:
                 block = _centred(block, side)
-            outline = geopandas.GeoSeries([shapely.box(*image.bounds)], crs=image.crs.to_wkt()) if image.crs else None
+            outline = _outline(image)
         yield block, outline
+
+
+def _outline(image: Imagery) -> geopandas.GeoSeries | None:
+    if image.placed and image.crs is None:
+        return None
+    place, whole = placement_of(image), shapely.box(0, 0, image.width, image.height)
+    return geopandas.GeoSeries([shapely.transform(whole, place.to_map)], crs=place.crs.to_wkt())
 
 
 def _centred(block: Block, side: tuple[int, int]) -> Block:
@@ -195,6 +213,18 @@ def _cut(image: Imagery, window: Sequence[int], bands: tuple[int, ...] | None, s
         valid = valid & np.isfinite(pixels).all(axis=0)
     np.copyto(pixels, 0, where=~valid)
     return Block(pixels, valid)
+
+
+def _beside(table: pandas.DataFrame, columns: dict[str, Any], driver: str) -> dict[str, Any]:
+    """Under names that the table has not: to most formats capitals make no other name."""
+    taken, named = {str(name).lower() for name in table}, {}
+    shapefile = driver == "ESRI Shapefile"
+    for name, values in columns.items():
+        first = SHORT.get(name, name)[:LETTERS] if shapefile else name
+        ends = itertools.chain([""], (f"_{number}" for number in itertools.count(1)))
+        some = ((first[: LETTERS - len(end)] if shapefile else first) + end for end in ends)
+        named[next(one for one in some if one.lower() not in taken)] = values
+    return named
 
 
 def _columns(labels: Sequence[Labelling | None], field: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from registry.dlpk import ModelFolder
 from registry.errors import OptionsError
 from tasks.band_choice import band_indexes
 from tasks.class_blocks import write_classes
-from tasks.class_products import finish
+from tasks.class_products import check_products, finish
 from tasks.imagery import gdal_settings, open_imagery
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
@@ -23,7 +23,7 @@ from tasks.progress import OnProgress, ignore
 from tasks.projecting import projected_between
 from tasks.results import RASTERS, driver_of, write_features
 from tasks.run_folder import Share
-from tasks.sources import Imageries
+from tasks.sources import Imageries, refuse_overwriting
 from tasks.working_grid import items_of, open_working_grid
 
 
@@ -89,7 +89,9 @@ def _classify(
     """Returns what is left to do when the imagery has been looked at: to write the result."""
     function = load()
     with open_working_grid(imagery, model.emd, options) as whole:
+        refuse_overwriting(whole.dataset.files, out, *filter(None, [options.probabilities]))
         image = wanted_part(whole, options)
+        check_products(image, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
         facts = run_facts("classify-pixels", model, source, [whole], options)
         put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
@@ -119,6 +121,7 @@ def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[st
     results = [out / f"{Path(item).stem}.tif" for item in items]
     if len(set(results)) < len(results):
         raise OptionsError("several rasters are of one name", where=out, do="rename them, or give folders apart")
+    refuse_overwriting(items, *results)
     return dict(zip(items, results, strict=True))
 
 

@@ -10,6 +10,7 @@ import pyogrio
 import rasterio
 
 from registry.emd import ClassLabel, background_name
+from tasks.results import layer_of
 
 
 def count_features(path: Path, field: str = "Class") -> dict[str, int]:
@@ -18,7 +19,7 @@ def count_features(path: Path, field: str = "Class") -> dict[str, int]:
         names = pandas.read_parquet(path, columns=[field])[field]
     else:
         field = field[:10] if path.suffix.lower() == ".shp" else field  # as many letters as a Shapefile has
-        table = pyogrio.read_dataframe(path, columns=[field], read_geometry=False)
+        table = pyogrio.read_dataframe(path, layer=layer_of(path), columns=[field], read_geometry=False)
         names = table[field] if field in table else pandas.Series(dtype=object)  # an empty GeoJSON has no columns
     return dict(Counter(names.dropna()).most_common())
 

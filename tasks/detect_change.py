@@ -5,14 +5,14 @@ from pathlib import Path
 from registry.dlpk import ModelFolder
 from tasks.band_choice import pair_indexes
 from tasks.class_blocks import write_classes
-from tasks.class_products import finish
+from tasks.class_products import check_products, finish
 from tasks.inference import check_tool, load_function, run_facts
 from tasks.inference_options import ChangeOptions, ModelSource
 from tasks.pairs import open_pair
 from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
 from tasks.run_folder import Share
-from tasks.sources import Imageries
+from tasks.sources import Imageries, refuse_overwriting
 
 
 def detect_change(
@@ -38,7 +38,10 @@ def detect_change(
     source = source or ModelSource.of(model)
     with open_pair(from_raster, to_raster, model.emd, options) as pair:
         bands, tell = pair_indexes(pair.first, pair.second, function.configuration), (on_progress, "detect change")
+        files = [*pair.first.dataset.files, *pair.second.dataset.files]
+        refuse_overwriting(files, out, *filter(None, [options.probabilities]))
         image = wanted_part(pair, options)
+        check_products(image, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
         write_classes(function, model, image, bands, out, source, tell, facts, share)()
         if not share:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from registry.dlpk import ModelFolder
+from registry.errors import OptionsError
 from tasks.band_choice import band_indexes
 from tasks.detections import Layer, chosen, joined, layer
 from tasks.found_objects import Tick, find_objects, found_in
@@ -44,6 +45,7 @@ def detect_objects(
     """
     check_tool(model, "detect-objects")
     driver_of(out)
+    _check_interest(model, options)
     function = load_function(model, options)
     source, tick = source or ModelSource.of(model), _ticking(on_progress)
     with ExitStack() as runs:  # what an item gave is kept until the whole result is
@@ -56,6 +58,13 @@ def detect_objects(
         shapes, columns, crs = joined(layers)
         columns |= source.columns(len(shapes))
         return write_features(out, shapes, columns, crs, source.tags(), append=options.append)
+
+
+def _check_interest(model: ModelFolder, options: DetectOptions) -> None:
+    known = [label.name for label in model.emd.classes] if options.in_objects_of_interest else []
+    if known and (unknown := [name for name in options.in_objects_of_interest if name not in known]):
+        do = f"its classes are {', '.join(known)}"
+        raise OptionsError("in_objects_of_interest: is no class of the model", where=model.name, got=unknown, do=do)
 
 
 def _named(imagery: Imageries, out: Path, options: DetectOptions) -> list[tuple[str, Imageries]]:

@@ -277,6 +277,14 @@ def open_imagery(
                 yield Imagery(name, grid, bands)
 
 
+@contextmanager
+def open_in_pixels(path: Path | str) -> Iterator[Imagery]:
+    """A raster as it is, also where it is rotated or has no grid at all (pixel space)."""
+    with gdal_settings(), open_raster(path) as source:
+        name = short_name(str(path))
+        yield Imagery(name, source, data_bands(name, source), placed=not scattered(source))
+
+
 def gdal_settings() -> rasterio.Env:
     """How GDAL is to behave, unless the environment says otherwise: flat memory, and the S3 server that it names."""
     own = {name: value for name, value in GDAL_SETTINGS.items() if name not in os.environ}

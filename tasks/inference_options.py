@@ -74,7 +74,7 @@ class InferenceOptions(Options):
         None, description="coordinate system of the result, e.g. EPSG:4326; none = that of the raster"
     )
     processor_type: Literal["CPU", "GPU"] | None = Field(None, description="short for device: CPU is -1, GPU -2")
-    gpu_id: int | None = Field(None, ge=-2, description="with processor_type GPU: which one; -2 any free one")
+    gpu_id: int | None = Field(None, ge=-2, description="which GPU, unless processor_type is CPU; -2 any free one")
     device: int = Field(-1, ge=-2, description="-1 CPU, -2 any free GPU or else the CPU, 0 and above: that GPU")
 
     trust: bool = Field(
@@ -98,11 +98,13 @@ class InferenceOptions(Options):
     @model_validator(mode="before")
     @classmethod
     def _place(cls, given: Any) -> Any:
-        """ArcGIS's two environments are one number here."""
-        if not isinstance(given, Mapping) or not given.get("processor_type"):
+        """ArcGIS's two environments are one number here; who names a GPU means it."""
+        if not isinstance(given, Mapping):
             return given
-        number = given.get("gpu_id")
-        return {**given, "device": -1 if given["processor_type"] == "CPU" else -2 if number is None else number}
+        kind, number = given.get("processor_type"), given.get("gpu_id")
+        if not kind and number is None:
+            return given
+        return {**given, "device": -1 if kind == "CPU" else -2 if number is None else number}
 
 
 class SceneOptions(InferenceOptions):

@@ -178,7 +178,7 @@ def _picture(scene: Path) -> tuple[Image.Image, float, Any]:
         pixels = raster.read(bands, out_shape=(3, high, wide), masked=True, resampling=Resampling.average)
         factor, inverse = wide / raster.width, ~raster.transform
     image = np.zeros((high, wide, 3), np.uint8)
-    for i, band in enumerate(pixels):
+    for i, band in enumerate(np.ma.masked_invalid(pixels)):
         known = band.compressed()
         low, top = np.percentile(known, (2, 98)) if len(known) else (0, 1)
         stretched = (band.filled(low).astype(np.float32) - low) / max(float(top - low), 1e-6)

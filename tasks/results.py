@@ -119,48 +119,70 @@ def write_table(
 ) -> Path:
     """Features, or rows without geometries; `geometry_type` as of OGR, none: that of the features.
 
-    With `append` the rows follow those that `out` has, in its coordinate system. Raises OptionsError when their fields
-    are others.
+    With `append` the rows follow those that `out` has, in its coordinate system; of a GeoPackage those of the layer
+    named like it, or else the first. Raises OptionsError when their fields are others.
     """
-    driver = driver_of(out)
+    driver, layer, more = driver_of(out), None, False
     if append and out.exists():
-        table = _after(out, table, driver)
+        layer = layer_of(out)
+        there = _rows(out, layer, driver)
+        table, more = _fitting(table, there, out, driver), driver == "GPKG" and len(there) > 0
+        if len(there) and not more:
+            table = pandas.concat([there, table] if len(table) else [there], ignore_index=True)[list(table.columns)]
     with workshop(out) as folder:
         if driver == "Parquet":
             table.to_parquet(folder / out.name)
             return out
+        if append and out.exists() and driver == "GPKG":
+            shutil.copyfile(out, folder / out.name)  # its other layers stay
         step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
         pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))
-        write_pieces(folder / out.name, pieces, metadata, driver, geometry_type)
+        write_pieces(folder / out.name, pieces, metadata, driver, geometry_type, layer=layer, append=more)
     return out
 
 
 def write_pieces(
-    file: Path, pieces: Iterable[pandas.DataFrame], metadata: Mapping[str, str], driver: str, geometry_type: str | None
+    file: Path,
+    pieces: Iterable[pandas.DataFrame],
+    metadata: Mapping[str, str],
+    driver: str,
+    geometry_type: str | None,
+    *,
+    layer: str | None = None,
+    append: bool = False,
 ) -> None:
-    """Tables of the same columns, one below the other; several only for the drivers that are appended to."""
+    """Tables of the same columns, one below the other; several only for the drivers that are appended to.
+
+    `layer`: none is that of the file's name; with `append` it is there.
+    """
     extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
-    target = {"layer": file.stem, "driver": driver, "geometry_type": geometry_type}
+    target = {"layer": layer or file.stem, "driver": driver, "geometry_type": geometry_type}
     for number, piece in enumerate(pieces):
         named = piece.rename(columns=SHORT) if driver == "ESRI Shapefile" else piece
-        pyogrio.write_dataframe(named, file, append=number > 0, **target, **extra)
+        pyogrio.write_dataframe(named, file, append=append or number > 0, **target, **extra)
 
 
-def _after(out: Path, table: pandas.DataFrame, driver: str) -> pandas.DataFrame:
-    """The rows of a file and then those of the table."""
-    there = geopandas.read_parquet(out) if driver == "Parquet" else pyogrio.read_dataframe(out)
+def layer_of(file: Path) -> str | None:
+    """Of a GeoPackage the layer named like it, or else the first; other formats have one."""
+    names = [str(name) for name, _ in pyogrio.list_layers(file)] if file.suffix.lower() == ".gpkg" else []
+    return file.stem if file.stem in names else next(iter(names), None)
+
+
+def _rows(out: Path, layer: str | None, driver: str) -> pandas.DataFrame:
+    """What a file holds; of a GeoPackage, which is added to where it is, one row will do."""
+    some = {"layer": layer, "max_features": 1 if driver == "GPKG" else None}
+    rows: pandas.DataFrame = geopandas.read_parquet(out) if driver == "Parquet" else pyogrio.read_dataframe(out, **some)
+    return rows
+
+
+def _fitting(table: pandas.DataFrame, there: pandas.DataFrame, out: Path, driver: str) -> pandas.DataFrame:
+    """The rows with the names and in the coordinate system of those that are there."""
     if driver == "ESRI Shapefile":
         table = table.rename(columns=SHORT)
     if len(there) and set(there.columns) != set(table.columns):
         do = "choose another OUT, or leave out --append"
         raise OptionsError(f"has other fields than {', '.join(table.columns)}", where=out, got=[*there], do=do)
-    if not len(there):
-        return table
-    if isinstance(table, geopandas.GeoDataFrame):
-        table = table.to_crs(there.crs)
-    joined = pandas.concat([there, table] if len(table) else [there], ignore_index=True)
-    ordered: pandas.DataFrame = joined[list(table.columns)]
-    return ordered
+    return table.to_crs(there.crs) if len(there) and isinstance(table, geopandas.GeoDataFrame) else table
 
 
 def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, float]:

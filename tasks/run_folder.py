@@ -22,7 +22,7 @@ from registry.files import atomic, write_text
 from registry.locks import locked
 
 FACTS, LOCK, DOOR = "run.json", "lock", "door"
-VERSION = 1  # of what units hold
+VERSION = 2  # of what units hold
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import pystac
 from pystac.errors import STACError, STACTypeError
 
-from registry.errors import ImageryError
+from registry.errors import ImageryError, OptionsError
 
 RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
 REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
@@ -39,6 +39,14 @@ def find_rasters(imagery: Imageries) -> tuple[str, ...]:
     if not found:
         raise ImageryError("no imagery was given", do="name at least one raster")
     return found
+
+
+def refuse_overwriting(read: Iterable[str], *results: str | Path) -> None:
+    """Raises OptionsError where a result would take the place of a file that is read."""
+    files = {Path(name).resolve() for name in read}
+    for result in map(Path, results):
+        if result.resolve() in files:
+            raise OptionsError("is imagery that is read, and would be replaced", where=result, do="choose another OUT")
 
 
 def gdal_name(text: str) -> str:
@@ -92,10 +100,17 @@ def _local(path: Path) -> Iterator[str]:
             raise ImageryError("is a folder without rasters", where=path, do=f"expected {', '.join(sorted(RASTERS))}")
         yield from map(str, files)
     elif path.suffix.lower() == ".txt":
-        lines = filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines()))
-        yield from (name for line in lines for name in _find(_beside(line, path.parent)))
+        yield from (name for line in _lines(path) for name in _find(_beside(line, path.parent)))
     else:
         yield str(path)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ImageryError(f"is no list of rasters ({error})", where=path, do="save it as text in UTF-8") from error
+    return [line for line in map(str.strip, text.splitlines()) if line]
 
 
 def _beside(name: str, folder: Path) -> str:

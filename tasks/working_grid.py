@@ -8,17 +8,8 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from registry.emd import Emd
-from registry.errors import ImageryError
-from tasks.imagery import (
-    SAME_CELL,
-    Imagery,
-    data_bands,
-    gdal_settings,
-    open_imagery,
-    open_raster,
-    scattered,
-    short_name,
-)
+from registry.errors import ImageryError, OptionsError
+from tasks.imagery import SAME_CELL, Imagery, gdal_settings, open_imagery, open_in_pixels, short_name
 from tasks.inference_options import InferenceOptions
 from tasks.mosaic import alike, mosaic
 from tasks.sources import Imageries, find_rasters
@@ -34,8 +25,13 @@ def open_working_grid(imagery: Imageries, emd: Emd, options: InferenceOptions) -
     """
     path = mosaicked(imagery)
     if getattr(options, "use_pixelspace", False):
-        with gdal_settings(), open_raster(path) as source:
-            yield Imagery(short_name(path), source, data_bands(short_name(path), source), placed=not scattered(source))
+        if options.cell_size:
+            do = "leave one of them out"
+            raise OptionsError(
+                "use_pixelspace and cell_size: pixels as they are have one size", where=short_name(path), do=do
+            )
+        with open_in_pixels(path) as image:
+            yield image
         return
     with open_imagery(path, straighten=True) as image:
         cell = (asked, asked) if (asked := options.cell_size) else training_cell(emd, image.crs, image.cell)

@@ -78,6 +78,11 @@ def test_a_folder_without_a_definition_says_so(tmp_path: Path) -> None:
         _ = ModelFolder(tmp_path).name
 
 
+def test_a_definition_may_be_named_in_capitals(model: ModelFolder) -> None:
+    model.emd_path.rename(model.path / "ROOFS.EMD")
+    assert ("ROOFS", model.path / "ROOFS.EMD") == (open_model(model.path).name, ModelFolder(model.path).emd_path)
+
+
 # -- looking inside ----------------------------------------------------------------------------------------------------
 def test_a_package_is_told_without_unpacking_it(dlpk: Path) -> None:
     package = inspect(dlpk)

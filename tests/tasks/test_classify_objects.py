@@ -9,6 +9,7 @@ import pandas
 import pyogrio
 import pytest
 import shapely
+from affine import Affine
 
 from registry.errors import ImageryError, LabelError, OptionsError
 from tasks.classify_objects import classify_objects
@@ -41,6 +42,23 @@ def make_features(tmp_path: Path) -> Any:
 
 def options(features: Path | None, **more: Any) -> ClassifyObjectsOptions:
     return ClassifyObjectsOptions(in_features=str(features) if features else None, **more)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson"])
+def test_columns_of_the_features_stay_beside_ours_of_the_same_name(
+    make_model: Any, make_raster: Any, make_features: Any, tmp_path: Path, suffix: str
+) -> None:
+    model, image = make_model("brightest", **FIXED), make_raster(np.full((200, 200), 100, np.uint8))
+    file, out = make_features([(90, 90, 99, 99)]), tmp_path / f"told{suffix}"
+    there = {"confidence": "high", "Model": "oak", "ModelVer": "2"}
+    geopandas.read_file(file).assign(**there).to_file(file)
+    classify_objects(model, image, out, options(file))
+    told = geopandas.read_file(out).iloc[0]
+    assert there == {name: told[name] for name in there}
+    assert ("Pond", "town") == (told["ClassLabel"], told["Model_1"])
+    geopandas.read_file(file).assign(classLABEL="x").to_file(file)
+    with pytest.raises(OptionsError, match="class_label_field: the features have such a column, got 'ClassLabel'"):
+        classify_objects(model, image, out, options(file))
 
 
 @pytest.mark.parametrize("crs", [32633, 4326])
@@ -140,6 +158,26 @@ def test_without_features_each_raster_is_an_object(make_model: Any, make_raster:
         table[["Image", "ClassLabel"]].itertuples(index=False, name=None)
     )
     assert [32.0 * 32, 320.0 * 320] == table.area.tolist()
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_a_rotated_raster_is_an_object_laid_straight_or_in_pixel_space(
+    make_model: Any, make_raster: Any, tmp_path: Path, pixels: bool
+) -> None:
+    turned = Affine.translation(500000, 4600000) @ Affine.rotation(45) @ Affine.scale(0.5, -0.5)
+    image = make_raster(np.full((64, 64), 100, np.uint8), transform=turned)
+    model, out = make_model("brightest", **FIXED), tmp_path / "told.gpkg"
+    table = geopandas.read_file(classify_objects(model, image, out, options(None, use_pixelspace=pixels)))
+    assert [32.0 * 32 if pixels else 2048.0] == pytest.approx(table.area.tolist(), rel=0.03)
+    assert 1 == len(table["ClassLabel"].dropna())
+
+
+def test_what_only_features_have_a_use_for_is_refused_without(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    model, image = make_model("brightest", **FIXED), make_raster(np.zeros((64, 64), np.uint8))
+    with pytest.raises(OptionsError, match=r"each raster is one object, .*, got \['cell_size', 'extent'\]"):
+        classify_objects(model, image, tmp_path / "o.gpkg", options(None, cell_size=1.0, extent=(0, 0, 1, 1)))
 
 
 def test_rasters_without_a_place_give_a_table(make_model: Any, make_raster: Any, tmp_path: Path) -> None:

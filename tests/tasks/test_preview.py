@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 import tasks.formats
 from registry import plugins
 from tasks import preview
+from tasks.result_preview import make_preview
 from tests.exports import POND, ROOF, ROOF_BOX, SIZE, chip, written
 
 SCALE = preview.SIDE / SIZE
@@ -123,3 +125,13 @@ def test_an_export_of_many_classes_still_has_a_sheet(tmp_path: Path) -> None:
 
 def test_a_class_without_a_colour_gets_one() -> None:
     assert min(preview.class_colour(replace(POND, color=(-1, -1, -1)), 1)) >= 0
+
+
+def test_the_thumbnail_of_a_scene_of_floats_shows_what_is_no_hole(make_raster: Any, tmp_path: Path) -> None:
+    pixels = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+    pixels[:, :5] = np.nan
+    scene = make_raster(pixels, "scene.tif", crs=None)
+    result = make_raster(np.zeros((64, 64), np.uint8), "classes.tif", crs=None)
+    make_preview(scene, result, [ROOF], tmp_path)
+    shown = np.asarray(Image.open(tmp_path / "thumbnail.png"))
+    assert (0, 255) == (shown[..., 0].min(), shown[..., 0].max())

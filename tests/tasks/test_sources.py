@@ -57,6 +57,15 @@ def test_a_list_names_rasters_beside_it_and_far_away(folder: Path) -> None:
     assert (str(folder / "town.tif"), "/vsis3/bucket/a.tif") == find_rasters(folder / "list.txt")
 
 
+def test_a_list_may_begin_as_windows_marks_utf_8_and_is_refused_in_other_letters(folder: Path) -> None:
+    (folder / "list.txt").write_text("town.tif\n", encoding="utf-8-sig")
+    assert (str(folder / "town.tif"),) == find_rasters(folder / "list.txt")
+    for encoding in ("cp1252", "utf-16"):
+        (folder / "list.txt").write_text("häuser.tif\n", encoding=encoding)
+        with pytest.raises(ImageryError, match=r"list.txt: is no list of rasters .*; save it as text in UTF-8"):
+            find_rasters(folder / "list.txt")
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

@@ -14,9 +14,10 @@ from affine import Affine
 from click.testing import CliRunner
 from rasterio.control import GroundControlPoint
 
-from registry.errors import OptionsError, StoreError
+from registry.errors import ImageryError, OptionsError, StoreError
 from tasks.classify_pixels import classify_pixels
 from tasks.cli import classify_pixels as classify_command
+from tasks.counts import count_features
 from tasks.detect_objects import detect_objects
 from tasks.inference_options import ClassifyOptions, DetectOptions
 from tests.tasks.test_classify_pixels import by_hand, picture
@@ -137,6 +138,34 @@ def test_appended_roofs_follow_those_that_are_there(
     assert ["Roof", "Roof"] == list(table["Class"])
 
 
+def test_other_layers_of_a_geopackage_stay_when_roofs_are_appended(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    model, out, road = make_model(), tmp_path / "roofs.gpkg", shapely.LineString([(0, 0), (1, 1)])
+    detect_objects(model, make_raster(roofs(130, 130, ROOFS[:1])), out, DetectOptions())
+    geopandas.GeoDataFrame({"road": ["A1"]}, geometry=[road], crs=32633).to_file(out, layer="roads")
+    detect_objects(model, make_raster(roofs(130, 130, ROOFS[1:])), out, DetectOptions(append=True))
+    assert {"roofs": 3, "roads": 1} == {name: len(geopandas.read_file(out, layer=name)) for name in ("roofs", "roads")}
+    other = DetectOptions(append=True, output_coordinate_system="EPSG:4326")
+    detect_objects(model, make_raster(roofs(130, 130, ROOFS[:1])), out, other)
+    assert (4, 32633) == (len(table := geopandas.read_file(out, layer="roofs")), table.crs.to_epsg())
+    assert {"Roof": 4} == count_features(out)
+
+
+def test_imagery_that_is_read_is_never_replaced(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    model, image = make_model("levels"), make_raster(picture(64, 64))
+    before, one_by_one = image.read_bytes(), ClassifyOptions(processing_mode="PROCESS_ITEMS_SEPARATELY")
+    beside = tmp_path / "c.tif"
+    for out, options in (
+        (tmp_path / "models" / ".." / image.name, ClassifyOptions()),
+        (beside, ClassifyOptions(probabilities=str(image))),
+        (tmp_path, one_by_one),
+    ):
+        with pytest.raises(OptionsError, match=r"town\.tif: is imagery that is read, and would be replaced"):
+            classify_pixels(model, image, out, options)
+    assert (before, False) == (image.read_bytes(), beside.exists())
+
+
 def test_only_objects_of_interest_stay_and_the_best_by_the_named_field(
     make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
 ) -> None:
@@ -145,6 +174,8 @@ def test_only_objects_of_interest_stay_and_the_best_by_the_named_field(
     model, image, out = make_model(), make_raster(pixels), tmp_path / "town.gpkg"
     detect_objects(model, image, out, DetectOptions(in_objects_of_interest=("Pond",)))
     assert [(60, 40, 80, 60)] == boxes(out)
+    with pytest.raises(OptionsError, match=r"is no class of the model, got \['pond'\]; its classes are Roof, Pond"):
+        detect_objects(model, image, out, DetectOptions(in_objects_of_interest=("Roof", "pond")))
     with pytest.raises(OptionsError, match="confidence_score_field: the function gives no such field"):
         detect_objects(model, image, out, DetectOptions(confidence_score_field="Height"))
 
@@ -154,6 +185,9 @@ def test_arcgis_keywords_are_understood() -> None:
     options = DetectOptions.model_validate(given)
     assert (False, True, 1) == (options.run_nms, options.use_pixelspace, options.device)
     assert -1 == DetectOptions.model_validate({"processor_type": "CPU", "device": 3}).device
+    assert [1, -1] == [
+        DetectOptions.model_validate({**kind, "gpu_id": 1}).device for kind in ({}, {"processor_type": "CPU"})
+    ]
 
 
 def test_items_are_processed_separately(make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path) -> None:
@@ -224,6 +258,15 @@ def test_a_class_raster_keeps_the_control_points_of_its_imagery_also_inside_a_ma
             expected = [(p.row - row, p.col - col, p.x, p.y) for p in points]
             assert expected == [(p.row, p.col, p.x, p.y) for p in raster.gcps[0]]
             assert 32633 == raster.gcps[1].to_epsg()
+    model = make_model("levels", name="odd")
+    for error, message, odd in (
+        (ImageryError, "polygons would lie nowhere; choose an output", {"polygons": str(tmp_path / "p.gpkg")}),
+        (OptionsError, "use_pixelspace and cell_size", {"cell_size": 1.0}),
+    ):
+        given = ClassifyOptions.model_validate({"use_pixelspace": True, **odd})
+        with pytest.raises(error, match=message):
+            classify_pixels(model, image, tmp_path / "odd.tif", given)
+        assert not (tmp_path / "odd.tif").exists()
     west, south, east, north = inside.bounds
     away = ClassifyOptions(use_pixelspace=True, extent=(west + 500, south, east + 500, north))
     with pytest.raises(OptionsError, match=r"extent lies outside of points.tif, which covers 500000, "):
