@@ -23,7 +23,7 @@ from tasks.progress import OnProgress, ignore
 from tasks.projecting import projected_between
 from tasks.results import RASTERS, driver_of, write_features
 from tasks.run_folder import Share
-from tasks.sources import Imageries, refuse_overwriting
+from tasks.sources import Imageries, find_rasters, refuse_overwriting
 from tasks.working_grid import items_of, open_working_grid
 
 
@@ -89,7 +89,8 @@ def _classify(
     """Returns what is left to do when the imagery has been looked at: to write the result."""
     function = load()
     with open_working_grid(imagery, model.emd, options) as whole:
-        refuse_overwriting(whole.dataset.files, out, *filter(None, [options.probabilities]))
+        read = [*find_rasters(imagery), *whole.dataset.files]  # of a VRT what it is made of; of a resampled one none
+        refuse_overwriting(read, out, *filter(None, [options.probabilities]))
         image = wanted_part(whole, options)
         check_products(image, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")

@@ -12,7 +12,7 @@ from tasks.pairs import open_pair
 from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
 from tasks.run_folder import Share
-from tasks.sources import Imageries, refuse_overwriting
+from tasks.sources import Imageries, find_rasters, refuse_overwriting
 
 
 def detect_change(
@@ -38,8 +38,9 @@ def detect_change(
     source = source or ModelSource.of(model)
     with open_pair(from_raster, to_raster, model.emd, options) as pair:
         bands, tell = pair_indexes(pair.first, pair.second, function.configuration), (on_progress, "detect change")
-        files = [*pair.first.dataset.files, *pair.second.dataset.files]
-        refuse_overwriting(files, out, *filter(None, [options.probabilities]))
+        read = [*find_rasters(from_raster), *find_rasters(to_raster)]
+        read += [*pair.first.dataset.files, *pair.second.dataset.files]
+        refuse_overwriting(read, out, *filter(None, [options.probabilities]))
         image = wanted_part(pair, options)
         check_products(image, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)

@@ -126,6 +126,8 @@ def test_two_rasters_that_cannot_be_compared_are_refused(make_model: Any, make_r
     ):
         with pytest.raises(ImageryError, match=message):
             detect_change(model, one, two, out, ChangeOptions())
+    with pytest.raises(OptionsError, match="is imagery that is read, and would be replaced"):
+        detect_change(model, one, one, one, ChangeOptions(cell_size=1.0))
     with pytest.raises(OptionsError, match="use dlpk classify-pixels"):
         detect_change(make_model("levels", name="lakes"), one, one, out, ChangeOptions())
     assert not out.exists()

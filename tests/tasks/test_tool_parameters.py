@@ -158,6 +158,7 @@ def test_imagery_that_is_read_is_never_replaced(make_model: Any, make_raster: An
     beside = tmp_path / "c.tif"
     for out, options in (
         (tmp_path / "models" / ".." / image.name, ClassifyOptions()),
+        (image, ClassifyOptions(cell_size=1.0)),
         (beside, ClassifyOptions(probabilities=str(image))),
         (tmp_path, one_by_one),
     ):
