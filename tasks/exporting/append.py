@@ -169,9 +169,9 @@ def _definition(there: Mapping[str, Any], new: Mapping[str, Any], statistics: Ch
     rasters, more = there.get("InputRastersProps", {}), new["InputRastersProps"]
     count = rasters.get("RasterCount", 0) + more["RasterCount"]
     document["InputRastersProps"] = {**more, **rasters, "RasterCount": count}
-    for name, bands in (("AllTilesStats", statistics.bands), ("AllTilesStats2", statistics.bands2)):
-        if name in new:
-            document[name] = [s.document() for s in bands([band["BandName"] for band in new[name]])]
+    names = [band["BandName"] for band in new["AllTilesStats"]]
+    document["AllTilesStats"] = [s.document() for s in statistics.bands(names)]
+    # AllTilesStats2 stay those of the first pair: water_change learns better by them (docs/performance.md)
     if INSTANCE_CLASSES in new:
         both = {c["Name"]: c for c in (*there.get(INSTANCE_CLASSES, ()), *new[INSTANCE_CLASSES])}
         document[INSTANCE_CLASSES] = sorted(both.values(), key=lambda label: int(label["Value"]))
