@@ -141,13 +141,8 @@ def _watched(known: "Known", summary: Summary) -> Iterator[None]:
         yield
         return
     started = time.monotonic()
-    try:
-        with run.machine_watched():
-            yield
-    except BaseException as error:
-        with suppress(StoreError):  # the error itself is what must be told
-            run.fail(f"{type(error).__name__}: {error}")
-        raise
+    with run.failing(), run.machine_watched():
+        yield
     seconds = time.monotonic() - started
     pixels, area = (sum(r.get(key) or 0 for r in summary.results) for key in ("pixels", "km2"))
     with suppress(StoreError):

@@ -24,9 +24,9 @@ from registry.scenes import content_of
 from tasks.cli_options import parse
 from tasks.export import ExportOptions
 from tasks.options import Options
+from tasks.receipt import belonging
 from tasks.train import TrainOptions
 
-BESIDE = (".shx", ".dbf", ".prj", ".tfw")  # files that belong to a shapefile or a raster
 REMOTE = ("://", "/vsi")
 IN_SCENE = ("imagery", "labels", "in_raster2")  # keys that hold paths
 IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
@@ -145,8 +145,7 @@ def _absolute(path: Any, folder: Path) -> Any:
 def fingerprint(path: str) -> list[tuple[str, str]]:
     """Name and content of a file and of those that belong to it: size and time of change, of a remote one its ETag.
 
-    A VRT is the files that it is made of, too; a GeoPackage that is open elsewhere its write-ahead log. Raises NotFound
-    for one that is not there.
+    Raises NotFound for one that is not there.
     """
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
@@ -154,16 +153,6 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
         return [(path, content_of(path))]
     if not (file := Path(path)).is_file():
         raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
-    files = [file, *filter(Path.exists, (file.with_suffix(end) for end in BESIDE))]
-    log = Path(f"{path}-wal")
-    files += [log] if log.is_file() and log.stat().st_size else []
-    own = [(str(f), f"{f.stat().st_size}-{f.stat().st_mtime_ns}") for f in files]
-    return own + [part for source in _behind(file) for part in fingerprint(source)]
-
-
-def _behind(file: Path) -> list[str]:
-    if file.suffix.lower() != ".vrt":
-        return []
-    from tasks.sources import files_of_vrt
-
-    return files_of_vrt(file)
+    facts = file.stat()
+    own = (path, f"{facts.st_size}-{facts.st_mtime_ns}")
+    return [own, *(part for other in belonging(file) for part in fingerprint(str(other)))]

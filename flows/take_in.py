@@ -14,6 +14,7 @@ from flows.listening import publish_report, say
 from flows.pages import imports_page
 from flows.steps import step
 from registry import scenes
+from registry.dlpk import definitions
 from registry.errors import DlpkError, StoreError
 from registry.importing import import_model
 from registry.scenes import Scene, Search
@@ -43,9 +44,7 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
 def packages(place: str) -> list[Scene]:
     """Those of a place; a model folder and a single file are one. Raises NotFound."""
     path = Path(place)
-    if "://" not in place and (
-        path.is_file() or (path.is_dir() and any(file.suffix.lower() == ".emd" for file in path.iterdir()))
-    ):
+    if "://" not in place and (path.is_file() or definitions(path)):
         return [Scene(path.name, "", str(path), "file")]
     return list(scenes.find(place, Search(suffixes=(".dlpk",), settle=SETTLE)))
 

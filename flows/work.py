@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.recipe import Recipe
-from registry.errors import Conflict, NotFound, StoreError
+from registry.errors import Conflict, NotFound
 from registry.files import write_text
 from registry.locks import locked
 from registry.settings import settings
@@ -63,12 +63,8 @@ def opened(recipe: Recipe, tags: Mapping[str, str]) -> Iterator[Work]:
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / ".lock"):
         run = _experiment_run(folder / "mlflow.json", recipe, tags)
-        try:
+        with run.failing():
             yield Work(recipe, folder, run)
-        except BaseException as error:
-            with suppress(StoreError):  # the error itself is what must be told
-                run.fail(f"{type(error).__name__}: {error}")
-            raise
         run.finish()
 
 

@@ -51,6 +51,11 @@ OPEN = {  # ModelType -> Esri's open raster function that ArcGIS runs for a pred
 }
 
 
+def definitions(folder: Path) -> list[Path]:
+    """The model definitions that lie in a folder, in any case of letters."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() == ".emd")
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A view on a folder that holds one trained model."""
@@ -59,7 +64,7 @@ class ModelFolder:
 
     @property
     def emd_path(self) -> Path:
-        found = sorted(path for path in self.path.glob("*") if path.suffix.lower() == ".emd")
+        found = definitions(self.path)
         if len(found) != 1:
             got = [path.name for path in found]
             raise PackageError("expected exactly one .emd", where=self.path, got=got, do="train a model into it first")

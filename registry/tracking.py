@@ -166,6 +166,16 @@ class Run:
         with told():
             self._client.set_terminated(self.id, "FAILED")
 
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """An error of the block ends the run, too."""
+        try:
+            yield
+        except BaseException as error:
+            with suppress(StoreError):  # the error itself is what must be told
+                self.fail(f"{type(error).__name__}: {error}")
+            raise
+
     @property
     def _client(self) -> "MlflowClient":
         return connect(self.tracking_uri)

@@ -74,11 +74,12 @@ def kind_of(name: str) -> Kind:
     with open_raster(name) as source:
         bands = data_bands(short_name(name), source)
         place = Affine(*source.transform[:6])
-        masked = Imagery(short_name(name), source, bands).validity != "all"
+        image = Imagery(short_name(name), source, bands)
+        masked = image.validity != "all"
         colours = tuple(source.colorinterp[i - 1].name for i in bands)
         descriptions = tuple(source.descriptions[i - 1] for i in bands)
         size = source.width, source.height
-        masks = _masks(Imagery(short_name(name), source, bands))
+        masks = _masks(image)
         return Kind(name, source.crs, place, *size, bands, source.dtypes[0], masked, colours, descriptions, masks)
 
 

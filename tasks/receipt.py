@@ -16,7 +16,7 @@ from registry.files import write_text
 from registry.locks import locked
 
 NAME = ".receipt.json"
-OF_SHAPEFILE = (".dbf", ".shx", ".prj", ".cpg")
+BESIDE = (".dbf", ".shx", ".prj", ".cpg", ".tfw")  # files of the same name that belong to a shapefile or a raster
 Facts = dict[str, Any]
 
 
@@ -42,7 +42,7 @@ def hold(folder: Path) -> Iterator[None]:
 def check(folder: Path, verb: str, facts: Facts) -> None:
     """Raises the Conflict of `claim`, and takes nothing."""
     if (folder / NAME).is_file():
-        if read(folder, verb) != [_plain(facts)]:
+        if read(folder, verb) != [plain(facts)]:
             do = "choose another folder, or delete this one to do it anew"
             raise Conflict(f"holds the result of another {verb}, made from other data or options", where=folder, do=do)
     elif folder.is_dir() and any(folder.iterdir()):
@@ -64,7 +64,7 @@ def write(folder: Path, verb: str, parts: list[Facts]) -> Path:
 
 def holds(folder: Path, verb: str, facts: Facts) -> bool:
     """Whether one of its parts was made of just this."""
-    return _plain(facts) in read(folder, verb)
+    return plain(facts) in read(folder, verb)
 
 
 def stamp(path: Path) -> Facts:
@@ -75,18 +75,26 @@ def stamp(path: Path) -> Facts:
         return {"path": str(path.resolve()), "files": [stamp(p) for p in sorted(path.rglob("*")) if p.is_file()]}
     facts = path.stat()
     own = {"path": str(path.resolve()), "size": facts.st_size, "modified_ns": facts.st_mtime_ns}
-    others = [stamp(other) for other in _beside(path) if other.is_file() and other.stat().st_size]
+    others = [stamp(other) for other in belonging(path)]
     return {**own, "beside": others} if others else own
 
 
-def _beside(path: Path) -> Iterator[Path]:
-    """The other files of a shapefile; what was written to a GeoPackage that still lies open, in QGIS or elsewhere."""
-    if path.suffix.lower() == ".shp":
-        yield from (path.with_suffix(suffix.upper() if path.suffix.isupper() else suffix) for suffix in OF_SHAPEFILE)
-    yield path.with_name(f"{path.name}-wal")
+def belonging(path: Path) -> list[Path]:
+    """The other files that a file is read with, where they are there and not empty.
+
+    Those of a shapefile, a raster's world file, what a VRT is made of, and what was written to a GeoPackage that still
+    lies open, in QGIS or elsewhere.
+    """
+    ends = () if path.suffix.lower() in BESIDE else BESIDE
+    others = [path.with_suffix(end.upper() if path.suffix.isupper() else end) for end in ends]
+    others.append(path.with_name(f"{path.name}-wal"))
+    if path.suffix.lower() == ".vrt":
+        from tasks.sources import files_of_vrt
+
+        others += map(Path, files_of_vrt(path))
+    return [other for other in others if other.is_file() and other.stat().st_size]
 
 
-def _plain(facts: Facts) -> Facts:
+def plain(value: Any) -> Any:
     """As it comes back from the disk."""
-    plain: Facts = json.loads(json.dumps(facts, default=str))
-    return plain
+    return json.loads(json.dumps(value, default=str))

@@ -133,7 +133,7 @@ def write_table(
         if driver == "Parquet":
             table.to_parquet(folder / out.name)
             return out
-        if append and out.exists() and driver == "GPKG":
+        if layer:
             shutil.copyfile(out, folder / out.name)  # its other layers stay
         step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
         pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))

@@ -7,7 +7,6 @@ The folder's name is the model's name, as in ArcGIS. What lies in the folder is 
 """
 
 import inspect
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from registry.dlpk import ModelFolder, open_model
 from registry.errors import OptionsError, TrainingError
 from registry.files import atomic
+from tasks import receipt
 from tasks.chips import ChipFolder
 from tasks.progress import OnEpoch, OnProgress, ignore
 from tasks.train_options import TrainOptions
@@ -46,7 +46,7 @@ def train_model(
     A killed training goes on at its last epoch; a finished one of the same chips and options is returned as it is.
     Raises OptionsError, LabelError, TrainingError, NotFound (weights), Conflict (another model lies there).
     """
-    from tasks import augment, receipt
+    from tasks import augment
 
     facts = {"chips": chips.digest, "options": options.model_dump(mode="json")}
     receipt.check(out, "train", facts)
@@ -223,20 +223,12 @@ def _known(model: ModelFolder, module: Any, options: TrainOptions) -> dict[str, 
     other = {
         key: value
         for key, value in options.network_options.items()
-        if not key.startswith(LEARNING) and _plain(value) != _plain(known.get(key, usual.get(key)))
+        if not key.startswith(LEARNING) and receipt.plain(value) != receipt.plain(known.get(key, usual.get(key)))
     }
     if other:
-        what, do = (
-            f"the pretrained model keeps its {', '.join(other)}",
-            "leave it out of network_options, or train anew",
-        )
-        raise OptionsError(what, where=model.path, got=other, do=do)
+        what = f"the pretrained model keeps its {', '.join(other)}"
+        raise OptionsError(what, where=model.path, got=other, do="leave it out of network_options, or train anew")
     return {key: value for key, value in known.items() if key not in ASKED}
-
-
-def _plain(value: Any) -> Any:
-    """As it comes out of JSON."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def _suggested(chips: ChipFolder, boxes: Sequence[Any], module: Any, options: TrainOptions) -> dict[str, Any]:

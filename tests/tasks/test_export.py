@@ -264,6 +264,16 @@ def test_labels_change_with_the_files_beside_them(tmp_path: Path, name: str, bes
     assert before != receipt.stamp(tmp_path / name)
 
 
+def test_a_vrt_changes_with_the_rasters_that_it_is_made_of(tmp_path: Path) -> None:
+    imagery, _ = town.write(tmp_path / "town")
+    band = f"<SimpleSource><SourceFilename>{imagery}</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+    band = f"<VRTRasterBand dataType='Byte' band='1'>{band}</VRTRasterBand>"
+    (tmp_path / "town.vrt").write_text(f"<VRTDataset rasterXSize='8' rasterYSize='8'>{band}</VRTDataset>")
+    before = receipt.stamp(tmp_path / "town.vrt")
+    os.utime(imagery, (1, 1))
+    assert before != receipt.stamp(tmp_path / "town.vrt")
+
+
 @pytest.mark.slow
 def test_an_export_killed_in_the_middle_is_never_taken_for_whole(tmp_path: Path) -> None:
     scene = town.write(tmp_path / "town", repeat=4)

@@ -232,13 +232,8 @@ def test_chips_of_another_kind_of_raster_are_not_added(
 def test_an_addition_killed_while_it_is_deleted_blocks_no_other(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.exporting import append
-
     export(scene, tmp_path / "chips", stride=32)
-    with monkeypatch.context() as patch:
-        patch.setattr(append, "_delete", dies)
-        with pytest.raises(KeyboardInterrupt):
-            export(scene, tmp_path / "chips", start_index=1000, stride=32)
+    killed_adding(scene, tmp_path / "chips", monkeypatch, "_delete")
     (tmp_path / "chips/.added/images").mkdir(parents=True)  # of a kill in the midst of it
     all_three = export(scene, tmp_path / "chips", start_index=2000, stride=32)
     assert {"000000000", "000001000", "000002000"} <= set(all_three.names)
@@ -249,13 +244,8 @@ def test_an_addition_killed_while_it_is_deleted_blocks_no_other(
 def test_an_addition_that_was_begun_is_never_taken_for_another(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.exporting import append
-
     export(scene, tmp_path / "chips", stride=32)
-    with monkeypatch.context() as patch:
-        patch.setattr(append, "_write_joined", dies)
-        with pytest.raises(KeyboardInterrupt):
-            export(scene, tmp_path / "chips", start_index=1000, stride=32)
+    killed_adding(scene, tmp_path / "chips", monkeypatch, "_write_joined")
     with pytest.raises(Conflict, match=r"\.adding: holds the result of another export"):
         export(scene, tmp_path / "chips", start_index=2000, stride=32)
     assert "000001000" in export(scene, tmp_path / "chips", start_index=1000, stride=32).names
@@ -265,14 +255,9 @@ def test_an_addition_that_was_begun_is_never_taken_for_another(
 def test_an_addition_killed_while_it_joins_is_ended_by_a_rerun(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.exporting import append
-
     for name in ("killed", "whole"):
         export(scene, tmp_path / name / "chips", stride=32)
-    with monkeypatch.context() as patch:
-        patch.setattr(append, "write_pages", dies)
-        with pytest.raises(KeyboardInterrupt):
-            export(scene, tmp_path / "killed/chips", start_index=1000, stride=32)
+    killed_adding(scene, tmp_path / "killed/chips", monkeypatch, "write_pages")
     with pytest.raises(LabelError, match="no finished export"):
         ChipFolder.open(tmp_path / "killed/chips")
     with pytest.raises(Conflict, match="being added to by another export"):
@@ -281,8 +266,17 @@ def test_an_addition_killed_while_it_joins_is_ended_by_a_rerun(
     assert content(export(scene, tmp_path / "whole/chips", start_index=1000, stride=32).path) == content(joined.path)
 
 
-def dies(*_: Any) -> None:
-    raise KeyboardInterrupt
+def killed_adding(scene: Scene, chips: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """From number 1000 on; `step`: of tasks/exporting/append.py, where it is killed."""
+    from tasks.exporting import append
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(append, step, dies)
+        with pytest.raises(KeyboardInterrupt):
+            export(scene, chips, start_index=1000, stride=32)
 
 
 @pytest.mark.slow
