@@ -6,6 +6,7 @@ A value is never numbered by what comes first in the file, so the order of featu
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -37,9 +38,7 @@ def class_values(
     if field is None:
         return _of_one_class(path, len(table), given)
     column = table[field]
-    if column.isna().any():
-        what = f"{int(column.isna().sum())} features have no {field}"
-        raise LabelError(what, where=path, do="fill or delete them")
+    check_filled(path, column, field)
     if pandas.api.types.is_numeric_dtype(column):
         values = _whole(path, field, column)
         labels = tuple(given) or _named(table, values, field)
@@ -63,6 +62,12 @@ def field_of_names(path: Path, table: pandas.DataFrame, value_field: str) -> str
 def colour(i: int) -> tuple[int, int, int]:
     """A legible colour for the i-th class."""
     return PALETTE[i % len(PALETTE)]
+
+
+def check_filled(path: Path, column: "pandas.Series[Any]", field: str) -> None:
+    """Raises LabelError for features without a class."""
+    if empty := int(column.isna().sum()):
+        raise LabelError(f"{empty} features have no {field}", where=path, do="fill or delete them")
 
 
 def check_values(path: Path, values: NDArray[np.generic], what: str) -> NDArray[np.int64]:

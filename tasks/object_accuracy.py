@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from registry.errors import LabelError, OptionsError
+from tasks.class_values import check_filled
 from tasks.feature_files import field_of, read_features
 from tasks.matching import average_precision
 from tasks.options import Options
@@ -142,9 +143,8 @@ def _classes(path: Path, table: geopandas.GeoDataFrame, field: str) -> NDArray[A
     if not field:
         return np.full(len(table), NO_CLASS, dtype=object)
     column = table[field_of(path, table, field)]
-    if column.isna().any():
-        raise LabelError(f"{int(column.isna().sum())} features have no {field}", where=path, do="fill or delete them")
-    whole = pandas.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all()
+    check_filled(path, column, field)
+    whole = pandas.api.types.is_float_dtype(column) and (column % 1 == 0).all()
     return np.array((column.astype("Int64") if whole else column).astype(str), dtype=object)
 
 
