@@ -45,7 +45,7 @@ def check(folder: Path, verb: str, facts: Facts) -> None:
         if read(folder, verb) != [plain(facts)]:
             do = "choose another folder, or delete this one to do it anew"
             raise Conflict(f"holds the result of another {verb}, made from other data or options", where=folder, do=do)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(NAME not in path.name for path in folder.iterdir()):  # half a receipt is nobody's
         raise Conflict("is not empty", where=folder, do="choose an empty or new folder")
 
 

@@ -20,6 +20,7 @@ from affine import Affine
 
 from registry.emd import ClassLabel
 from registry.errors import Conflict, DlpkError, ImageryError, LabelError, OptionsError
+from registry.files import part_of
 from tasks import receipt, town
 from tasks.chips import DEFINITION, ChipFolder
 from tasks.export import ExportOptions, export_training_data, split_extent
@@ -272,6 +273,19 @@ def test_a_vrt_changes_with_the_rasters_that_it_is_made_of(tmp_path: Path) -> No
     before = receipt.stamp(tmp_path / "town.vrt")
     os.utime(imagery, (1, 1))
     assert before != receipt.stamp(tmp_path / "town.vrt")
+
+
+def test_a_folder_in_which_a_receipt_is_being_written_is_nobodys(tmp_path: Path) -> None:
+    part = part_of(tmp_path / receipt.NAME)  # of a killed step, or of another process of the same one
+    part.touch()
+    receipt.claim(tmp_path, "train", {"options": 1})
+    assert [{"options": 1}] == receipt.read(tmp_path, "train")
+    with pytest.raises(Conflict, match="holds the result of another train"):
+        receipt.claim(tmp_path, "train", {"options": 2})
+    part.rename(tmp_path / "notes.txt")
+    (tmp_path / receipt.NAME).unlink()
+    with pytest.raises(Conflict, match="is not empty"):
+        receipt.claim(tmp_path, "train", {"options": 1})
 
 
 @pytest.mark.slow
