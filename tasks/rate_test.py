@@ -31,7 +31,8 @@ def find_rate(
     smooth = 0.0
     rates: list[float] = []
     losses: list[float] = []
-    for step, (images, targets, _) in enumerate(itertools.islice(itertools.cycle(batches), STEPS)):
+    passes = itertools.chain.from_iterable(itertools.repeat(batches))  # `cycle` would keep every batch in memory
+    for step, (images, targets, _) in enumerate(itertools.islice(passes, STEPS)):
         rate = LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
         optimizer.param_groups[0]["lr"] = rate
         loss = trial.loss(*move_data_to_device((images, targets), device))  # type: ignore[operator]

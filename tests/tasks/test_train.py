@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -541,6 +543,21 @@ def test_a_range_test_finds_a_rate_and_leaves_the_network_alone() -> None:
     assert torch.equal(before, network.weight)
     with pytest.raises(TrainingError, match="the loss is no number at any learning rate; look for broken values"):
         find_rate(network, [(images * torch.nan, images, [])])
+
+
+def test_a_range_test_holds_no_more_than_the_batch_it_looks_at() -> None:
+    seen, most = weakref.WeakSet[torch.Tensor](), list[int]()
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            for _ in range(9):
+                images = torch.rand(8, 1)
+                seen.add(images)
+                most.append(len(seen))
+                yield images, 3 * images, []
+
+    find_rate(Line(), Batches())
+    assert 2 == max(most)  # the next one is made while the one before is still at hand
 
 
 class Line(torch.nn.Linear):
