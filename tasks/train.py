@@ -297,7 +297,7 @@ def _start(chips: ChipFolder, plan: _Plan) -> _Start:
         origin = weights.load_backbone(network.backbone, name, options.pretrained_weights, scheme)
     if origin != "random" and options.freeze_model:
         network.backbone.freeze(adapted=not scheme.plain(len(bands)))
-    network = Resized(network, options.resize_to) if options.resize_to else network
+    network = Resized(network, options.resize_to, chips.tile_size) if options.resize_to else network
     return _Start(network.to(memory_format=torch.channels_last), origin)
 
 

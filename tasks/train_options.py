@@ -85,7 +85,7 @@ class TrainOptions(Options):
     )
     augmentation_file: str = Field("", description="of FILE: a pipeline that albumentations.save has written, or YAML")
     chip_size: Size = Field(None, ge=32, description="train on random crops of this side, in pixels; none: whole chips")
-    resize_to: Size = Field(None, ge=32, description="scale chips to this side before anything else; none: as they are")
+    resize_to: Size = Field(None, ge=32, description="scale chips to this side, and crops as much; none: as they are")
     oversample: bool = Field(False, description="show chips of rare classes more often")
     class_balancing: bool = Field(False, description="weigh pixels of rare classes more, by their share of the chips")
     focal_loss: bool = Field(False, description="look harder at what is still wrong: focal loss, gamma 2")

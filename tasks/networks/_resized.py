@@ -10,10 +10,11 @@ from torch.nn.functional import interpolate
 class Resized(nn.Module):
     """`size`: side in pixels that square tiles are scaled to, rows of others (ArcGIS formats F.2, `resize_to`)."""
 
-    def __init__(self, network: nn.Module, size: int) -> None:
+    def __init__(self, network: nn.Module, size: int, rows: int = 0) -> None:
+        """`rows`: of a tile; a crop of one is scaled by as much as the whole. 0: whatever comes is whole."""
         super().__init__()
         self.network: Any = network
-        self.size = size
+        self.size, self.rows = size, rows
 
     @property
     def backbone(self) -> Any:
@@ -43,7 +44,8 @@ class Resized(nn.Module):
     def _sides(self, images: Tensor) -> "Tuple[int, int]":
         """Rows and columns at which the network works; tiles that are not square keep their shape."""
         rows, cols = images.shape[-2:]
-        return self.size, round(self.size * cols / rows)
+        size = round(self.size * rows / (self.rows or rows))
+        return size, round(size * cols / rows)
 
     def _scaled(self, images: Tensor) -> Tensor:
         size = self._sides(images)

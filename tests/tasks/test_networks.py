@@ -367,6 +367,13 @@ def test_tiles_that_are_not_square_keep_their_shape_in_another_size() -> None:
     assert (1, 2, 64, 101) == tuple(network(torch.zeros(1, 1, 64, 101)).shape)
 
 
+def test_a_crop_is_scaled_by_as_much_as_the_tile() -> None:
+    network = Resized(Parrot(), 96, 64)
+    for rows, cols, scaled in ((64, 64, (96, 96)), (32, 32, (48, 48)), (32, 50, (48, 75))):
+        network.loss(torch.zeros(1, 1, rows, cols), torch.zeros(1, rows, cols).long())
+        assert scaled == network.network.shape
+
+
 def test_a_detector_sees_images_as_they_come() -> None:
     images, _ = build("faster_rcnn").eval().network.transform([torch.ones(3, 64, 64)])
     assert torch.equal(torch.ones(1, 3, 64, 64), images.tensors)
