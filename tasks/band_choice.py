@@ -66,4 +66,4 @@ def places(wanted: Sequence[int | str], names: Sequence[str]) -> list[int]:
     """Of each band its index from 0, -1 where there is none; names in any case."""
     known = [name.lower() for name in names]
     found = [(known.index(b.lower()) if b.lower() in known else -1) if isinstance(b, str) else b for b in wanted]
-    return [i if i < len(known) else -1 for i in found]
+    return [i if 0 <= i < len(known) else -1 for i in found]

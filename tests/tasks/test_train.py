@@ -479,6 +479,11 @@ def test_a_definition_tells_the_classes_that_were_not_learnt(tmp_path: Path) -> 
     assert [] == emd.problems()
 
 
+def test_bands_are_not_counted_from_the_end(tmp_path: Path) -> None:
+    with pytest.raises(OptionsError, match=r"no such bands, or one twice, got \[-2\]; name each once, of 0 Grey"):
+        train._extracted(bright_roofs(tmp_path, 1), TrainOptions(extract_bands=(-2,)), None)
+
+
 def test_labels_of_whole_chips_cannot_be_ignored(tmp_path: Path) -> None:
     one = chip(np.zeros((SIDE, SIDE), np.uint8), [(0, 0, SIDE, SIDE)])
     data = write_chips(tmp_path / "chips", [one] * 4, ROOFS, "Labeled_Tiles")
