@@ -30,6 +30,7 @@ FIRST = ("images", "images_before", "A/images", "Images/train_a")  # where the p
 SECOND = ("images2", "images_after", "B/images", "Images/train_b")
 GATHERED = ("labels.json", "data.yaml")  # what some formats write once for all chips
 CONTENT = ("images", "images2", "images_before", "images_after", "Images", "labels", "labels2", "A", "B")
+NO_CONTENT = (".aux.xml", ".ovr", "thumbs.db")  # ends of names: what programs leave beside pictures that they show
 CHANGE = ClassLabel(255, "Change", (255, 255, 255))  # as arcgis.learn names and colours it
 NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the transform of a picture that does not say where it lies
 
@@ -313,10 +314,11 @@ class ChipFolder:
 
 def _files_below(path: Path) -> Iterator[Path]:
     """A file, or those of a folder in order, one at a time: there may be hundreds of thousands."""
+    own = path.name.lower()
     if path.is_dir():
         for name in sorted(below.name for below in path.iterdir()):
             yield from _files_below(path / name)
-    elif path.is_file() and "." in path.name and not path.name.startswith("."):
+    elif path.is_file() and "." in own and not own.startswith(".") and not own.endswith(NO_CONTENT):
         yield path
 
 

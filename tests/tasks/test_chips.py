@@ -426,6 +426,8 @@ def test_the_digest_changes_with_any_content_and_with_nothing_else(tmp_path: Pat
     before = folder(tmp_path, "Export_Tiles").digest
     text(tmp_path / "models/model.pth", "left by a training")
     text(tmp_path / "images/.0.tif.ab12.part", "left by a kill")
+    text(tmp_path / "images/0.tif.aux.xml", "left by QGIS, and by ArcGIS Pro")
+    text(tmp_path / "images/Thumbs.db", "left by Windows")
     assert before == ChipFolder.open(tmp_path).digest
     picture(tmp_path / "images2/0.tif", grey(8))
     assert before != ChipFolder.open(tmp_path).digest
