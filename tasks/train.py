@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.dlpk import ModelFolder, open_model
 from registry.errors import OptionsError, TrainingError
-from registry.files import atomic
+from registry.files import atomic, sha256
 from tasks import receipt
 from tasks.chips import ChipFolder
 from tasks.progress import OnEpoch, OnProgress, ignore
@@ -48,7 +48,7 @@ def train_model(
     """
     from tasks import augment
 
-    facts = {"chips": chips.digest, "options": options.model_dump(mode="json")}
+    facts = _facts(chips, options)
     receipt.check(out, "train", facts)
     if (out / f"{out.name}.emd").is_file():
         return ModelFolder(out)
@@ -58,6 +58,14 @@ def train_model(
     augment.save(plan.loading.augment, out)
     fitted = _fit_what_fits(chips, out, plan, start, (on_epoch, on_progress))
     return _write(chips, out, plan, fitted)
+
+
+def _facts(chips: ChipFolder, options: TrainOptions) -> receipt.Facts:
+    """What makes it this training: with other content a file that the options name makes another one."""
+    named = (options.augmentation_file, options.pretrained_model, options.pretrained_weights)
+    files = {name: sha256(Path(name)) for name in named if Path(name).is_file()}
+    facts = {"chips": chips.digest, "options": options.model_dump(mode="json")}
+    return {**facts, "files": files} if files else facts
 
 
 @dataclass(frozen=True)

@@ -574,6 +574,17 @@ class Line(torch.nn.Linear):
         return loss
 
 
+def test_a_file_of_another_content_makes_another_training(tmp_path: Path) -> None:
+    data, file = bright_roofs(tmp_path / "chips", 1), tmp_path / "turns.json"
+    options = TrainOptions(augmentation="FILE", augmentation_file=str(file))
+    facts = []
+    for content in ("turns", "flips", "turns"):
+        file.write_text(content)
+        facts.append(train._facts(data, options))
+    assert facts[0] == facts[2] != facts[1]
+    assert {"chips", "options"} == train._facts(data, TrainOptions()).keys()
+
+
 @pytest.mark.slow
 def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
     data = chips(tmp_path, FORMATS[1])
