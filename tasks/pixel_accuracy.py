@@ -226,7 +226,8 @@ def _truth(path: Path, raster: Any, options: PixelAccuracyOptions) -> Iterator[T
         if source.crs is None or raster.crs is None:
             raise ImageryError("has another grid, and one of both has no coordinate system", where=path, do="assign it")
         grid = {"crs": raster.crs, "transform": raster.transform, "width": raster.width, "height": raster.height}
-        with WarpedVRT(source, resampling=Resampling.nearest, **grid, add_alpha=source.nodata is None) as warped:
+        grid |= {"dtype": "float64", "nodata": NOTHING}  # GDAL heeds an alpha band of 8 or 16 bits only
+        with WarpedVRT(source, resampling=Resampling.nearest, **grid) as warped:
             yield _Raster(warped)
 
 

@@ -179,6 +179,15 @@ def test_truth_of_features_and_of_another_grid(make_raster: Any, tmp_path: Path)
         compute_pixel_accuracy(raster, far, tmp_path / "m.csv", PixelAccuracyOptions())
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "uint32"])
+def test_where_another_grid_ends_nothing_is_known(make_raster: Any, tmp_path: Path, dtype: str) -> None:
+    told = np.ones((40, 40), np.uint8)
+    place = {"crs": f"EPSG:{town.EPSG}", "transform": town.TRANSFORM}
+    pair = make_raster(told, "told.tif", **place), make_raster(told[:10].astype(dtype), "true.tif", **place)
+    facts = compute_pixel_accuracy(*pair, tmp_path / "m.csv", PixelAccuracyOptions())
+    assert (400, 1) == (facts["pixels"], facts["accuracy"])
+
+
 NAMED = [ClassLabel(1, "Gras"), ClassLabel(2, "Gebäude"), ClassLabel(3, "Wasser")]
 
 
