@@ -175,7 +175,7 @@ def _table(matrix: Matrix) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     right, by_raster, by_truth, total = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0), int(counts.sum())
     user, producer = right / np.maximum(by_raster, 1), right / np.maximum(by_truth, 1)
     ious = right / np.maximum(by_raster + by_truth - right, 1)
-    chance = float(by_raster @ by_truth) / total**2
+    chance = float((by_raster / total) @ (by_truth / total))  # shares: counts of large rasters overflow
     accuracy = float(right.sum()) / total
     kappa = (accuracy - chance) / (1 - chance) if chance < 1 else 1.0
     heads, nan = [f"C_{value}" for value in kinds], float("nan")

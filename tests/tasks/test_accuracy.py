@@ -1,6 +1,7 @@
 """Non Maximum Suppression and the two tools that compute accuracy, against what is worked out by hand."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from registry.errors import LabelError, OptionsError
 from tasks import town
 from tasks.cli import main
 from tasks.object_accuracy import ObjectAccuracyOptions, compute_object_accuracy
-from tasks.pixel_accuracy import PixelAccuracyOptions, compute_pixel_accuracy
+from tasks.pixel_accuracy import PixelAccuracyOptions, _table, compute_pixel_accuracy
 from tasks.results import attribute_table, table_for_arcgis
 from tasks.suppression import SuppressionOptions, suppress_non_maxima
 
@@ -213,6 +214,12 @@ def test_truth_in_words_has_the_values_of_the_raster(make_raster: Any, tmp_path:
         compute_pixel_accuracy(raster, wood, tmp_path / "m.csv", PixelAccuracyOptions())
     other = features(tmp_path / "other.gpkg", [(10, 10, 26, 42)], Classvalue=[9])  # a Value may be of no class here
     assert 0 == compute_pixel_accuracy(raster, other, tmp_path / "m.csv", PixelAccuracyOptions())["accuracy"]
+
+
+def test_kappa_of_billions_of_pixels_is_that_of_a_tenth() -> None:
+    matrix = Counter({(1, 1): 3_000_000_000, (1, 2): 200_000_000, (2, 1): 100_000_000, (2, 2): 500_000_000})
+    tenth = Counter({pair: number // 10 for pair, number in matrix.items()})
+    assert _table(tenth)[1] == pytest.approx(_table(matrix)[1])
 
 
 def test_points_anywhere_are_no_class_of_the_truth(make_raster: Any, tmp_path: Path) -> None:
