@@ -66,7 +66,7 @@ def compute_object_accuracy(
     if bool(options.detected_class_value_field) != bool(options.ground_truth_class_value_field):
         do = "name the field of both, or of none"
         raise OptionsError("only one of both has a field of classes", do=do)
-    found, true = read_features(detected_features), read_features(ground_truth_features)
+    found, true = _polygons(detected_features), _polygons(ground_truth_features)
     true = _brought(true, found, ground_truth_features)
     if options.mask_features:
         area = _brought(read_features(Path(options.mask_features)), found, Path(options.mask_features))
@@ -122,6 +122,15 @@ def _total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     true, false, missed = (sum(row[k] for row in rows) for k in ("True_Positive", "False_Positive", "False_Negative"))
     areas = [row["AP"] for row in rows if not np.isnan(row["AP"])]
     return _row(ALL, true, false, missed, float(np.mean(areas)) if areas else float("nan"))
+
+
+def _polygons(path: Path) -> geopandas.GeoDataFrame:
+    """Raises LabelError when some have no area, so that they share none with anything."""
+    table = read_features(path)
+    if flat := int(np.isin(shapely.get_dimensions(table.geometry.to_numpy()), (0, 1)).sum()):
+        what = f"{flat} of {len(table)} features are points or lines"
+        raise LabelError(what, where=path, do="give polygons, such as buffers of them")
+    return table
 
 
 def _brought(table: geopandas.GeoDataFrame, to: geopandas.GeoDataFrame, where: Path) -> geopandas.GeoDataFrame:

@@ -114,6 +114,13 @@ def test_a_file_without_anything_detected_finds_nothing(true: Path, tmp_path: Pa
     assert (0, 0, 3, 0.0) == (*list(row.values())[5:], row["AP"])
 
 
+def test_points_and_lines_share_no_area(found: Path, tmp_path: Path) -> None:
+    table = geopandas.GeoDataFrame(geometry=geopandas.read_file(found).centroid)
+    table.to_file(trees := tmp_path / "trees.gpkg")
+    with pytest.raises(LabelError, match=r"trees.gpkg: 5 of 5 features are points or lines; give polygons"):
+        compute_object_accuracy(found, trees, tmp_path / "t.csv", ObjectAccuracyOptions())
+
+
 @pytest.fixture
 def classes(make_raster: Any) -> tuple[Path, Path]:
     """What was told and what is true, with nodata in both."""
