@@ -51,9 +51,10 @@ def object_accuracy(
     The table is .csv, .json, .dbf or .gpkg: Precision, Recall, F1_Score, AP and counts for each class and for all.
     """
     from tasks.object_accuracy import compute_object_accuracy
+    from tasks.tables import plain
 
     rows = compute_object_accuracy(detected_features, ground_truth_features, out_accuracy_table, options)
-    console.end(program, {"table": str(out_accuracy_table), "classes": {row["Class"]: row for row in rows}})
+    console.end(program, {"table": str(out_accuracy_table), "classes": {row["Class"]: row for row in plain(rows)}})
 
 
 @click.command("compute-pixel-accuracy", cls=Verb, options="tasks.pixel_accuracy:PixelAccuracyOptions")

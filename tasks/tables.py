@@ -20,8 +20,7 @@ def write_rows(out: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Rows of equal keys; a number that is not known is empty. Raises OptionsError for another suffix."""
     kind = check_table(out)
     if kind == ".json":
-        plain = [{k: None if pandas.isna(v) else v for k, v in row.items()} for row in rows]
-        write_text(out, json.dumps(plain, indent=2) + "\n")
+        write_text(out, json.dumps(plain(rows), indent=2) + "\n")
         return out
     table = pandas.DataFrame(list(rows))
     if kind == ".csv":
@@ -33,6 +32,11 @@ def write_rows(out: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
             table = table.rename(columns={name: str(name)[:LONGEST] for name in table})
         pyogrio.write_dataframe(table, folder / out.name, driver=driver)
     return out
+
+
+def plain(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """As JSON has them: a number that is not known is null."""
+    return [{key: None if pandas.isna(value) else value for key, value in row.items()} for row in rows]
 
 
 def check_table(out: Path) -> str:

@@ -245,3 +245,10 @@ def test_the_commands_answer_to_the_names_of_the_tools(found: Path, true: Path, 
     table = str(tmp_path / "t.dbf")
     two = run.invoke(main, ["compute-accuracy-for-object-detection", str(found), str(true), table])
     assert 3 == json.loads(two.stdout)["classes"]["All"]["False_Positive"]
+
+
+def test_what_is_not_known_is_null_for_programs(found: Path, tmp_path: Path) -> None:
+    none = features(tmp_path / "none.gpkg", [])
+    done = CliRunner().invoke(main, ["compute-object-accuracy", str(found), str(none), str(tmp_path / "t.csv")])
+    assert "NaN" not in done.stdout
+    assert json.loads(done.stdout)["classes"]["All"]["AP"] is None
