@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 IOUS = np.linspace(0.5, 0.95, 10)  # the first is that of AP50; AP50:95 is the mean over all
 RECALLS = np.linspace(0, 1, 101)  # where the precision-recall curve is read
-MOST = 500  # detections of a class in a chip that count, surest first
 
 
 def iou(one: NDArray[np.float32], two: NDArray[np.float32]) -> NDArray[np.float64]:

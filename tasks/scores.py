@@ -17,7 +17,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from registry.emd import ClassLabel, background_name
 from tasks.bootstrap import Interval
 from tasks.calibration import BINS, Calibration, binned, calibrate, calibrated
-from tasks.matching import IOUS, MOST, average_precision, iou, mask_iou, match
+from tasks.matching import IOUS, average_precision, iou, mask_iou, match
 
 Floats = NDArray[np.float64]
 Key = tuple[str, str]  # class name ("" = all classes), name of the figure
@@ -116,7 +116,7 @@ class DetectionScores:
         overlaps, labels, scores = overlaps[order], labels[order], scores[order]
         hits = np.zeros((len(scores), len(IOUS)), bool)
         for label in np.unique(labels):
-            mine = np.flatnonzero(labels == label)[:MOST]
+            mine = np.flatnonzero(labels == label)
             hits[mine] = match(overlaps[np.ix_(mine, true_labels == label)], scores[mine]) >= 0
         taken = match(overlaps, scores, IOUS[:1])[:, 0]
         kinds = np.append(true_labels, 0)[taken]  # -1, none, is the last

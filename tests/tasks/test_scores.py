@@ -106,6 +106,13 @@ def test_a_chip_drawn_twice_counts_as_two() -> None:
     assert {key: values[0] for key, values in twice.items()} == pytest.approx({k: v[0] for k, v in resampled.items()})
 
 
+def test_a_chip_full_of_objects_can_be_wholly_right() -> None:
+    crowd = boxes(*[[x, y, x + 5, y + 5] for x in range(0, 180, 6) for y in range(0, 120, 6)])
+    scores = DetectionScores([ROOF])
+    scores.add(crowd, np.ones(600, int), np.full(600, 0.9, np.float32), crowd, np.ones(600, int))
+    assert (1, 1) == (scores.compute().values["AP50"], scores.compute().values["f1"])
+
+
 def test_instances_are_matched_by_their_masks_not_their_boxes() -> None:
     """Two triangles of one square: the same box, no pixel in common."""
     upper = np.triu(np.ones((10, 10), bool), 1)[None]
