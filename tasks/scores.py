@@ -131,8 +131,9 @@ class DetectionScores:
         if not len(true) or not true[-1]:
             return None
         f1 = 2 * true / (np.arange(1, len(true) + 1) + sum(int(f.truths.sum()) for f in self.found))
-        best = float(scores[order][int(f1.argmax())])
-        return min(0.95, max(0.05, int(best * 1000) / 1000))  # rounded down: the best one itself must pass
+        steps = np.floor(scores[order].astype(float).clip(0.05, 0.95) * 1000)  # down: the best one itself must pass
+        last = np.diff(steps, append=-1) != 0  # those of one step pass together
+        return float(steps[np.where(last, f1, 0).argmax()] / 1000)
 
     def compute(self, threshold: float = 0.5) -> Scores:
         figures = self.resampled(np.ones((1, self.chips)), threshold)

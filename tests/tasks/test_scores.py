@@ -132,6 +132,13 @@ def test_the_best_threshold_leaves_the_invented_out() -> None:
     assert 1 == scores.compute(best).values["f1"]
 
 
+def test_the_best_threshold_counts_all_that_are_as_sure() -> None:
+    """One true and eight invented at 0.5: they come together, so one alone at 0.9 is better."""
+    scores = DetectionScores([ROOF])
+    scores.add(boxes(A, B, *[FAR] * 8), np.ones(10, int), sure(0.9, *[0.5] * 9), boxes(A, B), np.ones(2, int))
+    assert 0.9 == pytest.approx(scores.best_threshold(), abs=2e-3)
+
+
 def test_a_class_is_not_taken_for_another() -> None:
     scores = DetectionScores([ROOF, POND])
     scores.add(boxes(A, FAR), TWO.repeat(2), sure(0.9, 0.8), boxes(A, B), ONE.repeat(2))
