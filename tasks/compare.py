@@ -59,9 +59,11 @@ def compare_models(
     `device`: -1 CPU, else the GPU's number. `trust`: as inference has it. Raises OptionsError when chips and models do
     not fit, the two are scored on other pixels, or one holds a stranger's code.
     """
+    kinds = [str(model.emd.model_type) for model in (a, b)]
+    if kinds[0] != kinds[1]:  # of instances the masks overlap, of objects the boxes
+        do = "compare models of one type"
+        raise OptionsError("the models do different things", where=b.path, got=kinds, do=do)
     one, two = (examine(model, chips, device=device, trust=trust) for model in (a, b))
-    if type(one.tally) is not type(two.tally):
-        raise OptionsError("the models do different things", where=b.path, do="compare models of one type")
     if len({getattr(exam.tally, "background", None) for exam in (one, two)}) > 1:
         what = "one of the models counts background as a class, to the other it is unlabelled (ignore_classes 0)"
         do = "decide which is right for these chips, and compare two models of that kind"

@@ -135,6 +135,17 @@ def test_models_that_count_other_pixels_are_not_compared(make_model: MakeModel, 
         compare_models(model, choosy, held_out)
 
 
+def test_masks_are_not_compared_with_boxes(make_model: MakeModel, tmp_path: Path) -> None:
+    masks = np.zeros((1, 64, 64), bool)
+    masks[0, 8:40, 8:40] = True
+    held_out = write_chips(
+        tmp_path / "held-out", [chip(even(10), [(8, 8, 40, 40)], masks=masks)], CLASSES[:1], "RCNN_Masks"
+    )
+    outlining = make_model("drawn", "a", ModelType="InstanceDetection")
+    with pytest.raises(OptionsError, match=r"do different things, got \['InstanceDetection', 'ObjectDetection'\]"):
+        compare_models(outlining, make_model(name="b"), held_out)
+
+
 @pytest.mark.slow
 def test_the_command_compares_two_models(make_model: MakeModel, chips: ChipFolder) -> None:
     from click.testing import CliRunner
