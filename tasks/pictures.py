@@ -50,18 +50,23 @@ class ResultSample:
 
 def show(axes: Axes, image: NDArray[np.generic], sample: ResultSample) -> None:
     """One of the sample's pictures; what is drawn later cannot make room for itself outside of it."""
-    pixels = picture(image, sample.band_names)
+    pixels = picture(image, sample.band_names, sample.valid)
     if sample.valid is not None:
         pixels[~sample.valid] = 238
     axes.imshow(pixels, interpolation="nearest")
     axes.autoscale(enable=False)
 
 
-def picture(image: NDArray[np.generic], band_names: Sequence[str]) -> NDArray[np.uint8]:
-    """(rows, cols, 3) uint8 for the eye: true colour where the names tell, else the first three bands, else grey."""
+def picture(
+    image: NDArray[np.generic], band_names: Sequence[str], valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """(rows, cols, 3) uint8 for the eye: true colour where the names tell, else the first three bands, else grey.
+
+    What is not `valid` (rows, cols) does not count for the stretch.
+    """
     shown = np.stack([image[i] for i in shown_bands(image.shape[0], band_names)]).astype(np.float64)
     if image.dtype != np.uint8:
-        shown = np.stack([_stretched(band) for band in shown])
+        shown = np.stack([_stretched(band, valid) for band in shown])
     return np.moveaxis(np.nan_to_num(shown).clip(0, 255).astype(np.uint8), 0, 2)
 
 
@@ -74,9 +79,9 @@ def shown_bands(bands: int, names: Sequence[str]) -> tuple[int, int, int]:
     return (0, 1, 2) if bands >= 3 else (0, 0, 0)
 
 
-def _stretched(band: NDArray[np.float64]) -> NDArray[np.float64]:
+def _stretched(band: NDArray[np.float64], valid: NDArray[np.bool_] | None) -> NDArray[np.float64]:
     """Stretched to 0-255; 0 is nodata more often than not, so it does not count."""
-    measured = band[np.isfinite(band) & (band != 0)]
+    measured = band[np.isfinite(band) & (band != 0) & (True if valid is None else valid)]
     if not measured.size:
         return np.zeros_like(band)
     low, high = np.percentile(measured, STRETCH)

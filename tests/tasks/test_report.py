@@ -180,6 +180,15 @@ def test_eight_bit_pictures_are_shown_as_they_are_and_others_are_stretched() -> 
     assert (0, 255) == (stretched.min(), stretched.max())
 
 
+def test_nodata_takes_nothing_of_the_stretch() -> None:
+    image = scene(1, "int16")
+    valid = np.ones((64, 64), bool)
+    valid[:20], image[0, :20] = False, -9999
+    shown = pictures.picture(image, (), valid)[20:]
+    assert (0, 255) == (shown.min(), shown.max())
+    assert 128 == pytest.approx(shown.mean(), abs=5)
+
+
 def test_a_picture_of_nodata_only_is_black() -> None:
     assert 0 == pictures.picture(np.full((2, 8, 8), np.nan, np.float32), ()).max()
 
