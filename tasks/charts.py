@@ -11,6 +11,8 @@ import matplotlib
 import matplotlib.style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, INK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#222222"
@@ -109,11 +111,10 @@ def ground(parts: Mapping[str, Mapping[str, Any]]) -> str:
 
     def plot(axes: Axes) -> None:
         for name, part in known.items():
-            colour = PARTS.get(name, PURPLE)
-            for i, ring in enumerate(part["outline"]):
-                xs, ys = zip(*ring, strict=True)
-                label = f"{name}: {part.get('chips', '?')} chips" if i == 0 else None
-                axes.fill(xs, ys, facecolor=colour, edgecolor=colour, alpha=0.35, label=label)
+            colour, label = PARTS.get(name, PURPLE), f"{name}: {part.get('chips', '?')} chips"
+            covered = Path.make_compound_path(*(Path(ring, closed=True) for ring in part["outline"]))
+            axes.add_patch(PathPatch(covered, facecolor=colour, edgecolor=colour, alpha=0.35, label=label))
+        axes.autoscale_view()
         axes.set_aspect("equal")
         axes.ticklabel_format(useOffset=False, style="plain")
         axes.xaxis.set_major_locator(MaxNLocator(3))

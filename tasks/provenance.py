@@ -65,15 +65,15 @@ def described(chips: ChipFolder, names: Sequence[str] | None = None) -> dict[str
 
 
 def outline(chips: ChipFolder, names: Sequence[str]) -> list[list[tuple[float, float]]]:
-    """Rings of the ground that the chips cover together, in map units, to a thousandth of a chip."""
+    """Rings of the ground that the chips cover together, in map units, to a thousandth of a chip.
+
+    Those of gaps within, as blocks of another part leave them, run the other way round.
+    """
     boxes = [shapely.box(*chips.bounds(name)) for name in names]
     digits = max(2, 3 - math.floor(math.log10(min((box.length / 4 for box in boxes), default=1.0))))
-    parts = shapely.get_parts(shapely.union_all(boxes).simplify(0))
-    return [
-        [(round(x, digits), round(y, digits)) for x, y in part.exterior.coords]
-        for part in parts
-        if hasattr(part, "exterior")
-    ]
+    parts = shapely.get_parts(shapely.orient_polygons(shapely.union_all(boxes).simplify(0)))
+    rings = [ring for part in parts if hasattr(part, "exterior") for ring in (part.exterior, *part.interiors)]
+    return [[(round(x, digits), round(y, digits)) for x, y in ring.coords] for ring in rings]
 
 
 def _objects(chips: ChipFolder) -> dict[str, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 
 from registry.dlpk import ModelFolder, pack
 from registry.errors import ImageryError, OptionsError
@@ -338,6 +339,16 @@ def test_the_outline_of_chips_in_degrees_is_no_point(tmp_path: Path) -> None:
     world.write_text("0.000005\n0\n0\n-0.000005\n13.1000025\n52.4999975\n")
     (ring,) = outline(held_out, held_out.names)
     assert {(13.1, 52.5), (13.10032, 52.5), (13.1, 52.49968), (13.10032, 52.49968)} == set(ring)
+
+
+def test_a_block_of_another_part_is_a_gap_in_the_outline(tmp_path: Path) -> None:
+    around = write_chips(tmp_path / "around", [chip(even(10))] * 8, CLASSES)
+    places = [(x, y) for x in (0, 64, 128) for y in (0, 64, 128) if (x, y) != (64, 64)]
+    for name, (x, y) in zip(around.names, places, strict=True):
+        (around.path / "images" / f"{name}.tfw").write_text(f"1\n0\n0\n-1\n{x + 0.5}\n{y - 0.5}\n")
+    outer, gap = map(shapely.LinearRing, outline(around, around.names))
+    assert (192**2, True) == (shapely.Polygon(outer).area, outer.is_ccw)
+    assert (64**2, False) == (shapely.Polygon(gap).area, gap.is_ccw)
 
 
 def test_a_test_split_was_not_learnt(make_model: MakeModel, chips: ChipFolder) -> None:

@@ -1,6 +1,8 @@
 """The report of a model: ArcGIS reads it to the letter, a person finds what matters, equal input gives equal bytes."""
 
+import base64
 import json
+import re
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +14,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from registry.emd import ClassLabel, Emd
-from tasks import pictures, report
+from tasks import charts, pictures, report
 from tasks.pictures import ResultSample
 from tasks.progress import Epoch
 from tasks.provenance import FACTS, facts_in
@@ -321,6 +323,13 @@ def test_what_is_wrong_is_drawn_in_the_colours_of_mistakes() -> None:
     pictures.draw_mistakes(axes, ResultSample(scene(3, "uint8"), (), truth, found))
     drawn = {(int(box.get_x() + 0.5), to_hex(box.get_edgecolor())) for box in axes.patches}  # type: ignore[attr-defined]
     assert {(0, "#ffffff"), (20, pictures.INVENTED), (40, pictures.MISSED)} == drawn
+
+
+def test_a_gap_in_the_ground_is_not_painted() -> None:
+    outer, gap = [(0, 0), (9, 0), (9, 9), (0, 9), (0, 0)], [(3, 3), (3, 6), (6, 6), (6, 3), (3, 3)]
+    drawn = charts.ground({"training": {"outline": [outer, gap]}}).partition(",")[2]
+    painted = re.findall('<path d="([^"]*)"[^>]*fill: #0072b2', base64.b64decode(drawn).decode())
+    assert 2 == painted[0].count("z")  # one figure of both rings
 
 
 def test_a_report_elsewhere_keeps_what_the_model_folder_tells(tmp_path: Path) -> None:
