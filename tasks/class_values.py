@@ -137,9 +137,8 @@ def _named(table: pandas.DataFrame, values: NDArray[np.int64], value_field: str)
     """
     fields = {str(name).lower(): str(name) for name in table.columns}
     sister = value_field.lower().removesuffix("_value").removesuffix("value")
-    name_field = next(
-        (fields[f] for f in (sister, sister + "name", *NAME_FIELDS) if f in fields and f != value_field.lower()), None
-    )
+    names = (sister, sister + "name", *NAME_FIELDS) if sister else NAME_FIELDS  # a field Value has no sister
+    name_field = next((fields[f] for f in names if f in fields and f != value_field.lower()), None)
     rgb = [fields[c] for c in ("red", "green", "blue") if c in fields]
     kept = [*([name_field] if name_field else []), *(rgb if len(rgb) == 3 else [])]
     rows = table[kept].assign(_value=values).sort_values(["_value", *kept]).drop_duplicates("_value")

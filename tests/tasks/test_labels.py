@@ -93,6 +93,12 @@ def test_names_and_colours_come_with_the_values(tmp_path: Path) -> None:
     assert (ClassLabel(4, "pond", (1, 2, 3)), ClassLabel(9, "roof", (250, 20, 30))) == read_features(path).classes
 
 
+def test_what_a_feature_is_called_names_no_class_where_a_field_does(tmp_path: Path) -> None:
+    names = {"name": ["Town hall", "Mill pond"], "Classname": ["roof", "pond"]}
+    read = read_features(write_features(tmp_path / "c.gpkg", [ROOF, POND], Value=[1, 2], **names))
+    assert ["roof", "pond"] == [c.name for c in read.classes]
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
