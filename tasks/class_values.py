@@ -66,8 +66,14 @@ def colour(i: int) -> tuple[int, int, int]:
 
 def check_filled(path: Path, column: "pandas.Series[Any]", field: str) -> None:
     """Raises LabelError for features without a class."""
-    if empty := int(column.isna().sum()):
+    if empty := int(_empty(column).sum()):
         raise LabelError(f"{empty} features have no {field}", where=path, do="fill or delete them")
+
+
+def _empty(column: "pandas.Series[Any]") -> "pandas.Series[bool]":
+    """Nothing, or a text of spaces alone: a form that was left empty."""
+    missing = column.isna()
+    return missing if pandas.api.types.is_numeric_dtype(column) else missing | (column.astype(str).str.strip() == "")
 
 
 def check_values(path: Path, values: NDArray[np.generic], what: str) -> NDArray[np.int64]:
@@ -127,7 +133,7 @@ def _value_field(path: Path, table: pandas.DataFrame, wanted: str) -> str | None
 def _class_field(table: pandas.DataFrame) -> str | None:
     """ArcGIS would call all of it class 1; here what is said of every feature counts."""
     fields = {str(name).lower(): str(name) for name in table.columns}
-    return next((fields[f] for f in CLASS_FIELDS if f in fields and not table[fields[f]].isna().any()), None)
+    return next((fields[f] for f in CLASS_FIELDS if f in fields and not _empty(table[fields[f]]).any()), None)
 
 
 def _named(table: pandas.DataFrame, values: NDArray[np.int64], value_field: str) -> tuple[ClassLabel, ...]:

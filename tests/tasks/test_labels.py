@@ -82,9 +82,12 @@ def test_a_file_with_a_text_field_of_classes_alone_has_these_classes(tmp_path: P
     assert [2, 1] == list(read.values)
 
 
-def test_a_field_of_classes_that_is_not_filled_is_no_field_of_classes(tmp_path: Path) -> None:
-    read = read_features(write_features(tmp_path / "c.gpkg", [ROOF, POND], **{"class": ["roof", None]}))
-    assert [1, 1] == list(read.values)
+@pytest.mark.parametrize("nothing", [None, "", " "])
+def test_a_field_of_classes_that_is_not_filled_is_no_field_of_classes(tmp_path: Path, nothing: str | None) -> None:
+    path = write_features(tmp_path / "c.gpkg", [ROOF, POND], **{"class": ["roof", nothing]})
+    assert [1, 1] == list(read_features(path).values)
+    with pytest.raises(LabelError, match="1 features have no class; fill or delete them"):
+        read_features(path, "class")
 
 
 def test_names_and_colours_come_with_the_values(tmp_path: Path) -> None:
