@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from registry.emd import ClassLabel
 from registry.errors import LabelError
 
-VALUE_FIELDS = ("classvalue", "class_value", "value")  # Classvalue is the field of ArcGIS training samples (F.1)
+# Classvalue is the field of ArcGIS training samples (F.1); a shapefile keeps ten letters of class_value
+VALUE_FIELDS = ("classvalue", "class_value", "class_valu", "value")
 CLASS_FIELDS = ("classname", "class_name", "class")  # where no field of values is: `name` may name anything
 NAME_FIELDS = (*CLASS_FIELDS, "name")
 PALETTE = ((230, 60, 40), (60, 120, 220), (70, 180, 80), (240, 190, 40), (150, 80, 190), (40, 190, 190), (200, 120, 60))

@@ -71,6 +71,12 @@ def test_the_order_of_features_changes_nothing(tmp_path: Path, fields: dict[str,
     assert list(one.values) == list(two.values)[::-1]
 
 
+def test_a_shapefile_cuts_the_name_of_the_field_and_keeps_the_classes(tmp_path: Path) -> None:
+    read = read_features(write_features(tmp_path / "cut.shp", [ROOF, POND], class_valu=[7, 4], class_name=["a", "b"]))
+    assert [7, 4] == list(read.values)
+    assert ["b", "a"] == [c.name for c in read.classes]
+
+
 def test_numbers_kept_as_text_are_values(tmp_path: Path) -> None:
     path = write_features(tmp_path / "text.gpkg", [ROOF, POND], code=["12", "7"])
     assert [12, 7] == list(read_features(path, "code").values)
