@@ -24,6 +24,7 @@ from registry.emd import ClassLabel
 from registry.errors import LabelError
 from tasks.class_values import class_values
 from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
+from tasks.definition_query import meeting
 from tasks.geometries import BATCH, Geometries, moved
 from tasks.imagery import Imagery
 from tasks.pixel_features import PixelFeatures
@@ -180,8 +181,9 @@ def features_of(
 
     geometries = Geometries.packed(shapes())
     if not len(geometries):
-        what = "an area" if lost["geometry without an area"] else "a geometry"
-        raise LabelError(f"has no feature with {what}", where=path, do="choose another layer or file")
+        what = " with an area" if lost["geometry without an area"] else " with a geometry" if lost else ""
+        do = "choose another layer or file" if lost else "choose another file or definition_query"
+        raise LabelError(f"has no feature{what}", where=path, do=do)
     values, found = class_values(path, pandas.concat(attributes, ignore_index=True), value_field, classes)
     return Features(path, geometries, crs, values, found, repaired, lost)
 
@@ -194,8 +196,9 @@ def read_areas(path: Path) -> Features:
 
 def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
     """A batch at a time, and whole what is no stream."""
-    if path.suffix.lower() == ".parquet" and not query:
-        yield _opened(path, geopandas.read_parquet)
+    if path.suffix.lower() == ".parquet":
+        table = _opened(path, geopandas.read_parquet)
+        yield meeting(path, table, query) if query else table
         return
     if path.suffix.lower() not in TOLD_BY_ROW:
         yield _opened(path, geopandas.read_file, where=query or None)
@@ -211,7 +214,8 @@ def _opened(path: Path, read: Callable[..., pandas.DataFrame], **options: object
     try:
         table = read(path, **options)
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
-        do = "check the path" if not path.exists() else "check that ogrinfo reads it"
+        do = "check definition_query" if options.get("where") else "check that ogrinfo reads it"
+        do = do if path.exists() else "check the path"
         raise LabelError(f"cannot be opened as features ({error})", where=path, do=do) from error
     if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError("has no geometry", where=path, do="choose a layer of features, or give it as .csv")

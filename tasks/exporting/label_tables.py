@@ -4,10 +4,8 @@ image,class              for Labeled_Tiles, MultiLabeled_Tiles and Imagenet; sev
 plot_7.tif,pine          several names joined by commas, are several classes
 """
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -23,6 +21,7 @@ from pyogrio.errors import DataLayerError, DataSourceError
 from registry.emd import ClassLabel
 from registry.errors import LabelError
 from tasks.class_values import NAME_FIELDS, VALUE_FIELDS, class_values
+from tasks.definition_query import meeting
 from tasks.sources import RASTERS
 
 TABLE_SUFFIXES = {".csv", ".dbf"}
@@ -61,16 +60,7 @@ def is_table(path: Path) -> bool:
 def read_table(path: Path, query: str = "") -> pandas.DataFrame:
     """All rows, or those that meet an SQL condition. Raises LabelError."""
     table = _table(path)
-    if not query:
-        return table
-    try:
-        with closing(sqlite3.connect(":memory:")) as base:
-            table.to_sql("labels", base, index=False)
-            meets = base.execute(f"SELECT ({query}) IS TRUE FROM labels").fetchall()  # noqa: S608  # of their own rows
-    except (sqlite3.Error, ValueError) as error:
-        do = f"write an SQL condition on {', '.join(map(str, table))}"
-        raise LabelError(f"definition_query cannot be asked ({error})", where=path, got=query, do=do) from error
-    return table[[bool(met) for (met,) in meets]]
+    return meeting(path, table, query) if query else table
 
 
 def _table(path: Path) -> pandas.DataFrame:

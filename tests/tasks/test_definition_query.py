@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import geopandas
 import pytest
 
 from registry.errors import LabelError, OptionsError
@@ -13,13 +14,24 @@ from tasks.labels import read_features
 from tasks.tables import write_rows
 
 
-def test_only_features_that_meet_the_query_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet"])
+def test_only_features_that_meet_the_query_count(tmp_path: Path, suffix: str) -> None:
     _, labels = town.write(tmp_path)
     every = read_features(labels)
+    if suffix == ".parquet":
+        table = geopandas.read_file(labels)
+        labels = tmp_path / "town.parquet"
+        table.assign(box=[{"xmin": 0}] * len(table)).to_parquet(labels)
     value = int(every.values[0])
     chosen = read_features(labels, query=f"Classvalue = {value}")
     assert [value] == sorted(set(chosen.values.tolist()))
     assert len(chosen.values) == (every.values == value).sum()
+
+
+def test_a_query_that_no_feature_meets_is_told(tmp_path: Path) -> None:
+    _, labels = town.write(tmp_path)
+    with pytest.raises(LabelError, match="has no feature; choose another file or definition_query"):
+        read_features(labels, query="Classvalue > 9")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".dbf"])
@@ -40,5 +52,5 @@ def test_a_query_chooses_no_pixels(tmp_path: Path) -> None:
 
 def test_a_query_that_is_no_sql_is_told(tmp_path: Path) -> None:
     _, labels = town.write(tmp_path)
-    with pytest.raises(LabelError, match="cannot be opened as features"):
+    with pytest.raises(LabelError, match="cannot be opened as features .*; check definition_query"):
         read_features(labels, query="nothing like = = this")
