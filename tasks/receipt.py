@@ -72,7 +72,8 @@ def stamp(path: Path) -> Facts:
     if not path.exists():  # somewhere else than on this machine
         return {"path": str(path)}
     if path.is_dir():
-        return {"path": str(path.resolve()), "files": [stamp(p) for p in sorted(path.rglob("*")) if p.is_file()]}
+        files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix != ".lock"]  # of a geodatabase in use
+        return {"path": str(path.resolve()), "files": [stamp(p) for p in files]}
     facts = path.stat()
     own = {"path": str(path.resolve()), "size": facts.st_size, "modified_ns": facts.st_mtime_ns}
     others = [stamp(other) for other in belonging(path)]

@@ -6,6 +6,7 @@ from typing import Any
 import geopandas
 import numpy as np
 import pandas
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError, OptionsError
-from tasks import town
+from tasks import receipt, town
 from tasks.chips import Chip
 from tasks.exporting.label_sources import Labels
 from tasks.exporting.options import ExportOptions
@@ -75,6 +76,26 @@ def test_a_shapefile_cuts_the_name_of_the_field_and_keeps_the_classes(tmp_path: 
     read = read_features(write_features(tmp_path / "cut.shp", [ROOF, POND], class_valu=[7, 4], class_name=["a", "b"]))
     assert [7, 4] == list(read.values)
     assert ["b", "a"] == [c.name for c in read.classes]
+
+
+def test_a_geodatabase_holds_features(scene: Town, tmp_path: Path) -> None:
+    table = geopandas.read_file(scene[1]).astype({"Classvalue": "int32"})
+    table.to_file(tmp_path / "town.gdb", driver="OpenFileGDB")
+    assert cut(scene[0], scene[1])[0].boxes.tolist() == cut(scene[0], tmp_path / "town.gdb")[0].boxes.tolist()
+    before = receipt.stamp(tmp_path / "town.gdb")
+    (tmp_path / "town.gdb" / "_gdb.HOST.1.2.sr.lock").touch()
+    assert before == receipt.stamp(tmp_path / "town.gdb")
+
+
+def test_of_several_layers_that_of_the_name_of_the_file_counts(tmp_path: Path) -> None:
+    pandas.DataFrame({"style": ["red"]}).pipe(pyogrio.write_dataframe, tmp_path / "all.gpkg", layer="layer_styles")
+    for layer, shape in (("ponds", POND), ("roofs", ROOF)):
+        geopandas.GeoDataFrame({"Value": [1]}, geometry=[shape], crs=32633).to_file(tmp_path / "all.gpkg", layer=layer)
+        (tmp_path / f"{layer}.gpkg").write_bytes((tmp_path / "all.gpkg").read_bytes())
+    assert [POND.area] == read_features(tmp_path / "ponds.gpkg").geometries.areas.tolist()
+    assert [ROOF.area] == read_features(tmp_path / "roofs.gpkg").geometries.areas.tolist()
+    with pytest.raises(LabelError, match=r"holds several layers of features, got \['ponds', 'roofs'\]; take one out"):
+        read_features(tmp_path / "all.gpkg")
 
 
 def test_numbers_kept_as_text_are_values(tmp_path: Path) -> None:
@@ -435,8 +456,6 @@ def test_a_table_of_coordinates_is_points(scene: Town, tmp_path: Path) -> None:
 
 
 def test_a_geopackage_without_geometry_is_a_table(scene: Town, tmp_path: Path) -> None:
-    import pyogrio
-
     table = pandas.DataFrame({"filename": ["town.tif"], "Classvalue": [3]})
     pyogrio.write_dataframe(table, tmp_path / "t.gpkg", layer="t")
     chips = cut(scene[0], tmp_path / "t.gpkg", metadata_format="Imagenet")
