@@ -12,6 +12,7 @@ from rasterio.features import rasterize
 from tasks.geometries import Geometries, moved
 from tasks.windows import Place
 
+ROUNDING = 1e-9  # share of its area that a whole feature may lose when it is turned
 SMALLEST_SIDE = 1.0  # pixels; what a chip shows of an object that its edge cuts must be as wide and as high
 TOO_LITTLE = "less of it in the chip than min_polygon_overlap_ratio"
 TOO_SMALL = "less than a pixel of it in the chip"
@@ -79,7 +80,7 @@ class PixelFeatures:
         rows = self.near(place) if rows is None else rows
         shapes, bounds, areas, cut = self._clipped(rows, place)
         here = areas > 0
-        enough = here & (areas >= least * self.areas[rows])
+        enough = here & (areas >= least * self.areas[rows] * (1 - ROUNDING))
         found = Found(rows, shapes, bounds, self.labels[rows], cut).only(enough)
         return found, rows[here & ~enough]
 
@@ -96,7 +97,7 @@ class PixelFeatures:
             shapes = moved(shapes, ~place.from_chip)
             shapes = shapely.clip_by_rect(shapes, 0, 0, *place.size)
             bounds, areas = shapely.bounds(shapes), shapely.area(shapes)
-            return shapes, bounds, areas, np.asarray(areas < self.areas[rows] * (1 - 1e-9))
+            return shapes, bounds, areas, np.asarray(areas < self.areas[rows] * (1 - ROUNDING))
         if cut.any():
             areas[cut], bounds[cut] = shapely.area(shapes[cut]), shapely.bounds(shapes[cut])
         corner = np.array(place.window[:2], np.float64)

@@ -140,6 +140,11 @@ def test_the_grid_of_a_turned_chip_finds_the_roof_on_the_map(scene: Town, angle:
     assert (town.WEST + 18 * 0.5, town.NORTH - 18 * 0.5) == pytest.approx(middle, abs=1e-3)
 
 
+def test_all_of_a_turned_feature_is_never_too_little(scene: Town) -> None:
+    nearly, all_of_it = (cut(*scene, rotation_angle=30, min_polygon_overlap_ratio=least) for least in (0.999, 1.0))
+    assert [chip.labels.tolist() for chip in nearly] == [chip.labels.tolist() for chip in all_of_it]
+
+
 def test_corners_of_a_turned_chip_outside_the_raster_are_nodata(scene: Town) -> None:
     chips = cut(*scene, rotation_angle=45)
     assert 1.0 == chips[0].valid.mean()
