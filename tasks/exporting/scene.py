@@ -134,7 +134,8 @@ class Scene:
 
     @property
     def _needs_labels(self) -> bool:
-        return self.carries != "nothing" and not self.options.output_nofeature_tiles
+        """Whatever is asked for, where the format has just one label a chip."""
+        return self.carries == "label" or (self.carries != "nothing" and not self.options.output_nofeature_tiles)
 
     def _valid(self, place: Place) -> NDArray[np.bool_] | None:
         """None = every pixel."""

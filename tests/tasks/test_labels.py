@@ -368,6 +368,12 @@ def test_the_commonest_class_labels_a_tile_of_a_classified_raster(scene: Town, t
     assert [[2]] == [c.labels.tolist() for c in chips]
 
 
+def test_a_tile_without_a_class_is_none_where_each_has_one(scene: Town, tmp_path: Path) -> None:
+    labels = write_classes(tmp_path / "classes.tif", roof_values())
+    tiles: dict[str, Any] = {"tile_size": 32, "stride": 32, "metadata_format": "Labeled_Tiles"}
+    assert 7 == len(cut(scene[0], labels, **tiles)) == len(cut(scene[0], labels, **tiles, output_nofeature_tiles=True))
+
+
 def test_ground_and_objects_make_a_panoptic_chip(scene: Town, tmp_path: Path) -> None:
     ground = write_classes(tmp_path / "c.tif", np.full((96, 96), 7, np.uint8))
     options: dict[str, Any] = {"metadata_format": "Panoptic_Segmentation"}
