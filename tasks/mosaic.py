@@ -27,6 +27,8 @@ GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "
     "float32": "Float32",
     "float64": "Float64",
 }
+GDAL_TYPES |= {"int8": "Int8", "int64": "Int64", "uint64": "UInt64"}  # of classes alone
+NO_COLOURS = ("alpha", "palette")  # of a band that is measured, or of classes
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class Kind:
         return not self.masked or self.masks == (f"mask,{self.bands[0]}",)
 
 
-def kind_of(name: str) -> Kind:
-    """Reads the header only. Raises ImageryError."""
+def kind_of(name: str, *, classes: bool = False) -> Kind:
+    """Reads the header only. `classes`: its first band is of these, whatever it looks like. Raises ImageryError."""
     with open_raster(name) as source:
-        bands = data_bands(short_name(name), source)
+        bands = (1,) if classes else data_bands(short_name(name), source)
         place = Affine(*source.transform[:6])
         image = Imagery(short_name(name), source, bands)
         masked = image.validity != "all"
@@ -104,10 +106,11 @@ def alike(names: Sequence[str], *, warp: bool, any_cell: bool) -> tuple[str, ...
     return (first.name, *(_like(first, other, warp=warp, any_cell=any_cell) for other in others))
 
 
-def mosaic(names: Sequence[str]) -> str:
-    """The VRT of several rasters of one kind, as XML that GDAL opens like a file name."""
-    kinds = [_with_one_mask(name) for name in names] if len(names) > 1 else [kind_of(names[0])]
-    first = kinds[0]
+def mosaic(names: Sequence[str], *, classes: bool = False) -> str:
+    """The VRT of several rasters of one kind, as XML that GDAL opens like a file name; `classes` as of `kind_of`."""
+    one = kind_of if len(names) == 1 else _with_one_mask
+    kinds = [one(name, classes=classes) for name in names]
+    first, dtype = kinds[0], str(np.result_type(*(kind.dtype for kind in kinds)))
     _refuse_turned(kinds)
     _refuse_unplaced(kinds)
     boxes = [_box(first.transform, kind) for kind in kinds]
@@ -122,10 +125,10 @@ def mosaic(names: Sequence[str]) -> str:
     masked = any(kind.masked for kind in kinds)
     by_number = _is_float(first) and not masked  # valid is then what is a number
     for number, (description, colour) in enumerate(zip(first.descriptions, first.colours, strict=True)):
-        band = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[first.dtype], band=str(number + 1))
+        band = ET.SubElement(root, "VRTRasterBand", dataType=GDAL_TYPES[dtype], band=str(number + 1))
         if description:
             ET.SubElement(band, "Description").text = description
-        ET.SubElement(band, "ColorInterp").text = "Undefined" if colour == "alpha" else colour.title()
+        ET.SubElement(band, "ColorInterp").text = "Undefined" if colour in NO_COLOURS else colour.title()
         if by_number:
             ET.SubElement(band, "NoDataValue").text = "nan"
         for kind, place in places:
@@ -139,9 +142,9 @@ def mosaic(names: Sequence[str]) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _with_one_mask(name: str) -> Kind:
+def _with_one_mask(name: str, *, classes: bool) -> Kind:
     """For all of its bands: by a nodata value of each, the raster below would shine through some of them."""
-    kind = kind_of(name)
+    kind = kind_of(name, classes=classes)
     return kind if kind.has_one_mask else kind_of(mosaic((name,)))
 
 

@@ -59,10 +59,16 @@ class ClassRasters:
 
     @cached_property
     def _together(self) -> str:
-        """Their mosaic. Raises ImageryError for rasters of no place, and for two that overlap by more than a seam."""
-        kinds = [kind_of(name) for name in self.names]
+        """Their mosaic. Raises ImageryError for rasters of no place, of several coordinate systems, or on each other.
+
+        A seam may overlap.
+        """
+        kinds = [kind_of(name, classes=True) for name in self.names]
         if unplaced := [kind.name for kind in kinds if not kind.placed]:
             raise ImageryError("has no place on the map", where=short_name(unplaced[0]))
+        if others := [kind.name for kind in kinds if kind.crs != kinds[0].crs]:
+            what = f"has another coordinate system than {short_name(self.names[0]).name}"
+            raise ImageryError(what, where=short_name(others[0]))
         boxes = shapely.box(*np.array([bounds_of(kind.transform, kind.width, kind.height) for kind in kinds]).T)
         one, other = shapely.STRtree(boxes).query(boxes, predicate="intersects")
         common = shapely.area(shapely.intersection(boxes[one], boxes[other]))
@@ -70,7 +76,7 @@ class ClassRasters:
         for i in np.flatnonzero(heaped & (one < other))[:1]:
             what = f"lies on {short_name(self.names[other[i]]).name}"
             raise ImageryError(what, where=short_name(self.names[one[i]]))
-        return mosaic(self.names)
+        return mosaic(self.names, classes=True)
 
     @contextmanager
     def on(self, imagery: Imagery) -> Iterator["RasterLabels"]:

@@ -334,13 +334,18 @@ def test_a_folder_of_classified_rasters_is_paired_by_name(tmp_path: Path) -> Non
     assert (1, 2) == (first.mask.max(), second.mask.max())
 
 
-def test_a_folder_of_other_names_is_paired_by_place(scene: Town, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [3, 300])
+def test_a_folder_of_other_names_is_paired_by_place(scene: Town, tmp_path: Path, value: int) -> None:
     (tmp_path / "classes").mkdir()
-    write_classes(tmp_path / "classes/left.tif", roof_values()[:, :54])  # a seam of four pixels
-    write_classes(tmp_path / "classes/right.tif", roof_values()[:, 50:], town.TRANSFORM @ Affine.translation(50, 0))
+    left, right = roof_values(3)[:, :54], roof_values(value, "int64")[:, 50:]  # a seam of four pixels
+    with rasterio.open(write_classes(tmp_path / "classes/left.tif", left), "r+") as file:
+        file.write_colormap(1, {3: (250, 0, 0, 255)})
+    write_classes(tmp_path / "classes/right.tif", right, town.TRANSFORM @ Affine.translation(50, 0))
     (chip,) = cut(scene[0], tmp_path / "classes", **TILES)
     assert chip.mask is not None
-    assert np.array_equal(roof_values(1), chip.mask)
+    expected = roof_values(1)
+    expected[:, 54:] *= 1 if value == 3 else 2
+    assert np.array_equal(expected, chip.mask)
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -358,6 +363,14 @@ def test_class_rasters_of_other_names_that_lie_on_each_other_are_refused(
     for name, value in (("one", 3), ("two", 8)):
         write_classes(tmp_path / f"classes/{name}.tif", roof_values(value), **({"transform": town.TRANSFORM} | place))
     with pytest.raises(LabelError, match=told):
+        cut(scene[0], tmp_path / "classes", **TILES)
+
+
+def test_class_rasters_of_other_names_have_one_coordinate_system(scene: Town, tmp_path: Path) -> None:
+    (tmp_path / "classes").mkdir()
+    for name, epsg in (("one", town.EPSG), ("two", 32632)):
+        write_classes(tmp_path / f"classes/{name}.tif", roof_values(), crs=f"EPSG:{epsg}")
+    with pytest.raises(LabelError, match=r"has no raster for .*two.tif: has another coordinate system than one.tif"):
         cut(scene[0], tmp_path / "classes", **TILES)
 
 
