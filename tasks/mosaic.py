@@ -145,7 +145,7 @@ def mosaic(names: Sequence[str], *, classes: bool = False) -> str:
 def _with_one_mask(name: str, *, classes: bool) -> Kind:
     """For all of its bands: by a nodata value of each, the raster below would shine through some of them."""
     kind = kind_of(name, classes=classes)
-    return kind if kind.has_one_mask else kind_of(mosaic((name,)))
+    return kind if kind.has_one_mask else kind_of(mosaic((name,), classes=classes), classes=classes)
 
 
 def on_grid_of(grid: Imagery, source: rasterio.DatasetReader, resampling: Resampling) -> rasterio.DatasetReader:

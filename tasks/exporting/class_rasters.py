@@ -125,7 +125,8 @@ def _found(path: Path, names: Sequence[str]) -> list[ClassLabel]:
         with open_raster(name) as source:
             _check_kind(name, source)
             for _, window in source.block_windows(1):
-                values |= set(np.unique(source.read(1, window=window, masked=True).compressed()).tolist())
+                told = source.read(1, window=window, masked=True).compressed()
+                values |= set(np.unique(told[np.isfinite(told)]).tolist())  # no number is no data, as in `read`
                 if len(values) > MOST_VALUES:
                     do = "name the classes, or give a classified raster"
                     raise LabelError(f"has more than {MOST_VALUES} different values", where=name, do=do)

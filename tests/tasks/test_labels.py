@@ -291,6 +291,14 @@ def test_a_classified_raster_keeps_its_values(scene: Town, tmp_path: Path, dtype
     assert np.array_equal(roof_values(1), chip.mask)
 
 
+def test_what_is_no_number_in_a_classified_raster_is_background(scene: Town, tmp_path: Path) -> None:
+    values = roof_values(7, "float32")
+    values[values == 0] = np.nan
+    (chip,) = cut(scene[0], write_classes(tmp_path / "c.tif", values), **TILES)
+    assert chip.mask is not None
+    assert np.array_equal(roof_values(1), chip.mask)
+
+
 def test_a_classified_raster_on_a_shifted_grid_is_read_where_it_lies(scene: Town, tmp_path: Path) -> None:
     part = write_classes(tmp_path / "c.tif", roof_values()[5:, 7:90], town.TRANSFORM @ Affine.translation(7, 5))
     (chip,) = cut(scene[0], part, **TILES)
