@@ -16,7 +16,9 @@ from registry.files import write_text
 from registry.locks import locked
 
 NAME = ".receipt.json"
-BESIDE = (".dbf", ".shx", ".prj", ".cpg", ".tfw")  # files of the same name that belong to a shapefile or a raster
+# Files of the same name that belong to a shapefile or a raster
+BESIDE = (".dbf", ".shx", ".prj", ".cpg", ".tfw", ".pgw", ".jgw", ".j2w", ".wld")
+AFTER = ("-wal", ".msk")  # of a name that goes on like this
 Facts = dict[str, Any]
 
 
@@ -83,12 +85,12 @@ def stamp(path: Path) -> Facts:
 def belonging(path: Path) -> list[Path]:
     """The other files that a file is read with, where they are there and not empty.
 
-    Those of a shapefile, a raster's world file, what a VRT is made of, and what was written to a GeoPackage that still
-    lies open, in QGIS or elsewhere.
+    Those of a shapefile, a raster's world file and mask, what a VRT is made of, and what was written to a GeoPackage
+    that still lies open, in QGIS or elsewhere.
     """
     ends = () if path.suffix.lower() in BESIDE else BESIDE
     others = [path.with_suffix(end.upper() if path.suffix.isupper() else end) for end in ends]
-    others.append(path.with_name(f"{path.name}-wal"))
+    others += [path.with_name(path.name + end) for end in AFTER]
     if path.suffix.lower() == ".vrt":
         from tasks.sources import files_of_vrt
 

@@ -254,9 +254,12 @@ def test_a_list_of_second_rasters_is_as_new_as_they_are(scene: tuple[Path, Path]
 
 @pytest.mark.parametrize(
     ("name", "beside"),
-    [("roofs.shp", "roofs.dbf"), ("ROOFS.SHP", "ROOFS.PRJ"), ("roofs.gpkg", "roofs.gpkg-wal")],
+    [
+        *(("roofs.shp", "roofs.dbf"), ("ROOFS.SHP", "ROOFS.PRJ"), ("roofs.gpkg", "roofs.gpkg-wal")),
+        *(("town.jpg", "town.jgw"), ("town.tif", "town.tif.msk")),
+    ],
 )
-def test_labels_change_with_the_files_beside_them(tmp_path: Path, name: str, beside: str) -> None:
+def test_data_change_with_the_files_beside_them(tmp_path: Path, name: str, beside: str) -> None:
     (tmp_path / name).write_bytes(b"features")
     (tmp_path / beside).touch()
     before = receipt.stamp(tmp_path / name)
