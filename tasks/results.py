@@ -23,7 +23,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
 from registry.emd import ClassLabel
-from registry.errors import DlpkError, OptionsError, StoreError
+from registry.errors import Conflict, DlpkError, OptionsError, StoreError
 from registry.files import atomic, part_of, sweep_parts, write_text
 from tasks.cog import Description, Layer, write_cog
 
@@ -81,11 +81,18 @@ def workshop(out: Path) -> Iterator[Path]:
 
 
 def driver_of(out: Path) -> str:
-    """The vector driver behind a suffix. Raises OptionsError with the list of suffixes."""
+    """The vector driver behind a suffix. Raises OptionsError with the list of suffixes, Conflict where it lies open.
+
+    What another program has written to an open GeoPackage is in a log beside it, which SQLite would put into ours.
+    """
     if out.suffix.lower() not in DRIVERS:
         raise OptionsError(
             f"expected {', '.join(DRIVERS)}", where=out, got=out.suffix, do="choose one of these suffixes"
         )
+    log = out.with_name(f"{out.name}-wal")
+    if log.is_file() and log.stat().st_size:
+        do = "close it there; if none has, open and close it once"
+        raise Conflict("is open in another program, such as QGIS, which has written to it", where=out, do=do)
     return DRIVERS[out.suffix.lower()]
 
 

@@ -1,6 +1,7 @@
 """Parameters and environments of ArcGIS's tools, on towns whose answers are known."""
 
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,13 +14,15 @@ import shapely
 from affine import Affine
 from click.testing import CliRunner
 from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 
-from registry.errors import ImageryError, OptionsError, StoreError
+from registry.errors import Conflict, ImageryError, OptionsError, StoreError
 from tasks.classify_pixels import classify_pixels
 from tasks.cli import classify_pixels as classify_command
 from tasks.counts import count_features
 from tasks.detect_objects import detect_objects
 from tasks.inference_options import ClassifyOptions, DetectOptions
+from tasks.results import write_features
 from tests.tasks.test_classify_pixels import by_hand, picture
 
 ROOFS = [(5, 5, 20, 20), (60, 10, 80, 30), (100, 100, 118, 116)]
@@ -150,6 +153,22 @@ def test_other_layers_of_a_geopackage_stay_when_roofs_are_appended(
     detect_objects(model, make_raster(roofs(130, 130, ROOFS[:1])), out, other)
     assert (4, 32633) == (len(table := geopandas.read_file(out, layer="roofs")), table.crs.to_epsg())
     assert {"Roof": 4} == count_features(out)
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_geopackage_that_another_program_has_changed_and_not_closed_is_left_alone(
+    tmp_path: Path, append: bool
+) -> None:
+    out, shapes = tmp_path / "roofs.gpkg", np.array([on_map(0, 0, 9, 9)], object)
+    write_features(out, shapes, {"Class": np.array(["Roof"])}, CRS.from_epsg(32633), {})
+    other = sqlite3.connect(out)
+    other.execute("PRAGMA journal_mode = WAL")
+    other.execute("UPDATE gpkg_contents SET description = 'seen by Ada'")
+    other.commit()
+    with pytest.raises(Conflict, match=r"roofs\.gpkg: is open in another program, such as QGIS"):
+        write_features(out, shapes, {"Class": np.array(["Roof"])}, CRS.from_epsg(32633), {}, append=append)
+    other.close()
+    assert "seen by Ada" == sqlite3.connect(out).execute("SELECT description FROM gpkg_contents").fetchone()[0]
 
 
 def test_imagery_that_is_read_is_never_replaced(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
