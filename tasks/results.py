@@ -1,5 +1,6 @@
 """Results on disk: features in any vector format, class rasters as cloud optimised GeoTIFF. Whole or not at all."""
 
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -162,11 +163,24 @@ def write_pieces(
 
     `layer`: none is that of the file's name; with `append` it is there.
     """
-    extra = {"layer_metadata": metadata} if driver == "GPKG" else {}
+    extra: dict[str, Any] = {"layer_metadata": metadata} if driver == "GPKG" else {}
     target = {"layer": layer or file.stem, "driver": driver, "geometry_type": geometry_type}
     for number, piece in enumerate(pieces):
         named = piece.rename(columns=SHORT) if driver == "ESRI Shapefile" else piece
+        if driver == "GPKG" and not number and not append:
+            extra["layer_options"] = _own_columns(piece)
         pyogrio.write_dataframe(named, file, append=append or number > 0, **target, **extra)
+
+
+def _own_columns(table: pandas.DataFrame) -> dict[str, str]:
+    """Names for the two that a GeoPackage adds; what QGIS exports to other formats has a field `fid` of its own."""
+    shapes = table.geometry.name if isinstance(table, geopandas.GeoDataFrame) else None
+    taken = {str(name).lower() for name in table if name != shapes}
+    own = {}
+    for option, name in (("FID", "fid"), ("GEOMETRY_NAME", "geom")):
+        names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+        own[option] = next(one for one in names if one not in taken)
+    return own
 
 
 def layer_of(file: Path) -> str | None:

@@ -57,6 +57,17 @@ def test_the_surest_of_a_class_stays_with_all_its_fields(found: Path, tmp_path: 
         suppress_non_maxima(found, out, SuppressionOptions(confidence_score_field="Score"))
 
 
+@pytest.mark.parametrize(
+    "ids", [[1.0, 2.0, 3.0, 4.0, 5.0], [7, 7, 7, 8, 9], [1, 2, 3, 4, 5]], ids=["floats", "twice", "once"]
+)
+def test_a_field_that_a_geopackage_would_add_by_itself_is_kept(tmp_path: Path, ids: list[float]) -> None:
+    boxes: list[Box] = [(0, row, 10, row + 1) for row in range(0, 50, 10)]
+    found = features(tmp_path / "found.geojson", boxes, fid=ids, Geom=["a"] * 5, Confidence=[1.0] * 5)
+    suppress_non_maxima(found, out := tmp_path / "kept.gpkg", SuppressionOptions())
+    table = geopandas.read_file(out)
+    assert (ids, ["a"] * 5) == (table["fid"].tolist(), table["Geom"].tolist())
+
+
 def test_accuracy_of_objects_is_that_of_the_tool(found: Path, true: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "table.csv", tmp_path / "report.pdf"
     options = ObjectAccuracyOptions.model_validate({**BY_CLASS, "out_accuracy_report": str(report)})
