@@ -16,6 +16,7 @@ from registry.errors import PackageError
 
 SUFFIXES = {".pth", ".pt", ".pkl", ".pickle", ".bin", ".model", ".ckpt", ".joblib"}
 MOST = 256 * 2**20  # bytes of a pickle inside a .pth; the tensors lie beside it
+ZIP = b"PK\3\4"
 LEGACY = 5  # pickles before the tensors in a .pth of old
 TENSORS = re.compile(
     r"collections\.(OrderedDict|defaultdict|Counter)|_codecs\.encode|(builtins|__builtin__)\.(set|complex|bytearray)"
@@ -44,18 +45,29 @@ def suspicious(path: Path) -> set[str]:
 
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
+    """What torch takes for a ZIP begins like one, what zipfile takes for one may begin with anything, pickles too."""
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            file.seek(0)
             yield file
+    if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                if info.filename.endswith((".pkl", ".pickle")):
-                    with archive.open(info) as member:
-                        yield io.BytesIO(member.read(MOST))
+                if info.filename.lower().endswith((".pkl", ".pickle")):  # torch finds data.pkl in any case of letters
+                    yield io.BytesIO(_content(archive, info, path))
+    except PackageError:
+        raise
     except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError, EOFError, OSError) as error:
         raise PackageError("holds damaged weights", where=path, got=str(error), do="copy or download them") from error
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
+    if info.file_size > MOST:
+        do = "do not load it; ask its maker for a plain state dict"
+        raise PackageError("holds a pickle too large to be looked through", where=path, do=do)
+    return archive.read(info)
 
 
 def _names(stream: IO[bytes]) -> set[str]:

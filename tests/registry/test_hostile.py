@@ -51,6 +51,8 @@ EVIL = {
     "protocol 0": pickle.dumps(Evil(), 0),
     "hidden among others": torch_file([OrderedDict(), {"x": (1, [Evil()])}], "x/y/other.pkl"),
     "cut short": pickle.dumps(Evil())[:-1],
+    "before an archive": pickle.dumps(Evil()) + torch_file({}),
+    "in capitals": torch_file({"a": Evil()}, "archive/DATA.PKL"),
 }
 
 
@@ -60,6 +62,13 @@ def test_weights_with_code_in_them_are_refused_and_do_not_run(tmp_path: Path, co
     with pytest.raises(PackageError, match=r"roofs\.pth would run code when it is loaded, got '\w+\.eval'"):
         verify(dlpk)
     assert not Path("/tmp/dlpk-was-here").exists()
+
+
+def test_a_pickle_too_large_to_be_looked_through_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickles, "MOST", 1000)
+    (tmp_path / "m.pth").write_bytes(torch_file(["x" * 1000, Evil()]))
+    with pytest.raises(PackageError, match=r"m\.pth: holds a pickle too large to be looked through"):
+        pickles.suspicious(tmp_path / "m.pth")
 
 
 @pytest.mark.parametrize("content", [b"weights", b"", b"class x:\n  pass\n", pickle.dumps(OrderedDict(a=[1.0]))])
