@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from registry.dlpk import ModelFolder
-from registry.errors import OptionsError, RasterFunctionError
+from registry.errors import RasterFunctionError
 from tasks.class_units import Tally, Unit, Units, packed
 from tasks.cog import Description, Layer
 from tasks.host import RasterInfo
@@ -22,7 +22,7 @@ from tasks.inference_options import ModelSource
 from tasks.overviews import Floor
 from tasks.parts import Readable
 from tasks.progress import OnProgress, Progress
-from tasks.results import RASTERS, pixel_type, write_class_raster
+from tasks.results import check_raster, pixel_type, write_class_raster
 from tasks.run_folder import RunFolder, Share, run_folder
 from tasks.tiling import Plan, Window, block_windows
 
@@ -75,8 +75,7 @@ def write_classes(
     Returns what is left to do, for any thread, with the image or without: to put the units together, as a cloud
     optimised GeoTIFF. With a `share` that is nothing.
     """
-    if out.suffix.lower() not in RASTERS:
-        raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
+    check_raster(out)
     work = Classifying.of(function, model, image, bands)
     with ExitStack() as stack:
         facts = {**facts, "plan": vars(work.plan), "kind": work.kind, "bands": bands}

@@ -12,24 +12,36 @@ import shapely
 from rasterio.crs import CRS
 
 from registry.emd import ClassLabel
-from registry.errors import ImageryError
+from registry.errors import ImageryError, OptionsError
 from registry.files import write_text
 from tasks.areas import Polygons, areas
 from tasks.feature_streams import stream_features
 from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
-from tasks.projecting import place_result, warp_result
-from tasks.results import attribute_table
+from tasks.projecting import place_result, system, warp_result
+from tasks.results import attribute_table, check_raster, driver_of
 
 GIVE_ONE = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
 
 
-def check_products(image: Readable, options: PixelOptions) -> None:
-    """Raises ImageryError where `finish` would, before the work."""
-    if options.polygons and image.crs is None and (image.placed or not options.output_coordinate_system):
-        do = "choose an output_coordinate_system" if not image.placed else GIVE_ONE
-        raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=image.path, do=do)
+def check_products(image: Readable, out: Path, options: PixelOptions) -> None:
+    """Raises before the work what `finish` or the second look would raise behind it: ImageryError or OptionsError."""
+    if options.output_coordinate_system:
+        system(options.output_coordinate_system)
+        if image.crs is None and image.placed:
+            what = "has no coordinate system, so its result cannot be brought to another"
+            raise ImageryError(what, where=image.path, do=GIVE_ONE)
+    if options.polygons:
+        driver_of(Path(options.polygons))
+        if image.crs is None and not options.output_coordinate_system:
+            do = "choose an output_coordinate_system" if not image.placed else GIVE_ONE
+            raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=image.path, do=do)
+    if options.probabilities:
+        check_raster(shares := Path(options.probabilities))
+        if shares.resolve() == out.resolve():
+            what, do = "probabilities would take the place of the classes", "name another file"
+            raise OptionsError(what, where=shares, do=do)
 
 
 def finish(

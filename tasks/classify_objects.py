@@ -60,14 +60,15 @@ def classify_objects(
     """
     check_tool(model, "classify-objects")
     driver_of(out)
+    to = options.output_coordinate_system and system(options.output_coordinate_system).to_wkt()
     function = load_function(model, options)
     source = source or ModelSource.of(model)
     if options.in_features:
         table, labels = _features(function, model, imagery, options, on_progress)
     else:
         table, labels = _rasters(function, imagery, out, options, on_progress)
-    if options.output_coordinate_system and getattr(table, "crs", None):
-        table = table.to_crs(system(options.output_coordinate_system).to_wkt())
+    if to and getattr(table, "crs", None):
+        table = table.to_crs(to)
     columns = {**_columns(labels, options.class_label_field), **source.columns(len(labels))}
     return write_table(out, table.assign(**_beside(table, columns, driver_of(out))), source.tags())
 

@@ -92,7 +92,7 @@ def _classify(
         read = [*find_rasters(imagery), *whole.dataset.files]  # of a VRT what it is made of; of a resampled one none
         refuse_overwriting(read, out, *filter(None, [options.probabilities]))
         image = wanted_part(whole, options)
-        check_products(image, options)
+        check_products(image, out, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
         facts = run_facts("classify-pixels", model, source, [whole], options)
         put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)

@@ -42,7 +42,7 @@ def detect_change(
         read += [*pair.first.dataset.files, *pair.second.dataset.files]
         refuse_overwriting(read, out, *filter(None, [options.probabilities]))
         image = wanted_part(pair, options)
-        check_products(image, options)
+        check_products(image, out, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
         write_classes(function, model, image, bands, out, source, tell, facts, share)()
         if not share:

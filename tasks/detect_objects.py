@@ -19,6 +19,7 @@ from tasks.inference_options import DetectOptions, ModelSource
 from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, Progress, ignore
+from tasks.projecting import system
 from tasks.results import driver_of, write_features
 from tasks.run_folder import Share, run_folder
 from tasks.sources import Imageries
@@ -45,6 +46,8 @@ def detect_objects(
     """
     check_tool(model, "detect-objects")
     driver_of(out)
+    if options.output_coordinate_system:
+        system(options.output_coordinate_system)  # raises before the work
     _check_interest(model, options)
     function = load_function(model, options)
     source, tick = source or ModelSource.of(model), _ticking(on_progress)

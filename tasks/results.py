@@ -206,6 +206,12 @@ def _fitting(table: pandas.DataFrame, there: pandas.DataFrame, out: Path, driver
     return table.to_crs(there.crs) if len(there) and isinstance(table, geopandas.GeoDataFrame) else table
 
 
+def check_raster(out: Path) -> None:
+    """Raises OptionsError for a suffix that is none of a GeoTIFF."""
+    if out.suffix.lower() not in RASTERS:
+        raise OptionsError("expected .tif or .tiff", where=out, got=out.suffix, do="choose one of these suffixes")
+
+
 def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, float]:
     """numpy type of a class raster and its nodata value: the smallest type with room for 0, the classes and nodata.
 

@@ -186,6 +186,23 @@ def test_imagery_that_is_read_is_never_replaced(make_model: Any, make_raster: An
     assert (before, False) == (image.read_bytes(), beside.exists())
 
 
+def test_what_cannot_be_made_of_a_result_is_refused_before_the_work(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    model, out, ticks = make_model("levels"), tmp_path / "c.tif", list[Any]()
+    image, nowhere = make_raster(picture(64, 64)), make_raster(picture(64, 64), "nowhere.tif", crs=None)
+    for message, imagery, options in (
+        (r"a\.kml: expected \.gpkg, .*, got '\.kml'", image, {"polygons": str(tmp_path / "a.kml")}),
+        (r"p\.img: expected \.tif or \.tiff, got '\.img'", image, {"probabilities": str(tmp_path / "p.img")}),
+        (r"c\.tif: probabilities would take the place of the classes", image, {"probabilities": str(out)}),
+        (r"output_coordinate_system: is not known", image, {"output_coordinate_system": "nowhere"}),
+        (r"cannot be brought to another; give it one", nowhere, {"output_coordinate_system": "EPSG:4326"}),
+    ):
+        with pytest.raises((ImageryError, OptionsError), match=message):
+            classify_pixels(model, imagery, out, ClassifyOptions.model_validate(options), on_progress=ticks.append)
+    assert ([], False) == (ticks, out.exists())
+
+
 def test_only_objects_of_interest_stay_and_the_best_by_the_named_field(
     make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
 ) -> None:
