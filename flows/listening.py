@@ -3,11 +3,12 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
 from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
 from prefect.artifacts import (
     create_markdown_artifact,
@@ -17,6 +18,7 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 
+from flows.patience import patiently
 from registry.tracking import Run
 from tasks.console import Lines, Listener, errors, watching
 from tasks.progress import Epoch, Progress
@@ -60,11 +62,12 @@ def _someone_looks() -> bool:
 
 @contextmanager
 def listening(step: str, run: Run | None = None) -> Iterator[Listener]:
-    """Tell everyone who may listen to a step; epochs also go to the experiment run."""
+    """Tell everyone who may listen to a step; epochs also go to the experiment run, as soon as its server answers."""
 
     def tell(event: Progress | Epoch) -> None:
         if run and isinstance(event, Epoch):
-            run.log_epoch(event.number, {**event.metrics, "seconds": event.seconds})
+            number, figures = event.number, {**event.metrics, "seconds": event.seconds}
+            patiently(lambda: run.log_epoch(number, figures))
         for listen in listeners:
             listen(event)
 
@@ -77,7 +80,7 @@ def listening(step: str, run: Run | None = None) -> Iterator[Listener]:
 
 @contextmanager
 def _run_page(step: str) -> Iterator[Listener]:
-    """A line for each epoch and quarter in the log, and a progress artifact."""
+    """A line for each epoch and quarter in the log, and a progress artifact: a silent server costs the bar alone."""
     artifact = cast(UUID, create_progress_artifact(0.0, description=f"{step}: how far it is"))
     lines, said = Lines(_log), time.monotonic()
 
@@ -86,10 +89,12 @@ def _run_page(step: str) -> Iterator[Listener]:
         lines(event)
         if isinstance(event, Progress) and event.total and time.monotonic() - said > SECONDS:
             said = time.monotonic()
-            update_progress_artifact(artifact, progress=100.0 * event.done / event.total)
+            with suppress(httpx.HTTPError):
+                update_progress_artifact(artifact, progress=100.0 * event.done / event.total)
 
     yield tell
-    update_progress_artifact(artifact, progress=100.0)
+    with suppress(httpx.HTTPError):
+        update_progress_artifact(artifact, progress=100.0)
 
 
 def publish_report(key: str, markdown: str, rows: Sequence[Mapping[str, Any]]) -> None:
