@@ -108,8 +108,8 @@ class S3Store:
                 raise
 
     def list(self, prefix: str = "") -> list[str]:
-        keys = [key for key, _ in self.facts(prefix)]
-        return sorted(key for key in keys if not any(name.startswith(".") for name in key.split("/")))
+        keys = [key for key, _ in self.facts(prefix)]  # of other programs, too: "2026/" is how a console makes a folder
+        return sorted(key for key in keys if all(name and not name.startswith(".") for name in key.split("/")))
 
     def facts(self, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         """Every key with what the server tells of it in a listing: Size, ETag, LastModified."""

@@ -372,6 +372,15 @@ def test_an_object_that_was_changed_behind_our_back_is_not_handed_out(
     assert not (tmp_path / "back").exists()
 
 
+def test_what_no_store_would_put_is_not_listed(moto: str, use: Callable[[str], str]) -> None:
+    store = open_store(use(moto))
+    assert isinstance(store, S3Store)
+    store.client.create_bucket(Bucket="models")
+    for key in ("", "2026/", "2026//a", "2026/a"):  # the first two are folders, as a console makes them
+        store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}{key}", Body=b"")
+    assert ["2026/a"] == store.list()
+
+
 @pytest.mark.slow
 def test_an_object_of_another_program_is_compared_by_its_content(port: int, use: Callable[[str], str]) -> None:
     store = open_store(use(f"http://127.0.0.1:{port}"))
