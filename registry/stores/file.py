@@ -71,8 +71,8 @@ class FileStore:
 
     def list(self, prefix: str = "") -> list[str]:
         with _told(self.folder):
-            below = self.folder / prefix.rpartition("/")[0]
-            found = [path.relative_to(self.folder) for path in below.rglob("*") if path.is_file()]
+            below = os.walk(self.folder / prefix.rpartition("/")[0], onerror=_unless_gone)
+            found = [Path(folder, name).relative_to(self.folder) for folder, _, names in below for name in names]
         keys = [path.as_posix() for path in found if not any(name.startswith(".") for name in path.parts)]
         return sorted(key for key in keys if key.startswith(prefix))
 
@@ -128,6 +128,12 @@ def _copy(source: Path, part: Path) -> str:
             digest.update(piece)
             target.write(piece)
     return digest.hexdigest()
+
+
+def _unless_gone(error: OSError) -> None:
+    """Of a folder that is listed: others remove some meanwhile, and one that is not ours holds nothing of ours."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+        raise error
 
 
 def _make_folder(folder: Path) -> None:

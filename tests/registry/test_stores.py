@@ -198,6 +198,22 @@ def test_a_writer_killed_in_a_folder_leaves_nothing_visible(tmp_path: Path) -> N
     assert b"whole" == store.get_bytes("a/x")
 
 
+def test_what_is_removed_while_a_folder_is_listed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, scan = FileStore(tmp_path), os.scandir
+    for key in ("a/1", "b/1"):
+        store.put_bytes(key, b"")
+
+    def meanwhile(place: Path | str) -> object:
+        if other := {"a": "b/1", "b": "a/1"}.get(Path(place).name):
+            store.delete(other)
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", meanwhile)
+    assert 1 == len(store.list())
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"the store failed \(.*\).*run the same command again"):
