@@ -1,4 +1,4 @@
-"""The rasters below a prefix of an S3 store. Content: the ETag; an object is there only when it is whole."""
+"""The rasters below a prefix of an S3 store; or one raster. Content: the ETag; an object is there only when whole."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -12,12 +12,14 @@ from registry.stores.s3 import S3Store
 
 def find(place: str, search: Search) -> Iterator[Scene]:
     """One request for a thousand objects."""
-    store = cast("S3Store", open_store(place))
+    top, _, name = place.rpartition("/")
+    if _suffix(name) in search.suffixes and (facts := _store(top).head(name)):
+        yield _scene(_store(top), name, facts)
+        return
+    store = _store(place)
     for key, facts in store.facts():
-        names = PurePosixPath(key)
-        if names.suffix.lower() in search.suffixes and not any(name.startswith(".") for name in names.parts):
-            taken = facts["LastModified"].isoformat(timespec="seconds")
-            yield Scene(key, _tag(facts), f"{store.uri}/{key}", "s3", taken)
+        if _suffix(key) in search.suffixes and not any(part.startswith(".") for part in PurePosixPath(key).parts):
+            yield _scene(store, key, facts)
 
 
 def content(scene: Scene) -> str:
@@ -35,9 +37,21 @@ def fetch(scene: Scene, folder: Path) -> Path:
     return store.get(key, folder / PurePosixPath(key).name)
 
 
+def _scene(store: S3Store, key: str, facts: dict[str, Any]) -> Scene:
+    return Scene(key, _tag(facts), f"{store.uri}/{key}", "s3", facts["LastModified"].isoformat(timespec="seconds"))
+
+
+def _suffix(key: str) -> str:
+    return PurePosixPath(key).suffix.lower()
+
+
 def _object(scene: Scene) -> tuple[S3Store, str]:
     bucket, _, key = scene.place.removeprefix("s3://").partition("/")
-    return cast("S3Store", open_store(f"s3://{bucket}")), key
+    return _store(f"s3://{bucket}"), key
+
+
+def _store(place: str) -> S3Store:
+    return cast("S3Store", open_store(place))
 
 
 def _tag(facts: dict[str, Any]) -> str:

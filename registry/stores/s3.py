@@ -144,7 +144,7 @@ class S3Store:
 
     # -- putting -----------------------------------------------------------------------------------------------------
     def _put(self, key: str, digest: str, send: Callable[[], object]) -> str:
-        if (there := self._digest(key)) is None:
+        if (there := self._digest(check_key(key))) is None:
             with self._told(key):
                 try:
                     send()
@@ -278,7 +278,7 @@ class S3Store:
     def _head(self, key: str) -> dict[str, Any] | None:
         with self._told(key):
             try:
-                return dict(self.client.head_object(**self._at(check_key(key))))
+                return dict(self.client.head_object(**self._at(key)))
             except ClientError as error:
                 if _code(error) not in ("404", "NoSuchKey", "NotFound"):
                     raise

@@ -11,6 +11,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from moto import mock_aws
 
 from registry import scenes
 from registry.errors import Denied, NotFound, OptionsError, StoreError
@@ -115,6 +116,33 @@ def test_the_rasters_below_a_prefix_are_its_scenes(weed: Seaweed, tmp_path: Path
     store.delete("b.tif")
     with pytest.raises(NotFound, match="is gone"):
         scenes.content(found[1])
+
+
+@pytest.fixture
+def prefix() -> Iterator[S3Store]:
+    """On a server that takes every key as it is."""
+    with mock_aws():
+        store = cast("S3Store", open_store("s3://models/scenes"))
+        store.client.create_bucket(Bucket="models")
+        yield store
+
+
+def test_a_key_that_we_would_never_put_is_read(prefix: S3Store, tmp_path: Path) -> None:
+    for key in (keys := ["/a.tif", "2026//a.tif", "back\\slash.tif"]):
+        prefix.client.put_object(Bucket=prefix.bucket, Key=f"{prefix.prefix}{key}", Body=PIXELS)
+    found = list(scenes.find(prefix.uri, READY))
+    assert keys == [scene.id for scene in found]
+    assert found[1].content == scenes.content(found[1])
+    assert PIXELS == scenes.fetch(found[1], tmp_path).read_bytes()
+
+
+def test_a_raster_of_its_own_is_a_scene(prefix: S3Store, tmp_path: Path) -> None:
+    for key in ("2026/a.tif", "2026/a.tif.ovr.tif"):
+        prefix.put_bytes(key, PIXELS)
+    [found] = scenes.find(f"{prefix.uri}/2026/a.tif", READY)
+    assert ("a.tif", scenes.content(found)) == (found.id, found.content)
+    assert PIXELS == scenes.fetch(found, tmp_path).read_bytes()
+    assert [] == ids(f"{prefix.uri}/2026/b.tif")
 
 
 # -- a STAC API --------------------------------------------------------------------------------------------------------
