@@ -26,7 +26,8 @@ def find(place: str, search: Search) -> Iterator[Scene]:
             continue
         if time.time() - facts.st_mtime >= search.settle and facts.st_size:
             changed = datetime.fromtimestamp(int(facts.st_mtime), UTC).isoformat()
-            yield Scene(name.as_posix(), _content(path), str(path), "file", changed)
+            known = os.fsencode(name.as_posix()).decode(errors="replace")  # of a disk that wrote names in Latin-1
+            yield Scene(known, _content(path), str(path), "file", changed)
 
 
 def content(scene: Scene) -> str:

@@ -47,6 +47,14 @@ def test_a_link_to_nowhere_is_no_scene(tmp_path: Path) -> None:
     assert ["a.tif"] == ids(str(tmp_path))
 
 
+def test_a_name_in_another_encoding_is_told_as_text(tmp_path: Path) -> None:
+    write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/gr\xf6n.tif")))
+    [found] = scenes.find(str(tmp_path), READY)
+    assert ("gr\N{REPLACEMENT CHARACTER}n.tif", found.content) == (found.id, scenes.content(found))
+    assert 16 == len(found.key)
+    assert PIXELS == scenes.fetch(found, tmp_path).read_bytes()
+
+
 def test_a_file_that_may_still_grow_is_left_for_the_next_look(tmp_path: Path) -> None:
     write(tmp_path / "new.tif")
     os.utime(write(tmp_path / "old.tif"), (1, 1))
