@@ -20,7 +20,7 @@ from infra import api
 from registry.errors import DlpkError
 from registry.settings import settings
 from registry.stores import open_store
-from registry.tracking import connect
+from registry.tracking import bare, connect
 
 FREE_BYTES = 10 * 2**30  # a training's chips, checkpoints and cache
 WORST = ("ok", "note", "wrong")
@@ -109,9 +109,9 @@ def _mlflow() -> Iterator[Finding]:
     uri = settings().tracking_uri
     client = connect()
     client.search_experiments(max_results=1)
-    yield Finding("MLflow", "ok", uri)
+    yield Finding("MLflow", "ok", bare(uri))
     if uri.startswith("http"):
-        theirs = httpx.get(f"{uri}/version", timeout=10).text.strip()
+        theirs = httpx.get(f"{uri.rstrip('/')}/version", timeout=10).text.strip()
         yield _pair("MLflow", importlib.metadata.version("mlflow"), theirs)
 
 

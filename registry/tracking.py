@@ -243,7 +243,7 @@ def code(error: "MlflowException") -> str:
 
 
 def _named(error: Exception) -> StoreError | NotFound:
-    where, text = bare(settings().tracking_uri), " ".join(str(error).split())[:500]
+    where, text = bare(settings().tracking_uri), bare(" ".join(str(error).split()))[:500]
     if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
         return NotFound(text, where=where)
     return StoreError(f"MLflow failed ({text})", where=where, do="check MLFLOW_TRACKING_URI and that the server runs")
@@ -262,7 +262,7 @@ def _knock(uri: str) -> None:
 
 
 def bare(uri: str) -> str:
-    """Without the password: errors are shown."""
+    """Without passwords of addresses: errors and pages are shown."""
     return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1@", uri)
 
 

@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,13 @@ from prefect.client.schemas.objects import State, StateType
 
 from flows import steps
 from flows.listening import run_tags
+from flows.pages import retrain_page
 from flows.recipe import HoldOut, LabelledScene, Recipe
+from flows.work import Work
+from registry.catalog import Version
 from registry.errors import LabelError, StoreError
+from registry.promotion import Decision
+from registry.tracking import Run
 from tasks.export import ExportOptions
 from tests.scenes import roofs
 
@@ -56,3 +62,11 @@ def test_held_out_ground_is_seen_once_and_empty_ground_counts() -> None:
 @pytest.mark.parametrize(("name", "expected"), [("Roofs_2", "roofs-2"), ("land.use--x", "land-use-x")])
 def test_a_key_of_an_artifact_is_small_letters_digits_and_dashes(name: str, expected: str) -> None:
     assert expected == steps.slug(name)
+
+
+def test_the_page_of_a_run_tells_no_password(tmp_path: Path) -> None:
+    run = Run("1", "postgresql://mlflow:secret@db:5432/mlflow")
+    work = Work(Recipe(name="roofs", imagery="town.tif", labels="roofs.gpkg"), tmp_path, run)
+    version = Version("roofs", 1, "file:///roofs.dlpk", "aa" * 32, 1, datetime(2026, 5, 1, tzinfo=UTC))
+    markdown, _ = retrain_page(work, version, {}, Decision(True, "there is no champion yet"))
+    assert "`1` in `postgresql://mlflow@db:5432/mlflow`" in markdown

@@ -8,7 +8,7 @@ import pytest
 
 from registry.dlpk import ModelFolder
 from registry.errors import NotFound, OptionsError, StoreError
-from registry.tracking import Run, connect
+from registry.tracking import Run, connect, told
 from tests.servers import free_ports
 
 
@@ -153,3 +153,9 @@ def test_a_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, sch
     with pytest.raises(StoreError, match=r"did not answer .*check MLFLOW_TRACKING_URI") as caught:
         Run.start("roofs", "a")
     assert "secret" not in str(caught.value)
+
+
+def test_an_error_tells_no_password_of_an_address() -> None:
+    with pytest.raises(StoreError) as told_of, told():
+        raise ConnectionError("API request to http://ada:secret@host:5000/api failed")
+    assert "API request to http://ada@host:5000/api failed" in str(told_of.value)
