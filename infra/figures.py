@@ -109,8 +109,9 @@ def _gpus() -> Iterator[Gauge]:
     with suppress(OSError, subprocess.SubprocessError):
         told = subprocess.run(SMI, capture_output=True, text=True, check=True, timeout=10).stdout
         rows = [line.split(", ") for line in told.splitlines()]
-        yield _gauge("dlpk_gpu_use_percent", "Of the device's time", ["device"], [([r[0]], float(r[1])) for r in rows])
-        memory = [([r[0]], float(r[2]) * 2**20) for r in rows]
+        use = [([r[0]], float(r[1])) for r in rows if r[1].isdecimal()]  # else [N/A], as of a device that is divided
+        yield _gauge("dlpk_gpu_use_percent", "Of the device's time", ["device"], use)
+        memory = [([r[0]], float(r[2]) * 2**20) for r in rows if r[2].isdecimal()]
         yield _gauge("dlpk_gpu_memory_bytes", "In use on the device", ["device"], memory)
 
 
