@@ -64,7 +64,7 @@ def infer(
         "detect-change": change,
     }[known.tool]
     with about(model=known.ref):
-        if is_stream(imagery) and not later_imagery:
+        if is_stream(imagery) and not later_imagery and known.tool != "detect-change":
             return _new(known, imagery, out, scenes, options)
         return _each(known, imagery, later_imagery, out, options)
 

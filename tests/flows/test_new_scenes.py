@@ -5,18 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows import new_scenes
+from flows import new_scenes, steps
 from flows.infer import infer
 from flows.new_scenes import Summary, left, survey
 from flows.scene_options import NewScenes
 from flows.steps import Known
 from registry import results, scenes
 from registry.catalog import Version
-from registry.errors import Denied, StoreError
+from registry.errors import Denied, OptionsError, StoreError
 from registry.ledger import Entry, Ledger, Owner
 from registry.scenes import Scene
 from registry.settings import settings
@@ -153,6 +154,13 @@ def test_a_run_that_gets_nothing_done_ends_with_the_reason(
     found = connect().get_experiment_by_name(experiment)
     assert found
     assert ["FAILED"] == [run.info.status for run in connect().search_runs([found.experiment_id])]
+
+
+def test_a_model_of_two_dates_asks_for_the_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.tif").touch()
+    monkeypatch.setattr(steps, "fetch", lambda _: replace(known(), tool="detect-change"))
+    with pytest.raises(OptionsError, match=r"compares two dates; give the second date as later_imagery"):
+        infer.fn("roofs@1", str(tmp_path))
 
 
 def test_suffixes_are_written_in_any_way() -> None:
