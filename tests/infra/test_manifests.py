@@ -70,6 +70,14 @@ def test_compose_is_reached_from_this_machine_only_and_looks_after_its_health() 
     assert ["setup"] == [name for name, service in services.items() if "healthcheck" not in service]
 
 
+def test_a_run_in_a_container_of_its_own_reaches_the_servers_of_compose() -> None:
+    compose = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    variables = template("docker", "cpu")["variables"]["properties"]
+    names = {part: [f"{compose['name']}_{name}" for name in compose[part]] for part in ("networks", "volumes")}
+    assert names["networks"] == variables["networks"]["default"]
+    assert {volume.partition(":")[0] for volume in variables["volumes"]["default"]} <= set(names["volumes"])
+
+
 @pytest.mark.slow
 def test_kubernetes_knows_every_field_of_the_manifests(manifests: Path) -> None:
     checked(tool("kubernetes-validate"), "--strict", str(manifests))
