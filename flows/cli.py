@@ -109,7 +109,9 @@ def retrain(program: "console.JsonLines | None", recipe: Path) -> None:
 
 @click.command()
 @click.argument("name")
-@click.option("-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="e.g. recipe.train.epochs=30")
+@click.option(
+    "-p", "--parameter", "parameters", multiple=True, metavar="KEY=VALUE", help="e.g. recipe.train.max_epochs=30"
+)
 @click.option("--wait", is_flag=True, help="wait for the run to end; exit code 1 unless it completes")
 @click.pass_obj
 def run(program: "console.JsonLines | None", name: str, parameters: tuple[str, ...], wait: bool) -> None:

@@ -29,7 +29,7 @@ def called(flow: Flow[..., str], *arguments: Any) -> str:
 
 
 def trigger(name: str, changes: Mapping[str, Any], *, wait: bool = False) -> dict[str, Any]:
-    """Start a deployment with changed parameters (`{"recipe.train.epochs": 30}`); the run's name, state and page."""
+    """Start a deployment with some changes (`{"recipe.train.max_epochs": 30}`); the run's name, state and page."""
     url = server()
     with get_client(sync_client=True) as client:
         deployment = _deployment(client, name)
