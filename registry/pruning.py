@@ -6,12 +6,12 @@ so that nobody sees it any more, then its files go, then its number: a killed ru
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from registry import history
-from registry.catalog import CHAMPION, Version, loaded, versions
-from registry.errors import OptionsError
+from registry.catalog import CHAMPION, Version, find_version, loaded, versions
+from registry.errors import NotFound, OptionsError
 from registry.rows import DELETED, PRUNED, reading
 from registry.searching import Wanted, search
 from registry.stores import locate
@@ -45,13 +45,17 @@ def prune(keep: int, *, name: str = "", dry_run: bool = False) -> Pruning:
     chosen = [_divided(known, keep) for known in models.values()]
     remove = tuple(version for part in chosen for version in part.remove)
     plan = Pruning(remove, {ref: why for part in chosen for ref, why in part.keep.items()})
-    if not dry_run:
-        client = connect()
-        for version in plan.remove:
+    if dry_run:
+        return plan
+    client = connect()
+    gone: list[Version] = []
+    for version in plan.remove:
+        if _is_free(version):
             _remove(client, version)
-        for version in _marked(name):  # what a killed run left
-            _remove(client, version)
-    return plan
+            gone.append(version)
+    for version in _marked(name):  # what a killed run left
+        _remove(client, version)
+    return replace(plan, remove=tuple(gone))
 
 
 def _divided(known: list[Version], keep: int) -> Pruning:
@@ -80,6 +84,14 @@ def _referenced(versions: Iterable[Version]) -> Iterator[tuple[int, str]]:
         for note, number in version.notes.items():
             if note.endswith(REFERENCES) and number.isdecimal():
                 yield int(number), f"{version.ref} tells of it as {note.partition('.')[0]}"
+
+
+def _is_free(version: Version) -> bool:
+    """Still: a long pruning leaves people time to promote one, or to prune as well."""
+    try:
+        return not find_version(version.ref).aliases
+    except NotFound:
+        return False
 
 
 def _remove(client: "MlflowClient", version: Version) -> None:

@@ -16,6 +16,7 @@ from registry.promotion import promote
 from registry.pruning import prune
 from registry.settings import settings
 from registry.stores import open_store
+from registry.stores.file import FileStore
 
 Publish = Callable[..., Version]
 
@@ -53,6 +54,20 @@ def test_an_aliased_version_and_what_it_replaced_stay(seven: list[Version]) -> N
     kept = prune(1).keep
     assert {"roofs@1": "roofs@3 tells of it as champion", "roofs@2": "is tested", "roofs@3": "is champion"} == kept
     assert [len(seven), 3, 2, 1] == numbers()
+
+
+def test_a_version_that_is_promoted_meanwhile_stays(published: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    for weights in (b"one", b"two", b"three"):
+        published(weights)
+    delete = FileStore.delete
+
+    def promoting(store: FileStore, key: str) -> None:
+        promote("roofs", 1)
+        delete(store, key)
+
+    monkeypatch.setattr(FileStore, "delete", promoting)
+    assert [2] == [version.number for version in prune(1).remove]
+    assert [3, 1] == numbers()
 
 
 @pytest.mark.slow
