@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
+from flows.patience import patiently
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
 from registry.parameters import laid_over
 
@@ -39,7 +41,7 @@ def trigger(name: str, changes: Mapping[str, Any], *, wait: bool = False) -> dic
         except PrefectHTTPStatusError as error:
             raise OptionsError(_reason(error), where=name, do="correct the parameters") from error
         run = _ended(client, run) if wait else run
-    page = f"{PREFECT_UI_URL.value() or url.removesuffix('/api')}/runs/flow-run/{run.id}"
+    page = f"{PREFECT_UI_URL.value() or url.rstrip('/').removesuffix('/api')}/runs/flow-run/{run.id}"
     state = run.state_name or "Scheduled"
     if wait and not (run.state and run.state.is_completed()):
         raise DlpkError(f"ended {state}: {run.state and run.state.message}", where=run.name, do=f"see {page}")
@@ -57,7 +59,7 @@ def server() -> str:
 
 def _reach(url: str) -> None:
     try:
-        httpx.get(f"{url}/health", timeout=10).raise_for_status()
+        httpx.get(f"{url.rstrip('/')}/health", timeout=10).raise_for_status()
     except httpx.HTTPError as error:
         raise StoreError(f"the Prefect server does not answer ({error})", where=url, do=START) from error
 
@@ -83,8 +85,17 @@ def _deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse:
 def _ended(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
     while not (run.state and run.state.is_final()):
         time.sleep(SECONDS)
-        run = client.read_flow_run(run.id)
+        run = patiently(partial(_read, client, run))
     return run
+
+
+def _read(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
+    try:
+        return client.read_flow_run(run.id)
+    except ObjectNotFound as error:
+        raise NotFound("the run was deleted", where=run.name) from error
+    except httpx.HTTPError as error:
+        raise StoreError(f"the Prefect server does not answer ({error})", where=run.name, do=START) from error
 
 
 def _reason(error: PrefectHTTPStatusError) -> str:
