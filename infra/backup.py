@@ -79,7 +79,11 @@ def restore(places: Places, source: Path, say: Say = lambda _: None) -> dict[str
         _brought(source / "stores" / name, open_store(places.stores[name]))
         say(f"{places.stores[name]}: {count:,} objects")
     for name in record["databases"]:
-        _replace(places.server, name, source / "databases" / f"{name}.dump")
+        try:
+            _replace(places.server, name, source / "databases" / f"{name}.dump")
+        except psycopg2.Error as error:
+            do = f"check --server and that the role {name} is there, then run the same command again"
+            raise StoreError(f"cannot be restored ({' '.join(str(error).split())})", where=name, do=do) from error
         say(f"database {name}: restored")
     return record
 

@@ -1,9 +1,15 @@
 """A backup while everything runs; tests/e2e/test_topology.py rehearses the whole of it."""
 
+import json
 from pathlib import Path
 
-from infra.backup import _copied
+import pytest
+
+from infra.backup import Places, _copied, restore
+from registry.errors import StoreError
+from registry.files import sha256
 from registry.stores.file import FileStore
+from tests.servers import free_ports
 
 
 class Busy(FileStore):
@@ -21,3 +27,14 @@ def test_what_goes_while_it_is_copied_is_left_out(tmp_path: Path) -> None:
         store.put_bytes(key, b"{}")
     assert 1 == _copied(store, tmp_path / "backup")
     assert [tmp_path / "backup/item/item.json"] == [p for p in (tmp_path / "backup").rglob("*") if p.is_file()]
+
+
+def test_a_database_server_that_is_not_there_is_told(tmp_path: Path) -> None:
+    dump = tmp_path / "databases" / "mlflow.dump"
+    dump.parent.mkdir()
+    dump.write_bytes(b"dump")
+    record = {"databases": {"mlflow": {"sha256": sha256(dump), "bytes": 4}}, "stores": {}}
+    (tmp_path / "backup.json").write_text(json.dumps(record))
+    places = Places(f"postgresql://owner:word@127.0.0.1:{free_ports(1)[0]}/postgres", {})
+    with pytest.raises(StoreError, match=r"mlflow: cannot be restored \(.*refused.*check --server"):
+        restore(places, tmp_path)
