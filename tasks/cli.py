@@ -427,7 +427,10 @@ def fetched(reference: str) -> tuple[Path, "ModelSource"]:
 def _classes(path: Path) -> tuple[ClassLabel, ...]:
     if not path.is_file():
         raise NotFound("there is no such file of classes", where=path)
-    entries: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        entries: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionsError(f"is no valid YAML ({error})", where=path) from error
     try:
         return tuple(ClassLabel(int(e["value"]), str(e["name"]), tuple(e.get("color", (-1, -1, -1)))) for e in entries)
     except (TypeError, KeyError, ValueError, AttributeError) as error:

@@ -81,11 +81,21 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         given = {key.removeprefix(PREFIX): ctx.params.pop(key) for key in list(ctx.params) if key.startswith(PREFIX)}
         file = given.pop("file")
-        document = json.loads(file.read_text(encoding="utf-8")) if file else {}
+        document = _read(file) if file else {}
         told = ParameterSource.COMMANDLINE
         chosen = {name: v for name, v in given.items() if ctx.get_parameter_source(PREFIX + name) is told}
         ctx.params["options"] = parse(self.model, {**document, **chosen}, where=file or self.name)
         return super().invoke(ctx)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise OptionsError(f"is no JSON ({error})", where=file, do='write {"option": value, ...}') from error
+    if not isinstance(document, dict):
+        raise OptionsError("expected a JSON object", where=file, got=document, do='write {"option": value, ...}')
+    return document
 
 
 def flag(name: str, field: FieldInfo) -> click.Option:

@@ -75,6 +75,14 @@ def test_a_flag_wins_over_the_options_file(tmp_path: Path) -> None:
     assert (1, "green") == (result["coats"], result["colour"])
 
 
+@pytest.mark.parametrize("text", ["{coats: 3", "[1]", "\xe9"])
+def test_an_options_file_that_holds_none_is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "options.json"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(OptionsError, match="options.json: .*JSON"):
+        painted("--options", str(file))
+
+
 def test_a_false_flag_wins_over_the_options_file(tmp_path: Path) -> None:
     file = tmp_path / "options.json"
     file.write_text('{"quick": true}')

@@ -120,3 +120,11 @@ def test_a_wrong_format_lists_the_right_ones() -> None:
     result = dlpk("export", "a.tif", "b.gpkg", "chips", "--metadata-format", "PASCAL")
     assert 2 == result.exit_code
     assert "PASCAL_VOC_rectangles" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["- {value: 1, name: roof", "roof", "- roof"])
+def test_a_file_of_classes_that_holds_none_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.yaml").write_text(text)
+    result = dlpk("export", "a.tif", "b.gpkg", "chips", "--classes", tmp_path / "classes.yaml")
+    assert 1 == result.exit_code
+    assert "classes.yaml: " in result.stderr
