@@ -21,11 +21,11 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the name only when the block ends well.
 
     A kill leaves at most a hidden `.<name>.<random>.part`, never a torn `path`.
-    A full disk raises StoreError and leaves nothing.
+    A disk that is full or may not be written raises StoreError and leaves nothing.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         sync(part)
         part.replace(path)
@@ -36,7 +36,8 @@ def atomic(path: Path) -> Iterator[Path]:
         do = "free some space or choose another place, then run the same command again"
         raise StoreError(f"cannot write ({error.strerror})", where=path, do=do) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk lets nobody write there
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -1,5 +1,6 @@
 """A command group that imports nothing but the command which is called, so that it starts at once."""
 
+import errno
 import types
 from collections.abc import Mapping
 from importlib import import_module
@@ -7,7 +8,9 @@ from typing import Any
 
 import click
 
-from registry.errors import DlpkError
+from registry.errors import DlpkError, StoreError
+
+DISK = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)  # not a defect of ours
 
 
 def imported(address: str) -> Any:
@@ -52,10 +55,21 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except DlpkError as error:
-            if ctx.params.get("debug"):
+        except (DlpkError, OSError, RuntimeError) as error:
+            told = error if isinstance(error, DlpkError) else _of_disk(error)
+            if told is None or ctx.params.get("debug"):
                 raise
             from tasks import console  # it brings rich
 
-            console.end(ctx.obj, error)
+            console.end(ctx.obj, told)
             ctx.exit(1)
+
+
+def _of_disk(error: OSError | RuntimeError) -> StoreError | None:
+    """What a full or forbidden disk means to a user; None for any other error. torch.save hides it behind its own."""
+    known = error if isinstance(error, OSError) else error.__context__
+    if not (isinstance(known, OSError) and known.errno in DISK):
+        return None
+    do = "free some space, or look at your rights there, then run the same command again"
+    where = known.filename2 or known.filename or ""  # the second is what was to be written
+    return StoreError(f"the disk refuses ({known.strerror})", where=where, do=do)

@@ -43,6 +43,13 @@ def test_a_full_disk_is_told_with_its_remedy(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("place", ["file/a.txt", "file/deep/a.txt"])
+def test_a_place_that_cannot_be_a_folder_is_told(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"a\.txt: cannot write .*choose another place"):
+        write_text(tmp_path / place, "new")
+
+
 def test_a_killed_writer_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     program = """
         import os, sys

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ from pydantic import Field
 
 from registry.errors import OptionsError
 from tasks.cli_options import Verb, parse
-from tasks.lazy_group import imported
+from tasks.lazy_group import LazyGroup, imported
 from tasks.options import Options
 
 
@@ -111,3 +112,30 @@ def test_all_wrong_fields_are_told_at_once() -> None:
 
 def test_an_address_names_a_thing_of_a_module() -> None:
     assert imported("tasks.options:Options") is Options
+
+
+@pytest.mark.parametrize("hidden", [[], ["--hidden"]])
+def test_a_disk_that_refuses_is_one_line(hidden: list[str]) -> None:
+    result = CliRunner().invoke(FAILING, ["fail", "28", *hidden])
+    assert 1 == result.exit_code
+    assert "StoreError: b.tif: the disk refuses (No space left on device); free some space" in result.stderr
+
+
+def test_another_error_keeps_its_traceback() -> None:
+    with pytest.raises(FileNotFoundError):  # that may be a defect of ours
+        CliRunner().invoke(FAILING, ["fail", "2"], catch_exceptions=False)
+
+
+@click.command("fail")
+@click.argument("number", type=int)
+@click.option("--hidden", is_flag=True)
+def fail(number: int, hidden: bool) -> None:
+    try:
+        raise OSError(number, os.strerror(number), "a.tif", None, "b.tif")
+    except OSError:
+        if hidden:
+            raise RuntimeError("enforce fail") from None
+        raise
+
+
+FAILING = LazyGroup(lazy={"fail": (f"{__name__}:fail", "")})
