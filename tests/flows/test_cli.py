@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli import LAZY, _parameter, main
+from flows.recipe import Recipe
 from registry.errors import OptionsError
+from registry.parameters import laid_over
+from tasks.cli_options import parse
 
 
 def dlpk(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -76,6 +80,12 @@ def test_a_parameter_is_json_or_else_a_text(text: str, expected: tuple[str, obje
 def test_a_parameter_without_a_value_is_told() -> None:
     with pytest.raises(OptionsError, match="-p: expected KEY=VALUE, got 'epochs'"):
         _parameter("epochs")
+
+
+def test_the_parameter_in_the_help_is_one() -> None:
+    (key, value) = re.findall(r"recipe\.([a-z_.]+)=(\d+)", CliRunner().invoke(main, ["run", "--help"]).output)[0]
+    recipe = laid_over({"name": "roofs", "imagery": "a.tif", "labels": "b.gpkg"}, {key: int(value)})
+    assert 30 == parse(Recipe, recipe).train.max_epochs
 
 
 @pytest.mark.slow
