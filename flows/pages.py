@@ -20,7 +20,7 @@ def retrain_page(work: Work, version: Version, scores: dict[str, Any], verdict: 
     figures = numbers(scores)
     links = [
         f"- package `{version.uri}` ({version.size / 1e6:.1f} MB, sha256 `{version.sha256[:12]}`)",
-        f"- experiment run {_link(work.run.id, bare(work.run.url or work.run.tracking_uri))}",
+        f"- experiment run {_link(work.run.id, work.run.url or bare(work.run.tracking_uri))}",
         f"- working folder `{work.folder}`",
     ]
     table = ["| score | value |", "|---|---|", *(f"| {figure} | {value:.4f} |" for figure, value in figures.items())]

@@ -83,7 +83,7 @@ class Run:
             return ""
         with told():
             experiment = self._client.get_run(self.id).info.experiment_id
-        return f"{self.tracking_uri.rstrip('/')}/#/experiments/{experiment}/runs/{self.id}"
+        return f"{bare(self.tracking_uri).rstrip('/')}/#/experiments/{experiment}/runs/{self.id}"
 
     def log_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Nested names are joined with dots. A parameter never changes: in a resumed run the first value stays."""
