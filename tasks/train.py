@@ -199,8 +199,9 @@ def _network(
 
     goal = GOALS[carries]
     name = _known_as(options.network) or goal.network
-    if pretrained:
-        name = str(pretrained.emd.document.get("ModelConfiguration"))
+    if pretrained and (name := pretrained.emd.model_configuration) not in plugins.names(networks):
+        do = "go on from a model that was trained here; of a package of the extension flavour, from its model folder"
+        raise OptionsError("pretrained_model is of none of the networks here", where=pretrained.path, got=name, do=do)
     module = plugins.load(networks, name)
     draws = getattr(module, "INSTANCES", False)
     if goal.name not in module.SERVES or (draws and carries != "instances"):

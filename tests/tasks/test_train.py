@@ -461,6 +461,13 @@ def test_a_model_that_goes_on_stays_what_it_is(tmp_path: Path) -> None:
         planned(bright_roofs(tmp_path / "chips"), tmp_path / "model", "unet", {"detail": 16}, network_options=told)
 
 
+@pytest.mark.parametrize("network", ["_model_extension_inferencing", "_dynamic_unet"])
+def test_a_model_of_another_flavour_is_not_gone_on_with(network: str, tmp_path: Path) -> None:
+    what = f"model: pretrained_model is of none of the networks here, got '{network}'; go on from a model that was"
+    with pytest.raises(OptionsError, match=what):
+        planned(bright_roofs(tmp_path / "chips"), tmp_path / "model", network, {})
+
+
 @pytest.mark.parametrize(("metadata_format", "several"), [("Labeled_Tiles", False), ("MultiLabeled_Tiles", True)])
 def test_a_model_goes_on_with_one_label_or_several(metadata_format: str, several: bool, tmp_path: Path) -> None:
     one = chip(np.zeros((SIDE, SIDE), np.uint8), [(0, 0, SIDE, SIDE)])
