@@ -31,7 +31,11 @@ from registry.errors import ImageryError
 from tasks.sources import gdal_name, remote_settings
 
 CACHE = 128 * 2**20  # bytes, as rasterio wants it: decoded blocks that neighbouring windows share, on any raster
-GDAL_SETTINGS: dict[str, str | int] = {"GDAL_NUM_THREADS": "2", "GDAL_CACHEMAX": CACHE}
+GDAL_SETTINGS: dict[str, str | int] = {
+    "GDAL_NUM_THREADS": "2",
+    "GDAL_CACHEMAX": CACHE,
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # or GDAL 3.10 reads noise, and no error, out of a PNG that is cut off
+}
 KEYS = (  # variables that boto3 makes a session of
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     *("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"),

@@ -4,6 +4,7 @@ A plain TIFF of a chip differs from its neighbour's in the pixels and in two num
 one; the others repeat its header, which costs a tenth. Whatever GDAL would write otherwise is left to GDAL.
 """
 
+import os
 import struct
 import warnings
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from rasterio.io import MemoryFile
 from registry.errors import ImageryError
 from tasks.chips import Grid
 
+os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # or GDAL 3.10 reads noise out of a PNG that is cut off
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".mrf": "MRF"}
 CREATION: dict[str, dict[str, Any]] = {".jpg": {"quality": 95}}
 SQUEEZED = {"compress": "DEFLATE", "zlevel": 1}  # pictures become no smaller by 6, but take twice as long

@@ -12,8 +12,9 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 
-from registry.errors import DlpkError, LabelError
+from registry.errors import DlpkError, ImageryError, LabelError
 from tasks.chips import DEFINITION, Chip, ChipFolder
+from tasks.imagery import open_in_pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # half of them have no place
 CLASSES = [
@@ -418,6 +419,15 @@ def test_what_is_damaged_is_named(
     damage(tmp_path)
     with pytest.raises(DlpkError, match=named):
         use(chips)
+
+
+def test_a_png_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    path = picture(tmp_path / "images/0.png", np.random.default_rng(1).integers(0, 255, (3, 64, 64), np.uint8))
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ImageryError, match=r"0\.png: cannot be read"):
+        folder(tmp_path, "Export_Tiles").read("0")
+    with open_in_pixels(path) as imagery, pytest.raises(ImageryError, match=r"0\.png .*cannot be read"):
+        imagery.read(0, 0, 64, 64)
 
 
 def test_the_digest_changes_with_any_content_and_with_nothing_else(tmp_path: Path) -> None:
