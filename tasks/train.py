@@ -154,7 +154,8 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
 def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder | None) -> tuple[int, ...]:
     """Of `Chip.dates`, the bands to learn from; those of both dates.
 
-    A model to go on from that read some of its bands goes on with those. Raises OptionsError for one that is not there.
+    A model to go on from that read some of its bands goes on with those: the same names, else the same places.
+    Raises OptionsError for one that is not there.
     """
     from tasks.band_choice import places
     from tasks.targets import statistics
@@ -162,7 +163,8 @@ def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder
     names = [band.name for band in chips.band_statistics]
     wanted = tuple(int(b) if str(b).isdecimal() else b for b in options.extract_bands)
     if pretrained and not wanted and len(pretrained.emd.extract_bands) < len(pretrained.emd.band_statistics):
-        wanted = _read(pretrained, 2 if chips.paired else 1)
+        named = _read(pretrained, 2 if chips.paired else 1)
+        wanted = named if len({*named} & {*names}) == len(named) else pretrained.emd.extract_bands[: len(named)]
     found = places(wanted, names) if wanted else list(range(len(names)))
     if -1 in found or len(set(found)) < len(found):
         do = f"name each once, of {', '.join(f'{i} {name}' for i, name in enumerate(names))}"
@@ -170,10 +172,10 @@ def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder
     return tuple(date + band for date in range(0, len(statistics(chips)), len(names)) for band in found)
 
 
-def _read(model: ModelFolder, dates: int) -> tuple[int | str, ...]:
-    """The bands that a model reads, those of the first of its dates."""
-    bands = model.emd.extract_bands
-    return bands[: len(bands) // dates]
+def _read(model: ModelFolder, dates: int) -> tuple[str, ...]:
+    """Names of the bands that a model reads, those of the first of its dates."""
+    bands, known = model.emd.extract_bands, model.emd.band_statistics
+    return tuple(known[band].name if isinstance(band, int) else band for band in bands[: len(bands) // dates])
 
 
 def _ignored(chips: ChipFolder, options: TrainOptions) -> tuple[int, ...]:
@@ -297,8 +299,7 @@ def _start(chips: ChipFolder, plan: _Plan) -> _Start:
     network = _built(plan, len(bands), len(chips.classes))
     scheme = weights.Bands([band.name for band in bands], options.weight_init_scheme)
     if plan.pretrained:
-        stats, read = plan.pretrained.emd.band_statistics, _read(plan.pretrained, dates)
-        scheme = scheme.after([stats[band].name if isinstance(band, int) else band for band in read])
+        scheme = scheme.after(_read(plan.pretrained, dates))
         anew = weights.load_model(network, plan.pretrained, scheme)
         origin = f"{plan.pretrained.name}, without {len(anew)} tensors" if anew else plan.pretrained.name
     else:

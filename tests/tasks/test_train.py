@@ -24,9 +24,10 @@ import torch
 
 from registry import plugins
 from registry.dlpk import ModelFolder, open_model
+from registry.emd import Emd
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
 from tasks import networks, town, train
-from tasks.chips import Chip, ChipFolder
+from tasks.chips import DEFINITION, Chip, ChipFolder
 from tasks.definition import Training
 from tasks.definition import definition as written
 from tasks.evaluate import evaluate_model
@@ -459,6 +460,23 @@ def test_a_model_that_goes_on_stays_what_it_is(tmp_path: Path) -> None:
     told, what = {"depth": 9, "detail": 8, "dice": 1}, r"keeps its depth, detail, got {'depth': 9, 'detail': 8}; leave"
     with pytest.raises(OptionsError, match=what):
         planned(bright_roofs(tmp_path / "chips"), tmp_path / "model", "unet", {"detail": 16}, network_options=told)
+
+
+@pytest.mark.parametrize(
+    ("now", "learnt"), [("NIR Red Green", (0, 2)), ("B1 B2 B3 B4", (3, 1)), ("NIR B2 B3 B4", (3, 1))]
+)
+def test_bands_that_a_model_read_are_found_by_name_else_by_place(
+    now: str, learnt: tuple[int, ...], tmp_path: Path
+) -> None:
+    def statistics(names: str) -> list[dict[str, Any]]:
+        return [{"BandName": name, "Min": 0, "Max": 1, "Mean": 0, "StdDev": 1} for name in names.split()]
+
+    bands = {"ExtractBands": [3, 1], "AllTilesStats": statistics("Blue Green Red NIR")}
+    definition("unet", "Some", "ImageClassification", **bands).write(tmp_path / "town.emd")
+    data = bright_roofs(tmp_path / "chips", 1)
+    Emd({**data.definition.document, "AllTilesStats": statistics(now)}).write(data.path / DEFINITION)
+    found = train._extracted(ChipFolder(data.path), TrainOptions(), ModelFolder(tmp_path))
+    assert learnt == found
 
 
 @pytest.mark.parametrize("network", ["_model_extension_inferencing", "_dynamic_unet"])
