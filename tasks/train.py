@@ -48,6 +48,7 @@ def train_model(
     """
     from tasks import augment
 
+    out = out if out.name not in ("", "..") else out.resolve()  # "." would be a model without a name
     facts = _facts(chips, options)
     receipt.check(out, "train", facts)
     if (out / f"{out.name}.emd").is_file():

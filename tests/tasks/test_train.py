@@ -26,7 +26,7 @@ from registry import plugins
 from registry.dlpk import ModelFolder, open_model
 from registry.emd import Emd
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
-from tasks import networks, town, train
+from tasks import networks, receipt, town, train
 from tasks.chips import DEFINITION, Chip, ChipFolder
 from tasks.definition import Training
 from tasks.definition import definition as written
@@ -608,6 +608,17 @@ def test_a_file_of_another_content_makes_another_training(tmp_path: Path) -> Non
         facts.append(train._facts(data, options))
     assert facts[0] == facts[2] != facts[1]
     assert {"chips", "options"} == train._facts(data, TrainOptions()).keys()
+
+
+@pytest.mark.parametrize(("there", "out"), [(".", "."), ("chips", "..")])
+def test_a_model_in_the_folder_where_we_are_has_its_name(
+    there: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bright_roofs(tmp_path / "town/chips", 1)
+    receipt.write(tmp_path / "town", "train", [train._facts(data, TrainOptions())])
+    (tmp_path / "town/town.emd").touch()  # finished
+    monkeypatch.chdir(tmp_path / "town" / there)
+    assert "town" == train_model(data, Path(out), TrainOptions()).name
 
 
 @pytest.mark.slow
