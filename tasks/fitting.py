@@ -80,7 +80,14 @@ class Fitting(pl.LightningModule):
             do = "look at these chips, or train into another folder with a lower learning_rate; "
             do += f"the last good epoch is kept in {checkpoints.FOLDER}"
             raise TrainingError(what, do=do)
-        self.log("training_loss", loss.detach(), on_step=False, on_epoch=True, batch_size=len(images))
+        self.log(
+            "training_loss",
+            loss.detach(),
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,  # each process sees its share of the chips, but validates with all
+            batch_size=len(images),
+        )
         return loss
 
     def on_train_start(self) -> None:

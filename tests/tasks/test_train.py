@@ -688,6 +688,14 @@ def test_too_few_chips_are_told(tmp_path: Path) -> None:
         train_model(data, tmp_path / "model", TrainOptions(**TINY))
 
 
+def test_the_training_loss_is_that_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    fit = Fitting(Line(), [], GOALS["mask"], TrainOptions(), rate=0.01, pretrained=False)
+    monkeypatch.setattr(fit, "log", lambda name, _, **how: told.update({name: how["sync_dist"]}))
+    fit.training_step((torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), ["0"]), 0)
+    assert {"training_loss": True} == told
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5, 6, 30])
 def test_the_shortest_training_has_a_schedule(steps: int) -> None:
     fit = Fitting(
