@@ -317,7 +317,10 @@ def _built(plan: _Plan, bands: int, classes: int) -> Any:
     from registry import plugins
     from tasks import networks
 
-    module = plugins.load(networks, plan.network)
+    module, weights = plugins.load(networks, plan.network), plan.arguments.get("weights")
+    if weights and len(weights) != classes + 1:
+        do = f"give {classes + 1} numbers, that of the background first"
+        raise OptionsError("network_options has too few or too many weights", got=weights, do=do)
     try:
         return module.build(bands, classes, **plan.arguments)
     except (ValueError, TypeError, KeyError, AssertionError, RuntimeError) as error:  # torchvision's, timm's and ours

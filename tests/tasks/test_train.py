@@ -509,6 +509,13 @@ def test_bands_are_not_counted_from_the_end(tmp_path: Path) -> None:
         train._extracted(bright_roofs(tmp_path, 1), TrainOptions(extract_bands=(-2,)), None)
 
 
+def test_weights_of_classes_without_the_background_are_told(tmp_path: Path) -> None:
+    data, known = bright_roofs(tmp_path / "chips"), {"backbone": "mobilenet_v3_small"}
+    plan = planned(data, tmp_path / "model", "unet", known, network_options={"weights": [5.0]})
+    with pytest.raises(OptionsError, match=r"too many weights, got \[5.0\]; give 2 numbers, that of the background"):
+        train._start(data, plan)
+
+
 def test_labels_of_whole_chips_cannot_be_ignored(tmp_path: Path) -> None:
     one = chip(np.zeros((SIDE, SIDE), np.uint8), [(0, 0, SIDE, SIDE)])
     data = write_chips(tmp_path / "chips", [one] * 4, ROOFS, "Labeled_Tiles")
