@@ -56,6 +56,8 @@ MEANINGS = {
     "calibration_error": "mean distance between confidence and truth; less is better",
 }
 Panel = Callable[[Axes, ResultSample], None]
+LETTERS, LONGEST = 100, 80  # that a line of a legend has room for, and of a class in it
+PLAIN = ("default", {"text.parse_math": False})  # whatever the reader's own matplotlibrc says; a $ is a letter
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -85,7 +87,7 @@ def clock(seconds: float) -> str:
 
 def write_loss_graph(folder: Path, epochs: Sequence[Epoch], best: int) -> Path:
     """Training and validation loss over the epochs; number `best`, which is kept, is marked (ArcGIS formats C.6)."""
-    with matplotlib.style.context("default"):  # whatever the reader's own matplotlibrc says
+    with matplotlib.style.context(PLAIN):
         figure = Figure(figsize=(6.4, 4), layout="constrained")
         axes = figure.subplots()
         numbers = [epoch.number + 1 for epoch in epochs]
@@ -109,8 +111,7 @@ def write_show_results(folder: Path, samples: Sequence[ResultSample], classes: S
         "Ground truth": lambda axes, sample: draw_truth(axes, sample, classes),
         "Prediction": lambda axes, sample: draw(axes, sample.prediction, classes),
     }
-    patches = [Patch(color=rgb(label), label=label.name) for label in classes]
-    return _save(_rows(samples, panels, patches), folder / FOLDER / SHOW_RESULTS)
+    return _save(_rows(samples, panels, _patches(classes)), folder / FOLDER / SHOW_RESULTS)
 
 
 def write_worst(folder: Path, samples: Sequence[ResultSample], classes: Sequence[ClassLabel]) -> Path:
@@ -120,9 +121,14 @@ def write_worst(folder: Path, samples: Sequence[ResultSample], classes: Sequence
         "Prediction": lambda axes, sample: draw(axes, sample.prediction, classes),
         "Mistakes": draw_mistakes,
     }
-    patches = [Patch(color=rgb(label), label=label.name) for label in classes]
+    patches = _patches(classes)
     patches += [Patch(color=INVENTED, label="found, but wrong"), Patch(color=MISSED, label="missed")]
     return _save(_rows(samples, panels, patches), folder / FOLDER / WORST)
+
+
+def _patches(classes: Sequence[ClassLabel]) -> list[Patch]:
+    names = [c.name if len(c.name) <= LONGEST else f"{c.name[: LONGEST - 1]}…" for c in classes]
+    return [Patch(color=rgb(label), label=name) for label, name in zip(classes, names, strict=True)]
 
 
 def _rows(samples: Sequence[ResultSample], panels: Mapping[str, Panel], patches: Sequence[Patch]) -> Figure:
@@ -130,9 +136,11 @@ def _rows(samples: Sequence[ResultSample], panels: Mapping[str, Panel], patches:
     pairs = [s for s in samples if s.image2 is not None]
     dates = ("Before", "After") if pairs else ()
     titles = [*dates, *panels]
-    with matplotlib.style.context("default"):
-        size = (8, 8 / len(titles) * max(len(samples), 1) + 0.8)
-        figure = Figure(figsize=size, layout="constrained")
+    columns = max(1, min(4, LETTERS // (max((len(str(p.get_label())) for p in patches), default=0) + 9)))
+    tall = max((min(1.0, s.image.shape[1] / s.image.shape[2]) for s in samples), default=1.0)
+    with matplotlib.style.context(PLAIN):
+        height = 8 / len(titles) * tall * max(len(samples), 1) + 0.5 + 0.2 * math.ceil(len(patches) / columns)
+        figure = Figure(figsize=(8, height), layout="constrained")
         grid = figure.subplots(max(len(samples), 1), len(titles), squeeze=False)
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title, fontsize=10)
@@ -146,7 +154,7 @@ def _rows(samples: Sequence[ResultSample], panels: Mapping[str, Panel], patches:
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_color("#bbbbbb")
-        figure.legend(handles=patches, loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(handles=patches, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 

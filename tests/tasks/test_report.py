@@ -300,6 +300,17 @@ def test_the_matrix_has_the_names_in_the_order_of_the_count(
     assert {"".join(shown), *rows} <= set(lines)
 
 
+@pytest.mark.parametrize("name", ["{} Broad-leaved forest with a closed canopy " * 3, "class {}", "$x_{}_$"])
+def test_the_names_of_the_classes_fit_below_the_pictures(name: str) -> None:
+    classes = [ClassLabel(i, name.replace("{}", str(i)), (255, 0, 0)) for i in range(1, 41)]
+    sample = ResultSample(scene(1, "uint8"), (), boxes(), boxes())
+    figure = report._rows([sample], {"Prediction": lambda *_: None}, report._patches(classes))
+    figure.draw_without_rendering()
+    picture, legend = figure.axes[0].get_window_extent(), figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 <= legend.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= legend.y0 <= legend.y1 <= picture.y0
+
+
 def test_truth_of_a_whole_picture_is_told_in_words_beside_an_answer_in_words() -> None:
     from matplotlib.figure import Figure
 
