@@ -274,11 +274,12 @@ def test_what_no_chip_can_tell_of_a_class_is_no_nought(tmp_path: Path) -> None:
     assert "pond–0" in rows
 
 
-def test_a_matrix_of_many_classes_leaves_out_what_is_nought(tmp_path: Path) -> None:
+def test_a_matrix_of_many_classes_has_shares_and_leaves_out_what_is_nought(tmp_path: Path) -> None:
     per_class = {f"kind {i}": {"objects": i} for i in range(1, 14)}
     scores = {"confusion_matrix": np.diag(range(20, 33)).tolist(), "per_class": per_class}
     page = Page(report.write_metrics_page(tmp_path, EMD, scores=scores)).text
-    assert {"kind 120", "kind 1332"} <= set(page.split("\n"))
+    assert {"kind 1100", "kind 13100"} <= set(page.split("\n"))
+    assert "Objects in per cent of the row." in page
 
 
 @pytest.mark.parametrize(
