@@ -64,6 +64,8 @@ def compare_models(
         do = "compare models of one type"
         raise OptionsError("the models do different things", where=b.path, got=kinds, do=do)
     one, two = (examine(model, chips, device=device, trust=trust) for model in (a, b))
+    if len(one.names) < 2:
+        raise OptionsError("is one chip, which tells no doubt", where=chips.path, do="compare them on more chips")
     if len({getattr(exam.tally, "background", None) for exam in (one, two)}) > 1:
         what = "one of the models counts background as a class, to the other it is unlabelled (ignore_classes 0)"
         do = "decide which is right for these chips, and compare two models of that kind"

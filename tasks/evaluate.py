@@ -54,8 +54,9 @@ def evaluate_model(
 
 
 def _scored(exam: Exam, threshold: float) -> Scores:
-    """The scores with their intervals."""
-    ends = intervals(exam.tally.resampled(draws(exam.tally.chips), threshold))
+    """The scores with their intervals; one chip alone is drawn again and again, and tells no doubt."""
+    several = exam.tally.chips > 1
+    ends = intervals(exam.tally.resampled(draws(exam.tally.chips), threshold)) if several else {}
     scores = exam.tally.compute(threshold)
     return replace(scores, intervals=ends, facts={"data_digest": exam.chips.digest})
 

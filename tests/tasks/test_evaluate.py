@@ -112,6 +112,14 @@ def test_the_better_of_two_models_is_told_with_its_doubt(make_model: MakeModel, 
     assert "b" == compare_models(half_blind, seeing, chips).better
 
 
+def test_one_chip_tells_no_doubt(make_model: MakeModel, tmp_path: Path) -> None:
+    alone = write_chips(tmp_path / "alone", [chip(even(10))], CLASSES)
+    with pytest.raises(OptionsError, match="is one chip, which tells no doubt; compare them on more chips"):
+        compare_models(make_model(name="a"), make_model(name="b"), alone)
+    scores = evaluate_model(make_model(), alone)
+    assert {} == scores.intervals
+
+
 @pytest.mark.slow
 def test_a_model_is_not_better_than_itself(make_model: MakeModel, chips: ChipFolder) -> None:
     model = make_model(level=100)
