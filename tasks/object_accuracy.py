@@ -22,6 +22,7 @@ from tasks.tables import write_rows
 
 ALL = "All"  # the row of all classes
 NO_CLASS = "Object"  # of features without a field of classes
+LINES, LETTERS = 50, 34  # classes on a page of the report, and letters of their names
 
 
 class ObjectAccuracyOptions(Options):
@@ -168,25 +169,51 @@ def _confidences(path: Path, table: geopandas.GeoDataFrame, field: str) -> NDArr
 
 
 def _report(out: Path, rows: Sequence[dict[str, Any]], judged: Sequence[Judged], least: float) -> None:
-    """One page."""
+    """Pages of the table, and one of the curves."""
+    import matplotlib
     from matplotlib.backends.backend_pdf import PdfPages
     from matplotlib.figure import Figure
 
     from registry.files import atomic
 
-    page = Figure(figsize=(8.27, 11.69), layout="constrained")
-    top, bottom = page.subplots(2, 1, height_ratios=[1, 1.4])
-    top.axis("off")
-    top.set_title(f"Accuracy of detected objects at an IoU of {least:g}", loc="left")
-    cells = [[f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-    table = top.table(cells, colLabels=[name.replace("_", " ") for name in rows[0]], loc="upper center")
+    def page() -> Figure:
+        return Figure(figsize=(8.27, 11.69), layout="constrained")
+
+    with (
+        matplotlib.rc_context({"text.parse_math": False}),  # a $ is a letter
+        atomic(out) as part,
+        PdfPages(part, metadata={"Title": "Accuracy of detected objects"}) as pdf,
+    ):
+        for first in range(0, len(rows), LINES):
+            pdf.savefig(_table_on(page(), rows[first : first + LINES], least))
+        pdf.savefig(_curves_on(page(), judged))
+
+
+def _table_on(page: Any, rows: Sequence[dict[str, Any]], least: float) -> Any:
+    axes = page.subplots()
+    axes.axis("off")
+    axes.set_title(f"Accuracy of detected objects at an IoU of {least:g}", loc="left")
+    cells = [[f"{v:.3f}" if isinstance(v, float) else _short(str(v)) for v in row.values()] for row in rows]
+    heads = [name.replace("_", " ") for name in rows[0]]
+    widths = [0.265, *[0.105] * (len(heads) - 1)]
+    table = axes.table(cells, colLabels=heads, colWidths=widths, loc="upper center")
     table.auto_set_font_size(False)
-    table.set_fontsize(8)
+    table.set_fontsize(7)
+    return page
+
+
+def _curves_on(page: Any, judged: Sequence[Judged]) -> Any:
+    axes = page.subplots()
     for one in judged:
         true = np.cumsum(one.hits)
         recall, precision = true / max(1, one.truths), true / np.arange(1, len(true) + 1)
-        bottom.plot(recall, precision, label=f"{one.name} ({one.truths} objects)")
-    bottom.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    bottom.legend(loc="lower left", fontsize=8)
-    with atomic(out) as part, PdfPages(part, metadata={"Title": "Accuracy of detected objects"}) as pdf:
-        pdf.savefig(page)
+        axes.plot(recall, precision, label=f"{_short(one.name)} ({one.truths} objects)")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    if len(judged) <= 2 * LINES:
+        page.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+    return page
+
+
+def _short(name: str) -> str:
+    """Both its ends: names of a nomenclature often begin alike."""
+    return name if len(name) <= LETTERS else f"{name[: LETTERS // 2]}…{name[1 - LETTERS // 2 :]}"

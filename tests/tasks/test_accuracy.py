@@ -1,6 +1,7 @@
 """Non Maximum Suppression and the two tools that compute accuracy, against what is worked out by hand."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +83,15 @@ def test_accuracy_of_objects_is_that_of_the_tool(found: Path, true: Path, tmp_pa
     assert report.read_bytes().startswith(b"%PDF")
     stricter = options.model_copy(update={"min_iou": 0.9, "out_accuracy_report": None})
     assert 1 == compute_object_accuracy(found, true, out, stricter)[-1]["True_Positive"]
+
+
+@pytest.mark.slow
+def test_a_report_has_pages_enough_for_its_classes(tmp_path: Path) -> None:
+    boxes, kinds = [(0, 20 * i, 10, 20 * i + 10) for i in range(60)], [f"${i}_${'long name ' * 9}" for i in range(60)]
+    one = features(tmp_path / "one.gpkg", boxes, kind=kinds, Confidence=np.ones(60))
+    report = {**BY_CLASS, "detected_class_value_field": "kind", "out_accuracy_report": str(tmp_path / "report.pdf")}
+    compute_object_accuracy(one, one, tmp_path / "t.csv", ObjectAccuracyOptions.model_validate(report))
+    assert 3 == len(re.findall(rb"/Type /Page\b", (tmp_path / "report.pdf").read_bytes()))
 
 
 def test_confidences_may_be_texts_of_any_locale(found: Path, true: Path, tmp_path: Path) -> None:
