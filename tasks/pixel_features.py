@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from rasterio.features import rasterize
 
 from tasks.geometries import Geometries, moved
-from tasks.windows import Place
+from tasks.windows import Bounds, Place
 
 ROUNDING = 1e-9  # share of its area that a whole feature may lose when it is turned
+ASIDE = 0.37  # pixels, so that no outline drawn along pixels turns there
 SMALLEST_SIDE = 1.0  # pixels; what a chip shows of an object that its edge cuts must be as wide and as high
 TOO_LITTLE = "less of it in the chip than min_polygon_overlap_ratio"
 TOO_SMALL = "less than a pixel of it in the chip"
@@ -92,16 +93,36 @@ class PixelFeatures:
         low, high = np.array(place.seen[:2]), np.array(place.seen[2:])
         cut = np.asarray((bounds[:, :2] < low).any(axis=1) | (bounds[:, 2:] > high).any(axis=1))
         if cut.any():
-            shapes[cut] = shapely.clip_by_rect(shapes[cut], *place.seen)
+            shapes[cut] = clipped(shapes[cut], place.seen)
         if place.angle:
             shapes = moved(shapes, ~place.from_chip)
-            shapes = shapely.clip_by_rect(shapes, 0, 0, *place.size)
+            shapes = clipped(shapes, (0, 0, *place.size))
             bounds, areas = shapely.bounds(shapes), shapely.area(shapes)
             return shapes, bounds, areas, np.asarray(areas < self.areas[rows] * (1 - ROUNDING))
         if cut.any():
             areas[cut], bounds[cut] = shapely.area(shapes[cut]), shapely.bounds(shapes[cut])
         corner = np.array(place.window[:2], np.float64)
         return shapely.transform(shapes, lambda xy: xy - corner), bounds - np.tile(corner, 2), areas, cut
+
+
+def clipped(shapes: NDArray[np.object_], box: Bounds) -> NDArray[np.object_]:
+    """What lies in the box.
+
+    GEOS is quick with a rectangle, but leaves out parts, or covers holes, where an outline turns in line with an edge:
+    such shapes are clipped by a wider one, and only then exactly.
+    """
+    parts = np.asarray(shapely.clip_by_rect(shapes, *box))
+    points, of = shapely.get_coordinates(shapes, return_index=True)
+    low, high = np.array(box[:2]), np.array(box[2:])
+    odd = np.unique(of[((points == low) | (points == high)).any(axis=1)])
+    wide = np.asarray(shapely.clip_by_rect(shapes[odd], *(low - ASIDE), *(high + ASIDE)))
+    wide = np.where(shapely.is_valid(wide), wide, shapes[odd])
+    sound = shapely.is_valid(wide)
+    exact = np.asarray(shapely.intersection(wide[sound], shapely.box(*box)))
+    touching = shapely.get_type_id(exact) == shapely.GeometryType.GEOMETRYCOLLECTION
+    exact[touching] = shapely.buffer(exact[touching], 0)  # without the lines and points where it only touches
+    parts[odd[sound]] = exact
+    return parts
 
 
 def burn(found: Found, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -86,6 +86,18 @@ def test_windows_are_whole_pixels_and_reach_the_far_edge(scene: Town) -> None:
     assert (6, (48, 64, 112, 96)) == (len(windows), windows[-1])
 
 
+def test_tiles_show_what_the_whole_picture_shows_where_an_outline_turns_on_their_edges(
+    scene: Town, tmp_path: Path
+) -> None:
+    arrow = shapely.Polygon([town.TRANSFORM @ corner for corner in ((16, 80), (64, 16), (64, 64), (48, 48))])
+    labels = write_features(tmp_path / "arrow.gpkg", [arrow], Classvalue=[1])
+    (picture,) = cut(scene[0], labels, **TILES)
+    tiles = [tile.mask for tile in cut(scene[0], labels, tile_size=32, stride=32, output_nofeature_tiles=True, **TILES)]
+    rows = [np.hstack([mask for mask in tiles[i : i + 3] if mask is not None]) for i in (0, 3, 6)]
+    assert picture.mask is not None
+    assert np.array_equal(picture.mask, np.vstack(rows))
+
+
 def test_a_float_cell_size_makes_no_extra_tiles(tmp_path: Path) -> None:
     imagery, labels = town.write(tmp_path)
     odd = rewrite(imagery, tmp_path / "odd.tif", transform=Affine(0.1, 0, 500_000.3, 0, -0.1, 4_600_000.7))
