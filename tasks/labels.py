@@ -20,6 +20,7 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 
 from registry.emd import ClassLabel
@@ -114,7 +115,13 @@ class Features:
             raise LabelError(
                 "has no coordinate system", where=self.path, do="assign one, e.g. ogr2ogr -a_srs EPSG:code"
             )
-        return _near_date_line(self._moved_to(wanted), wanted, imagery.bounds)
+        try:
+            placed = self._moved_to(wanted)
+        except ProjError as error:  # of a plan or a model, which lies nowhere on the earth
+            what = f"has a coordinate system from which none leads to that of {imagery.path.name}"
+            do = "give both a true one: gdal_edit.py -a_srs EPSG:code FILE, ogr2ogr -a_srs EPSG:code"
+            raise LabelError(what, where=self.path, do=do) from error
+        return _near_date_line(placed, wanted, imagery.bounds)
 
     def _moved_to(self, wanted: CRS) -> Geometries:
         key = wanted.to_wkt()
@@ -123,7 +130,7 @@ class Features:
             series = (geopandas.GeoSeries(batch, crs=self.crs) for batch in self.geometries.batches())
             same = geopandas.GeoSeries(crs=wanted).crs.equals(self.crs, ignore_axis_order=True)
             self._placed[key] = (
-                self.geometries if same else Geometries.packed(one.to_crs(wanted).to_numpy() for one in series)
+                self.geometries if same else Geometries.packed(_sound(one.to_crs(wanted).to_numpy()) for one in series)
             )
         return self._placed[key]
 
@@ -256,6 +263,13 @@ def _mended(shapes: NDArray[np.object_]) -> tuple[NDArray[np.object_], int]:
     broken = ~shapely.is_valid(flat)
     flat[broken] = shapely.make_valid(flat[broken], method="structure", keep_collapsed=False)
     return flat, int(broken.sum())
+
+
+def _sound(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Still valid where they came to: half the world may end as a line."""
+    there = np.isfinite(shapely.bounds(shapes)).all(axis=1)
+    shapes[there], _ = _mended(shapes[there])
+    return shapes
 
 
 def _areas(path: Path, shapes: NDArray[np.object_], radius: float, points: bool) -> NDArray[np.object_]:

@@ -16,6 +16,7 @@ import rasterio
 import shapely
 from affine import Affine
 from rasterio import shutil
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
@@ -149,10 +150,18 @@ def _with_one_mask(name: str, *, classes: bool) -> Kind:
 
 
 def on_grid_of(grid: Imagery, source: rasterio.DatasetReader, resampling: Resampling) -> rasterio.DatasetReader:
-    """The raster resampled to the grid of another; what it does not cover is nodata. Close it after use."""
+    """The raster resampled to the grid of another; what it does not cover is nodata. Close it after use.
+
+    Raises ImageryError where no way leads from one coordinate system to the other.
+    """
     shape = {"transform": grid.transform, "width": grid.width, "height": grid.height}
     crs = grid.crs or CRS.from_epsg(3857)  # a grid without a CRS is resampled in plain coordinates
-    return WarpedVRT(source, crs=crs, src_crs=source.crs or crs, resampling=resampling, **shape, **outside(source))
+    try:
+        return WarpedVRT(source, crs=crs, src_crs=source.crs or crs, resampling=resampling, **shape, **outside(source))
+    except CPLE_BaseError as error:  # of a plan or a model, which lies nowhere on the earth
+        what = f"has a coordinate system from which none leads to that of {grid.path.name}"
+        do = "give both a true one: gdal_edit.py -a_srs EPSG:code FILE"
+        raise ImageryError(what, where=short_name(source.name), do=do) from error
 
 
 @contextmanager

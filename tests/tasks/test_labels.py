@@ -14,7 +14,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from registry.emd import ClassLabel
-from registry.errors import LabelError, OptionsError
+from registry.errors import ImageryError, LabelError, OptionsError
 from tasks import receipt, town
 from tasks.chips import Chip
 from tasks.exporting.label_sources import Labels
@@ -209,6 +209,23 @@ def test_broken_geometry_is_repaired_and_what_has_no_area_is_lost_by_name(tmp_pa
     assert (2, {"no geometry": 1, "geometry without an area": 1}) == (features.repaired, dict(features.lost))
     (shapes,) = features.geometries.batches()
     assert {"Polygon", "MultiPolygon"} >= {shape.geom_type for shape in shapes}
+
+
+def test_what_cannot_be_placed_leaves_the_other_features_as_they_are(scene: Town, tmp_path: Path) -> None:
+    here = geopandas.read_file(scene[1]).to_crs(4326).geometry
+    labels = tmp_path / "world.geojson"
+    geopandas.GeoDataFrame(geometry=[*here, shapely.box(-180, -90, 180, 90)], crs=4326).to_file(labels)
+    assert 9 == len(cut(scene[0], labels, tile_size=32, stride=32, metadata_format="Classified_Tiles"))
+
+
+def test_a_plan_without_a_place_on_the_earth_is_told(scene: Town, tmp_path: Path) -> None:
+    with rasterio.open(scene[0], "r+") as file:
+        file.crs = 'LOCAL_CS["Arbitrary",UNIT["metre",1]]'
+    told = "has a coordinate system from which none leads to that of town.tif; give both a true one"
+    with pytest.raises(LabelError, match=f"town.gpkg: {told}"):
+        cut(*scene)
+    with pytest.raises(ImageryError, match=f"c.tif: {told}"):
+        cut(scene[0], write_classes(tmp_path / "c.tif", roof_values()), **TILES)
 
 
 def test_of_a_collection_its_polygons_are_the_object(tmp_path: Path) -> None:
