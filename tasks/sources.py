@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import pystac
 from pystac.errors import STACError, STACTypeError
+from pystac.stac_io import DefaultStacIO
 
 from registry.errors import ImageryError, OptionsError
 
@@ -118,7 +119,7 @@ def _beside(name: str, folder: Path) -> str:
 
 
 def _stac(text: str) -> Iterator[str]:
-    where = re.sub(r"^(https?):/+", r"\1://", text)
+    where = REMOTE.sub(lambda match: f"{match[1].lower()}://", text)
     try:
         for item in _items(where):
             yield from _assets(item)
@@ -129,11 +130,27 @@ def _stac(text: str) -> Iterator[str]:
         raise ImageryError(f"cannot be read as STAC ({error})", where=text, do=do) from error
 
 
+class _Reader(DefaultStacIO):
+    """Of STAC documents here, on the web and in a bucket."""
+
+    def read_text_from_href(self, href: str) -> str:
+        if href.startswith("s3://"):
+            from registry.stores import locate
+
+            store, key = locate(href, 1)
+            return store.get_bytes(key).decode()
+        try:
+            return str(super().read_text_from_href(href))
+        except Exception as error:
+            raise OSError(f"{error}") from error  # pystac raises anything
+
+
 def _items(where: str) -> Iterable[pystac.Item]:
-    document: dict[str, Any] = json.loads(pystac.StacIO.default().read_text(where))
+    reader = _Reader()
+    document: dict[str, Any] = json.loads(reader.read_text(where))
     if document.get("type") == "FeatureCollection":
         return [pystac.Item.from_dict(feature, href=where) for feature in document["features"]]
-    read = pystac.read_file(where)
+    read = pystac.read_file(where, stac_io=reader)
     if isinstance(read, pystac.Item):
         return [read]
     assert isinstance(read, pystac.Catalog)  # a collection is one

@@ -80,21 +80,23 @@ def test_far_rasters_have_the_names_that_gdal_knows(text: str, name: str) -> Non
     assert name == gdal_name(text)
 
 
+def collection(*items: str) -> dict[str, Any]:
+    return {
+        "type": "Collection", "stac_version": "1.0.0", "id": "towns", "description": "two", "license": "other",
+        "extent": {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]}},
+        "links": [{"rel": "item", "href": href} for href in items],
+    }  # fmt: skip
+
+
 def test_a_stac_item_is_its_data_asset(folder: Path) -> None:
     (folder / "item.json").write_text(json.dumps(item("one", data("./town.tif"))), encoding="utf-8")
     assert (str(folder / "town.tif"),) == find_rasters(folder / "item.json")
 
 
 def test_a_stac_collection_is_all_its_items(folder: Path) -> None:
-    links = [{"rel": "item", "href": f"./{name}.json"} for name in ("one", "two")]
     for name, href in (("two", "./town.tif"), ("one", "./b.TIF")):
         (folder / f"{name}.json").write_text(json.dumps(item(name, data(href))), encoding="utf-8")
-    collection = {
-        "type": "Collection", "stac_version": "1.0.0", "id": "towns", "description": "two", "license": "other",
-        "extent": {"spatial": {"bbox": [[0, 0, 1, 1]]}, "temporal": {"interval": [["2020-01-01T00:00:00Z", None]]}},
-        "links": links,
-    }  # fmt: skip
-    (folder / "collection.json").write_text(json.dumps(collection), encoding="utf-8")
+    (folder / "collection.json").write_text(json.dumps(collection("./one.json", "./two.json")), encoding="utf-8")
     assert [str(folder / "b.TIF"), str(folder / "town.tif")] == list(find_rasters(folder / "collection.json"))
 
 
@@ -140,6 +142,15 @@ def test_imagery_on_the_web_is_read_where_it_is(tmp_path: Path, web: tuple[str, 
     assert 0 < served < imagery.stat().st_size / 2
 
 
+def test_a_stac_document_on_the_web_is_read_or_told(web: tuple[str, subprocess.Popen[str]], tmp_path: Path) -> None:
+    (tmp_path / "item.json").write_text(json.dumps(item("one", data("./town.tif"))))
+    assert (f"/vsicurl/{web[0]}/town.tif",) == find_rasters(f"{web[0]}/item.json")
+    with pytest.raises(ImageryError, match="none.json: cannot be read as STAC"):
+        find_rasters(f"{web[0]}/none.json")
+    with pytest.raises(ImageryError, match="item.json: cannot be read as STAC .*refused"):
+        find_rasters("http://127.0.0.1:9/item.json")
+
+
 def test_what_the_web_does_not_have_is_told(web: tuple[str, subprocess.Popen[str]], tmp_path: Path) -> None:
     labels = town.write(tmp_path / "town")[1]
     with (
@@ -181,6 +192,11 @@ def test_imagery_in_a_bucket_is_read_where_it_is(tmp_path: Path, monkeypatch: py
         server.client().upload_file(str(imagery), "towns", "near/town.tif")
         for name, value in server.environment().items():
             monkeypatch.setenv(name, value)
+        (tmp_path / "item.json").write_text(json.dumps(item("one", data("./town.tif"))))
+        (tmp_path / "all.json").write_text(json.dumps(collection("./item.json")))
+        for name in ("item.json", "all.json"):
+            server.client().upload_file(str(tmp_path / name), "towns", f"near/{name}")
+            assert ("/vsis3/towns/near/town.tif",) == find_rasters(f"s3://towns/near/{name}")
         with open_scenes("s3://towns/near/town.tif", labels, ExportOptions(**WHOLE)) as scenes:
             assert (scenes[0].cut((0, 0, 96, 96)).image == town.pixels()).all()
 
