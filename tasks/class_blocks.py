@@ -68,12 +68,12 @@ def write_classes(
     tell: tuple[OnProgress, str],
     facts: dict[str, object],
     share: Share | None = None,
-) -> Callable[[], None]:
+) -> Callable[[Callable[[], object]], None]:
     """The class of every pixel of the image, in units of a run folder. `tell`: whom, and the name of the tool.
 
     `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units.
     Returns what is left to do, for any thread, with the image or without: to put the units together, as a cloud
-    optimised GeoTIFF. With a `share` that is nothing.
+    optimised GeoTIFF, and to call what makes more of that, within the run. With a `share` that is nothing.
     """
     check_raster(out)
     work = Classifying.of(function, model, image, bands)
@@ -83,12 +83,13 @@ def write_classes(
         units = share.range(len(work.plan)) if share else range(len(work.plan))
         _do_units(work, run, units, tell)
         if share:
-            return lambda: None
+            return lambda _: None
         held = stack.pop_all()
 
-    def put_together() -> None:
+    def put_together(then: Callable[[], object]) -> None:
         with held:
             _finish(work, run, out, source)
+            then()
 
     return put_together
 

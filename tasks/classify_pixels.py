@@ -22,7 +22,7 @@ from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
 from tasks.projecting import projected_between
 from tasks.results import RASTERS, driver_of, write_features
-from tasks.run_folder import Share
+from tasks.run_folder import Share, is_begun
 from tasks.sources import Imageries, find_rasters, refuse_overwriting
 from tasks.working_grid import items_of, open_working_grid
 
@@ -57,7 +57,8 @@ def classify_pixels(
             classify_pixels(model, imagery, shares, again, source=source, on_progress=on_progress, share=share)
         return out
     items = _results(imagery, out, options)
-    _one_by_one(classify, {i: r for i, r in items.items() if options.overwrite_attachments or not r.is_file()})
+    anew = options.overwrite_attachments
+    _one_by_one(classify, {i: r for i, r in items.items() if anew or not r.is_file() or is_begun(r)})
     if options.out_featureclass and not share:
         _outlines(items, Path(options.out_featureclass), source)
     return out
@@ -99,9 +100,7 @@ def _classify(
 
         def rest() -> None:
             with gdal_settings():
-                put_together()
-                if not share:
-                    finish(out, image, model.emd.classes, options, source)
+                put_together(partial(finish, out, image, model.emd.classes, options, source))
 
         if image.placed:
             return rest

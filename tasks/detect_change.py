@@ -1,5 +1,6 @@
 """Detect Change Using Deep Learning: a model and two rasters in, a raster of changes out (ArcGIS formats E.9, F.4)."""
 
+from functools import partial
 from pathlib import Path
 
 from registry.dlpk import ModelFolder
@@ -44,9 +45,8 @@ def detect_change(
         image = wanted_part(pair, options)
         check_products(image, out, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
-        write_classes(function, model, image, bands, out, source, tell, facts, share)()
-        if not share:
-            finish(out, image, model.emd.classes, options, source)
+        put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
+        put_together(partial(finish, out, image, model.emd.classes, options, source))
     if options.probabilities:
         again, shares = options.for_probabilities(), Path(options.probabilities)
         detect_change(model, from_raster, to_raster, shares, again, source=source, on_progress=on_progress, share=share)

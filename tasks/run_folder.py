@@ -65,7 +65,7 @@ def run_folder(out: Path, facts: Mapping[str, Any], share: Share | None = None) 
 
     Raises StoreError when another process is writing the same result, or a share of another run.
     """
-    path = out.with_name(f".{out.name}.run")
+    path = _folder(out)
     run, missing = RunFolder(path), [folder for folder in path.parents if not folder.exists()]
     told = json.dumps({"version": VERSION, **facts}, sort_keys=True, default=str)
     try:
@@ -91,6 +91,15 @@ def run_folder(out: Path, facts: Mapping[str, Any], share: Share | None = None) 
 
 
 BUSY = BlockingIOError("locked")
+
+
+def is_begun(out: Path) -> bool:
+    """Whether a run for this result, which may be there already, has not come to its end."""
+    return _folder(out).is_dir()
+
+
+def _folder(out: Path) -> Path:
+    return out.with_name(f".{out.name}.run")
 
 
 def _join(lock: IO[str], run: RunFolder, facts: str, out: Path) -> None:

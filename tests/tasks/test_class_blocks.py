@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import OptionsError, StoreError
-from tasks import cog, tiling
+from tasks import class_products, cog, tiling
 from tasks.classify_pixels import classify_pixels
 from tasks.inference_options import ClassifyOptions
 from tasks.overviews import halved
@@ -104,6 +104,26 @@ def test_what_another_run_left_is_not_taken_for_this_one(make_model: Any, make_r
     classify_pixels(model, image, out, ClassifyOptions(), on_progress=ticks.append)
     other = classify_pixels(model, image, tmp_path / "other_classes.tif", ClassifyOptions())
     assert (ticks[-1].total, other.read_bytes()) == (len(ticks), out.read_bytes())
+
+
+def test_a_raster_that_was_not_brought_to_its_coordinate_system_yet_is_not_taken_for_finished(
+    make_model: Any, make_raster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    model, image, out, ticks = make_model("levels"), make_raster(noise(60, 70)), tmp_path / "out", list[Progress]()
+    options = ClassifyOptions(processing_mode="PROCESS_ITEMS_SEPARATELY", output_coordinate_system="EPSG:4326")
+    with monkeypatch.context() as patched:
+        patched.setattr(class_products, "warp_result", stop)
+        with pytest.raises(Stopped):
+            classify_pixels(model, image, out, options)
+    classify_pixels(model, image, out, options, on_progress=ticks.append)
+    with rasterio.open(out / "town.tif") as raster:
+        assert (4326, []) == (raster.crs.to_epsg(), ticks)
+    assert ["town.tif", *(f"town.tif.{end}" for end in ("aux.xml", "vat.cpg", "vat.dbf"))] == sorted(
+        path.name for path in out.iterdir()
+    )
 
 
 def test_a_result_that_is_being_written_is_not_written_by_a_second_run(tmp_path: Path) -> None:
