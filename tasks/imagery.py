@@ -246,6 +246,8 @@ class Imagery:
             valid = self.told(window=window)
         elif self.validity == "nodata" and (nodata := _as(pixels.dtype, self.nodata)) is not None:
             valid = np.asarray((pixels != nodata).any(axis=0))  # as GDAL's mask says, without decoding once more
+            if len(pixels) < self.bands and not valid.all():
+                valid = self.told(window=window)  # a band that is not read may know more
         else:
             valid = np.ones(pixels.shape[1:], dtype=bool)
         if pixels is not None and pixels.dtype.kind == "f":

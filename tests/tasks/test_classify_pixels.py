@@ -126,6 +126,16 @@ def test_background_is_a_value_and_holes_are_nodata(make_model: Any, make_raster
         assert 100 == (raster.read_masks(1) == 0).sum()
 
 
+def test_a_pixel_of_nodata_in_the_bands_of_the_model_alone_is_valid(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    pixels = np.full((2, 40, 50), 200, np.uint8)
+    pixels[0, :, :20], pixels[:, :, 40:] = 0, 0  # water in the first band, outside of the scene in both
+    out = classify_pixels(make_model("levels"), make_raster(pixels, nodata=0), tmp_path / "c.tif", ClassifyOptions())
+    with rasterio.open(out) as raster:
+        assert [0, 2, 255] == raster.read(1)[20, [5, 30, 45]].tolist()
+
+
 def test_nodata_is_the_highest_value_that_no_class_has() -> None:
     def classes(*values: int) -> list[ClassLabel]:
         return [ClassLabel(value, str(value)) for value in values]
