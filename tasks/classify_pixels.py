@@ -23,7 +23,7 @@ from tasks.progress import OnProgress, ignore
 from tasks.projecting import projected_between
 from tasks.results import RASTERS, driver_of, write_features
 from tasks.run_folder import Share, is_begun
-from tasks.sources import Imageries, find_rasters, refuse_overwriting
+from tasks.sources import Imageries, files_read, refuse_overwriting
 from tasks.working_grid import items_of, open_working_grid
 
 
@@ -90,12 +90,12 @@ def _classify(
     """Returns what is left to do when the imagery has been looked at: to write the result."""
     function = load()
     with open_working_grid(imagery, model.emd, options) as whole:
-        read = [*find_rasters(imagery), *whole.dataset.files]  # of a VRT what it is made of; of a resampled one none
+        read = files_read(imagery)
         refuse_overwriting(read, out, *filter(None, [options.probabilities]))
         image = wanted_part(whole, options)
         check_products(image, out, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
-        facts = run_facts("classify-pixels", model, source, [whole], options)
+        facts = run_facts("classify-pixels", model, source, [whole], options, read)
         put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
 
         def rest() -> None:

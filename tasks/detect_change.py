@@ -13,7 +13,7 @@ from tasks.pairs import open_pair
 from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
 from tasks.run_folder import Share
-from tasks.sources import Imageries, find_rasters, refuse_overwriting
+from tasks.sources import Imageries, files_read, refuse_overwriting
 
 
 def detect_change(
@@ -39,12 +39,11 @@ def detect_change(
     source = source or ModelSource.of(model)
     with open_pair(from_raster, to_raster, model.emd, options) as pair:
         bands, tell = pair_indexes(pair.first, pair.second, function.configuration), (on_progress, "detect change")
-        read = [*find_rasters(from_raster), *find_rasters(to_raster)]
-        read += [*pair.first.dataset.files, *pair.second.dataset.files]
+        read = [*files_read(from_raster), *files_read(to_raster)]
         refuse_overwriting(read, out, *filter(None, [options.probabilities]))
         image = wanted_part(pair, options)
         check_products(image, out, options)
-        facts = run_facts("detect-change", model, source, [pair.first, pair.second], options)
+        facts = run_facts("detect-change", model, source, [pair.first, pair.second], options, read)
         put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
         put_together(partial(finish, out, image, model.emd.classes, options, source))
     if options.probabilities:

@@ -22,7 +22,7 @@ from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
 from tasks.results import driver_of, write_features
 from tasks.run_folder import Share, run_folder
-from tasks.sources import Imageries
+from tasks.sources import Imageries, files_read
 from tasks.working_grid import items_of, open_working_grid
 
 
@@ -91,7 +91,7 @@ def _layer(
     with open_working_grid(imagery, model.emd, options) as whole:
         place = placement_of(whole)
         image = wanted_part(whole, options)
-        facts = run_facts("detect-objects", model, source, [whole], options)
+        facts = run_facts("detect-objects", model, source, [whole], options, files_read(imagery))
         run = runs.enter_context(run_folder(name, facts, share))
         find_objects(function, image, band_indexes(image, function.configuration), run, tick, share)
         found, polygons = ([], np.zeros(0, object)) if share else found_in(run, image.transform)

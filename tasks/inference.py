@@ -62,14 +62,23 @@ def _loaded(model: ModelFolder, options: InferenceOptions) -> RasterFunction:
 
 
 def run_facts(
-    tool: str, model: ModelFolder, source: ModelSource, images: Iterable[Imagery], options: InferenceOptions
+    tool: str,
+    model: ModelFolder,
+    source: ModelSource,
+    images: Iterable[Imagery],
+    options: InferenceOptions,
+    read: Iterable[str],
 ) -> dict[str, object]:
-    """What makes a run the same run, when it is started again: its tool, model, imagery, grid and options."""
-    grids = [(i.dataset.name, i.width, i.height, tuple(i.transform), facts_of_files(i.dataset.files)) for i in images]
+    """What makes a run the same run, when it is started again: its tool, model, imagery, grid and options.
+
+    `read`: the files of the imagery; a mosaic or a resampled raster does not tell them.
+    """
+    grids = [(i.dataset.name, i.width, i.height, tuple(i.transform)) for i in images]
     told = options.model_dump(mode="json", exclude=NO_MATTER | AFTERWARDS)
     told["mask"] = facts_of_files([options.mask] if options.mask else [])
     model_facts = facts_of_model(model, source.sha256)
-    return {"tool": tool, "model": model_facts, "source": source.tags(), "imagery": grids, "options": told}
+    imagery = {"imagery": grids, "files": facts_of_files(read)}
+    return {"tool": tool, "model": model_facts, "source": source.tags(), **imagery, "options": told}
 
 
 def place_of(image: Readable) -> Place:

@@ -92,9 +92,9 @@ def belonging(path: Path) -> list[Path]:
     others = [path.with_suffix(end.upper() if path.suffix.isupper() else end) for end in ends]
     others += [path.with_name(path.name + end) for end in AFTER]
     if path.suffix.lower() == ".vrt":
-        from tasks.sources import files_of_vrt
+        from tasks.sources import files_behind
 
-        others += map(Path, files_of_vrt(path))
+        others += map(Path, files_behind(path))
     return [other for other in others if other.is_file() and other.stat().st_size]
 
 

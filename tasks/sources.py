@@ -42,6 +42,13 @@ def find_rasters(imagery: Imageries) -> tuple[str, ...]:
     return found
 
 
+def files_read(imagery: Imageries) -> list[str]:
+    """The rasters, and the files beside and behind them on this machine; each once."""
+    names = find_rasters(imagery)
+    near = (name for name in names if not name.startswith("/vsi"))
+    return list(dict.fromkeys([*names, *(file for name in near for file in files_behind(Path(name)))]))
+
+
 def refuse_overwriting(read: Iterable[str], *results: str | Path) -> None:
     """Raises OptionsError where a result would take the place of a file that is read."""
     files = {Path(name).resolve() for name in read}
@@ -59,8 +66,8 @@ def gdal_name(text: str) -> str:
     return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{scheme}://{rest}"
 
 
-def files_of_vrt(path: Path) -> list[str]:
-    """What GDAL reads behind a VRT, also one of VRTs; [] where it cannot be opened."""
+def files_behind(path: Path) -> list[str]:
+    """What GDAL reads with a raster: of a VRT, also one of VRTs, what it is made of; [] where it cannot be opened."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 

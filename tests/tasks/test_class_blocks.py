@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,6 +104,25 @@ def test_what_another_run_left_is_not_taken_for_this_one(make_model: Any, make_r
     image = make_raster(255 - noise(150, 170), "other.tif")
     classify_pixels(model, image, out, ClassifyOptions(), on_progress=ticks.append)
     other = classify_pixels(model, image, tmp_path / "other_classes.tif", ClassifyOptions())
+    assert (ticks[-1].total, other.read_bytes()) == (len(ticks), out.read_bytes())
+
+
+@pytest.mark.parametrize("cell_size", [None, 0.4], ids=["as they are", "resampled"])
+def test_a_run_over_a_mosaic_begins_anew_when_a_raster_of_it_has_changed(
+    make_model: Any, make_raster: Any, tmp_path: Path, cell_size: float | None
+) -> None:
+    def image(name: str, pixels: Any, **where: Any) -> Path:
+        return Path(make_raster(np.stack([pixels, pixels]), name, nodata=0, **where))
+
+    model, out, ticks = make_model("levels"), tmp_path / "classes.tif", list[Progress]()
+    options = ClassifyOptions(cell_size=cell_size)
+    beside = Affine(0.5, 0, 500085, 0, -0.5, 4600000)
+    both = [image("a.tif", noise(150, 170)), image("b.tif", noise(9, 9), transform=beside)]
+    with pytest.raises(Stopped):
+        classify_pixels(model, both, out, options, on_progress=stopped_after(5))
+    image("a.tif", 250 - noise(150, 170))
+    classify_pixels(model, both, out, options, on_progress=ticks.append)
+    other = classify_pixels(model, both, tmp_path / "other.tif", options)
     assert (ticks[-1].total, other.read_bytes()) == (len(ticks), out.read_bytes())
 
 
