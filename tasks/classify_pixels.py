@@ -15,10 +15,11 @@ from registry.errors import OptionsError
 from tasks.band_choice import band_indexes
 from tasks.class_blocks import write_classes
 from tasks.class_products import check_products, finish
-from tasks.imagery import gdal_settings, open_imagery
+from tasks.imagery import gdal_settings, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
 from tasks.parts import wanted_part
+from tasks.placement import placement_of
 from tasks.progress import OnProgress, ignore
 from tasks.projecting import projected_between
 from tasks.results import RASTERS, driver_of, write_features
@@ -60,7 +61,7 @@ def classify_pixels(
     anew = options.overwrite_attachments
     _one_by_one(classify, {i: r for i, r in items.items() if anew or not r.is_file() or is_begun(r)})
     if options.out_featureclass and not share:
-        _outlines(items, Path(options.out_featureclass), source)
+        _outlines(items, Path(options.out_featureclass), source, in_pixels=options.use_pixelspace)
     return out
 
 
@@ -125,16 +126,18 @@ def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[st
     return dict(zip(items, results, strict=True))
 
 
-def _outlines(results: Mapping[str, Path], out: Path, source: ModelSource) -> None:
+def _outlines(results: Mapping[str, Path], out: Path, source: ModelSource, *, in_pixels: bool) -> None:
     """A feature for each raster that lies on the map: its outline, its name and where its result is."""
     rows: list[tuple[str, str]] = []
     shapes, crs = [], None
     for item, result in results.items():
-        with open_imagery(item, straighten=True) as image:
-            if image.crs is None:
+        with open_in_pixels(item) if in_pixels else open_imagery(item, straighten=True) as image:
+            if image.placed and image.crs is None:
                 continue
-            crs = crs or image.crs
-            shapes.append(projected_between(np.array([shapely.box(*image.bounds)]), image.crs, crs)[0])
+            place, whole = placement_of(image), shapely.box(0, 0, image.width, image.height)
+            crs = crs or place.crs
+            outline = shapely.transform(whole, place.to_map)
+            shapes.append(projected_between(np.array([outline]), place.crs, crs)[0])
         rows.append((Path(item).name, str(result)))
     names = {name: np.array([row[i] for row in rows], dtype=object) for i, name in enumerate(("Image", "Result"))}
     columns: dict[str, Any] = names | source.columns(len(rows))

@@ -244,6 +244,25 @@ def test_items_are_processed_separately(make_model: Any, make_raster: Any, roofs
     assert [1024.0, 1024.0] == outlines.area.tolist()
 
 
+def test_items_in_pixel_space_have_the_outlines_of_their_pixels(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    grid = Affine.translation(WEST, NORTH) @ Affine.rotation(30) @ Affine.scale(CELL, -CELL)
+    points = [GroundControlPoint(row, col, *(grid @ (col, row))) for row in (0, 64) for col in (0, 90)]
+    images = [
+        make_raster(picture(64, 90), "rotated.tif", transform=grid),
+        make_raster(picture(64, 90), "points.tif", transform=None, gcps=points),
+    ]
+    one_by_one = {"processing_mode": "PROCESS_ITEMS_SEPARATELY", "use_pixelspace": True}
+    given = ClassifyOptions.model_validate({**one_by_one, "out_featureclass": str(tmp_path / "outlines.gpkg")})
+    classify_pixels(make_model("levels"), images, tmp_path / "classes", given)
+    outlines, whole = geopandas.read_file(tmp_path / "outlines.gpkg"), shapely.box(0, 0, 90, 64)
+    for outline in outlines.geometry:
+        expected = shapely.transform(whole, lambda xy: np.array([grid @ tuple(corner) for corner in xy]))
+        assert shapely.equals_exact(outline.normalize(), expected.normalize(), 1e-3)
+    assert (2, 32633) == (len(outlines), outlines.crs.to_epsg())
+
+
 def test_an_item_that_cannot_be_written_is_told_and_the_ones_before_it_are_whole(
     make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
 ) -> None:
