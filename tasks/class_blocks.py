@@ -153,8 +153,8 @@ def _store(room: NDArray[np.generic], found: NDArray[np.generic], valid: NDArray
     found, valid = found[:, : place.shape[1], : place.shape[2]], valid[: place.shape[1], : place.shape[2]]
     dtype, _ = work.kind
     if dtype != "float32" and not np.can_cast(found.dtype, dtype):
-        limits = np.iinfo(dtype)
-        if found.min() < limits.min or found.max() > limits.max:
+        limits, told = np.iinfo(dtype), found[:, valid]  # what stands where nothing is valid is no matter
+        if told.size and (told.min() < limits.min or told.max() > limits.max):
             raise RasterFunctionError(f"gave values that no class has and {dtype} cannot hold", where=work.model.name)
     if valid.all():
         place[...] = found

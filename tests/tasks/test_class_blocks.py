@@ -97,6 +97,35 @@ def test_after_a_kill_only_what_was_not_finished_is_done(make_model: Any, make_r
     assert whole.read_bytes() == out.read_bytes()
 
 
+MARKING = """
+
+class Marking(ClassifyPixels):
+    def updateRasterInfo(self, **kwargs):
+        answer = super().updateRasterInfo(**kwargs)
+        answer["output_info"]["pixelType"] = "i4"
+        return answer
+
+    def updatePixels(self, *place, **blocks):
+        answer = super().updatePixels(*place, **blocks)
+        answer["output_pixels"][answer["output_mask"] == 0] = -1
+        return answer
+
+ClassifyPixels = Marking
+"""
+
+
+def test_what_a_function_gives_where_nothing_is_valid_may_be_no_class(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    model, pixels = make_model("levels"), np.full((60, 70), 100, np.uint8)
+    pixels[:20] = 0
+    function = model.path / "ClassifyPixels.py"
+    function.write_text(function.read_text() + MARKING)
+    out = classify_pixels(model, make_raster(pixels, nodata=0), tmp_path / "classes.tif", ClassifyOptions())
+    with rasterio.open(out) as raster:
+        assert ("uint8", [255, 1]) == (raster.dtypes[0], raster.read(1)[[5, 50], 35].tolist())
+
+
 def test_what_another_run_left_is_not_taken_for_this_one(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
     model, out, ticks = make_model("levels"), tmp_path / "classes.tif", list[Progress]()
     with pytest.raises(Stopped):
