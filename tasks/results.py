@@ -36,6 +36,7 @@ DRIVERS = {
     ".parquet": "Parquet",
 }
 SHORT = {"ModelVersion": "ModelVer", "ModelSHA256": "ModelSHA"}  # a Shapefile's names have ten letters
+INDEXES = (".qix", ".sbn", ".sbx")  # that QGIS or ArcGIS put beside a Shapefile: of the features that it had before
 RASTERS = (".tif", ".tiff")
 PIXEL_TYPES = ("uint8", "uint16", "int16", "int32")
 COG = {"compress": "deflate", "blocksize": 512, "overview_resampling": "mode", "bigtiff": "if_safer"}
@@ -69,6 +70,8 @@ def workshop(out: Path) -> Iterator[Path]:
         folder.mkdir(parents=True)
         sweep_parts(out)
         yield folder
+        for suffix in INDEXES if out.suffix.lower() == ".shp" else ():
+            out.with_suffix(suffix).unlink(missing_ok=True)
         for file in sorted(folder.iterdir(), key=lambda file: (file.name == out.name, file.name)):
             with atomic(out.with_name(file.name)) as part:
                 file.replace(part)

@@ -155,6 +155,16 @@ def test_other_layers_of_a_geopackage_stay_when_roofs_are_appended(
     assert {"Roof": 4} == count_features(out)
 
 
+def test_the_spatial_index_of_a_shapefile_that_is_replaced_hides_no_feature(tmp_path: Path) -> None:
+    shapes = [on_map(x, 0, x + 1, 1) for x in range(0, 200, 2)]
+    out, told = tmp_path / "roofs.shp", {"Class": np.array(["Roof"] * 100)}
+    geopandas.GeoDataFrame(geometry=shapes, crs=32633).to_file(out, engine="pyogrio", SPATIAL_INDEX="YES")
+    assert out.with_suffix(".qix").exists()
+    far = np.array([shapely.affinity.translate(shape, 1000) for shape in shapes], object)
+    write_features(out, far, told, CRS.from_epsg(32633), {})
+    assert 1 == len(geopandas.read_file(out, bbox=far[50].bounds))
+
+
 @pytest.mark.parametrize("append", [False, True])
 def test_a_geopackage_that_another_program_has_changed_and_not_closed_is_left_alone(
     tmp_path: Path, append: bool
