@@ -19,8 +19,10 @@ import rasterio.warp
 import shapely
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from rasterio._err import CPLE_BaseError  # what transform_geom lets through
 from rasterio.enums import Resampling
 from rasterio.transform import from_bounds
+from shapely.errors import GEOSException
 
 from registry.emd import ClassLabel
 from registry.files import atomic, write_text
@@ -51,36 +53,41 @@ def make_preview(scene: Path, result: Path, classes: Sequence[ClassLabel], folde
         if result.suffix.lower() in {".tif", ".tiff"}:
             files = _show_raster(scene, result, {c.value: c.name for c in classes}, colors, bbox, folder)
         else:
-            files = _show_features(scene, result, colors, folder)
+            files = _show_features(scene, result, colors, bbox, folder)
     return Preview(geometry, bbox, colors, tuple(files))
 
 
 def _footprint(scene: Path) -> tuple[dict[str, Any] | None, list[float] | None]:
+    """Nothing of a system that has no place on the earth, or corners that have none: those of a satellite's disk."""
     with rasterio.open(scene) as raster:
         if raster.crs is None:
             return None, None
         box = shapely.segmentize(shapely.box(*raster.bounds), max(raster.width, raster.height) * raster.res[0] / 8)
-        outline = rasterio.warp.transform_geom(raster.crs, DEGREES, shapely.geometry.mapping(box))
-    bent = shapely.geometry.shape(outline).simplify(1e-6)  # a straight side keeps its two ends
-    shape = shapely.set_precision(bent, 1e-7)
+        try:
+            outline = rasterio.warp.transform_geom(raster.crs, DEGREES, shapely.geometry.mapping(box))
+            bent = shapely.geometry.shape(outline).simplify(1e-6)  # a straight side keeps its two ends
+            shape = shapely.set_precision(bent, 1e-7)
+        except (CPLE_BaseError, GEOSException, SystemError):  # the last one: GDAL has failed and told nothing
+            return None, None
     return json.loads(shapely.to_geojson(shape)), [round(side, 7) for side in shape.bounds]
 
 
 # -- features ----------------------------------------------------------------------------------------------------------
-def _show_features(scene: Path, result: Path, colors: Colors, folder: Path) -> list[Path]:
+def _show_features(scene: Path, result: Path, colors: Colors, bbox: list[float] | None, folder: Path) -> list[Path]:
     table = _read(result)
     picture, factor, inverse = _picture(scene)
     if not isinstance(table, geopandas.GeoDataFrame):  # objects without a place
         return [_save(picture, folder / "thumbnail.png")]
     drawing = ImageDraw.Draw(picture)
-    names = table["Class"] if "Class" in table else [""] * len(table)
-    for polygon, name in zip(table.geometry, names, strict=True):
+    placed = table[shapely.get_num_coordinates(table.geometry.to_numpy()) > 0]
+    names = placed["Class"] if "Class" in placed else [""] * len(placed)
+    for polygon, name in zip(placed.geometry, names, strict=True):
         for part in getattr(polygon, "geoms", [polygon]):
             corners = [inverse @ corner[:2] for corner in getattr(part, "exterior", part).coords]
             points = [(x * factor, y * factor) for x, y in corners]
             drawing.line(points, fill=colors.get(name, PALETTE[0]), width=2)
     files = [_save(picture, folder / "thumbnail.png")]
-    return files if table.crs is None else [*files, _write_preview(table, folder)]
+    return files if table.crs is None or bbox is None else [*files, _write_preview(table, folder)]
 
 
 def _read(result: Path) -> Any:

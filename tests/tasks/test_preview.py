@@ -1,17 +1,22 @@
 """The contact sheet shows every class, in its colours, whatever the sensor and the format."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from PIL import Image
 
 import tasks.formats
 from registry import plugins
-from tasks import preview
+from tasks import preview, scene_run
+from tasks.inference_options import ModelSource
 from tasks.result_preview import make_preview
 from tests.exports import POND, ROOF, ROOF_BOX, SIZE, chip, written
 
@@ -135,3 +140,39 @@ def test_the_thumbnail_of_a_scene_of_floats_shows_what_is_no_hole(make_raster: A
     make_preview(scene, result, [ROOF], tmp_path)
     shown = np.asarray(Image.open(tmp_path / "thumbnail.png"))
     assert (0, 255) == (shown[..., 0].min(), shown[..., 0].max())
+
+
+LOCAL = 'LOCAL_CS["site", UNIT["m", 1]]'
+DISK = "+proj=geos +h=35785831 +lon_0=0 +sweep=y"  # a satellite's; its corners look past the earth
+
+
+@pytest.mark.parametrize("crs", [LOCAL, DISK], ids=["local", "disk"])
+def test_what_degrees_cannot_tell_has_a_thumbnail_alone(make_raster: Any, tmp_path: Path, crs: str) -> None:
+    far = {"crs": crs, "transform": Affine(100_000, 0, -5_600_000, 0, -100_000, 5_600_000)}
+    scene = make_raster(np.full((112, 112), 9, np.uint8), "scene.tif", **far)
+    result = make_raster(np.ones((112, 112), np.uint8), "classes.tif", **far)
+    shapes, objects = [shapely.box(0, 0, 9, 9)], tmp_path / "objects.gpkg"
+    geopandas.GeoDataFrame({"Class": ["Roof"]}, geometry=shapes, crs=crs).to_file(objects)
+    for out in (result, objects):
+        preview = make_preview(scene, out, [ROOF], tmp_path)
+        assert (None, None, ["thumbnail.png"]) == (preview.geometry, preview.bbox, [p.name for p in preview.files])
+
+
+def test_objects_without_a_place_are_not_drawn(make_raster: Any, tmp_path: Path) -> None:
+    scene, out = make_raster(np.full((64, 64), 9, np.uint8)), tmp_path / "objects.gpkg"
+    shapes = [shapely.box(500000, 4599990, 500009, 4600000), None, shapely.Polygon()]
+    geopandas.GeoDataFrame({"Class": ["Roof"] * 3}, geometry=shapes, crs=32633).to_file(out)
+    assert ["thumbnail.png", "preview.geojson"] == [p.name for p in make_preview(scene, out, [ROOF], tmp_path).files]
+
+
+def test_whatever_is_odd_about_a_scene_no_other_one_waits_for_it(
+    make_model: Any, make_raster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def odd(scene: Path, *rest: Any) -> Any:
+        return make_preview(scene, *rest) if scene.stem == "even" else dict[str, str]()["sensor"]
+
+    monkeypatch.setattr(scene_run, "make_preview", odd)
+    scenes = [(make_raster(np.zeros((64, 64), np.uint8), f"{name}.tif"), tmp_path / name) for name in ("odd", "even")]
+    assert 1 == scene_run.run_scenes("detect-objects", make_model().path, ModelSource("town"), {}, scenes)
+    records = [json.loads((folder / scene_run.RECORD).read_text()) for _, folder in scenes]
+    assert ("KeyError", "'sensor'", {}) == (records[0]["type"], records[0]["error"], records[1]["counts"])
