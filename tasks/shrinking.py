@@ -12,7 +12,7 @@ O = TypeVar("O", bound=InferenceOptions)  # noqa: E741
 R = TypeVar("R")
 BATCH = "batch_size"  # argument of the raster functions, ours and ArcGIS's
 USUAL = 4  # where none is given
-SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "MemoryError")
 
 
 def shrinking(run: Callable[[O], R], options: O) -> R:

@@ -22,6 +22,15 @@ def test_out_of_memory_halves_the_tiles_at_once_until_they_fit() -> None:
     assert [16, 8, 4, 2] == tried
 
 
+def test_what_a_process_of_its_own_tells_of_its_memory_is_understood() -> None:
+    def run(options: DetectOptions) -> str:
+        if options.arguments.get("batch_size") != "2":
+            raise RasterFunctionError("_ArrayMemoryError: Unable to allocate 1.2 GiB for an array", where="town: Find")
+        return "done"
+
+    assert "done" == shrinking(run, DetectOptions())
+
+
 @pytest.mark.slow
 def test_one_tile_that_is_too_much_is_the_end() -> None:
     def run(_options: DetectOptions) -> str:
