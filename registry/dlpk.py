@@ -206,8 +206,8 @@ def _package(dlpk: Path, digest: str) -> Package:
     with opened(dlpk) as archive:
         members = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
         name = next(name for name in members if is_root_emd(name))
-        text = b"".join(read(archive, archive.getinfo(name))).decode("utf-8-sig")
-    emd = Emd.parse(text, where=f"{dlpk} {name}")
+        content = b"".join(read(archive, archive.getinfo(name)))
+    emd = Emd.decode(content, where=f"{dlpk} {name}")
     return Package(dlpk, emd, Path(name).stem, members, dlpk.stat().st_size, digest)
 
 

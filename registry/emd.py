@@ -103,10 +103,16 @@ class Emd:
 
     @classmethod
     def read(cls, path: Path) -> "Emd":
+        return cls.decode(path.read_bytes(), where=str(path))
+
+    @classmethod
+    def decode(cls, content: bytes, where: str) -> "Emd":
+        """Raises EmdError when it is no text in UTF-8 either."""
         try:
-            return cls.parse(path.read_text(encoding="utf-8-sig"), where=str(path))
+            text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise EmdError("is no UTF-8 text", where=path, do="save it as UTF-8") from error
+            raise EmdError("is no UTF-8 text", where=where, do="save it as UTF-8") from error
+        return cls.parse(text, where=where)
 
     def text(self) -> str:
         """ASCII only: ArcGIS opens the file with the platform's encoding (A.1)."""

@@ -200,6 +200,12 @@ def test_a_definition_that_is_no_json_leaves_nothing(zipped: Zipped, tmp_path: P
     assert [bad] == list(tmp_path.iterdir())
 
 
+def test_a_definition_in_letters_of_windows_is_told_as_that(zipped: Zipped) -> None:
+    bad = zipped(("m.emd", '{"Classes": [{"Name": "Gebäude"}]}'.encode("cp1252")), emd="")
+    with pytest.raises(EmdError, match=r"m\.emd: is no UTF-8 text; save it as UTF-8"):
+        inspect(bad)
+
+
 @pytest.mark.slow
 def test_damage_anywhere_is_noticed_or_harmless(dlpk: Path, tmp_path: Path) -> None:
     """Every byte of the file is broken once: what unpacks is what was packed, and errors are ours, on one line."""
