@@ -1,6 +1,7 @@
 """From what a browser posts to the parameters of a flow: each field read by its kind, what is wrong told beside it."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -139,7 +140,8 @@ def _lines(field: Field, lines: list[str]) -> Any:
 
 def _number(text: str, kind: str) -> int | float:
     try:
-        value = float(text)
+        if not math.isfinite(value := float(text)):
+            _no_number(text)
         return int(text) if kind == "integer" or text.strip().lstrip("+-").isdecimal() else value
     except ValueError:
         raise ValueError(f"expected a {'whole ' if kind == 'integer' else ''}number, got {text.strip()!r}") from None
@@ -147,9 +149,14 @@ def _number(text: str, kind: str) -> int | float:
 
 def _json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON ({error})") from None
+
+
+def _no_number(word: str) -> None:
+    """NaN and Infinity, which Python reads and JSON does not know. Raises ValueError."""
+    raise ValueError(f"{word} is no number")
 
 
 def _with_rows(schema: Schema, values: Mapping[str, Any], form: Mapping[str, str]) -> dict[str, Any]:

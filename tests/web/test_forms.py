@@ -83,7 +83,9 @@ def test_a_form_is_laid_over_what_the_deployment_has() -> None:
         ("recipe.train.epochs", "0", "minimum"),
         ("recipe.name", "", "is needed"),
         ("recipe.extent", "1,2", "too short"),
+        ("recipe.train.rate", "nan", "expected a number"),
         ("recipe.notes", "{", "JSON"),
+        ("recipe.notes", '{"least": -Infinity}', "-Infinity is no number"),
     ],
 )
 def test_what_is_wrong_is_told_beside_its_field(path: str, text: str, told: str) -> None:
