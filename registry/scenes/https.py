@@ -17,6 +17,7 @@ DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/
 NO_DATA = {"thumbnail", "overview", "metadata"}
 FOR_A_WHILE = (408, 425, 429)  # of the answers that say the question was wrong
 ANSWERS = ("etag", "last-modified", "content-length")  # of a server, the first that it gives
+UNKNOWN = "unknown"  # content of which its server tells nothing
 
 
 def find(place: str, search: Search) -> Iterator[Scene]:
@@ -41,7 +42,7 @@ def find(place: str, search: Search) -> Iterator[Scene]:
 def content(scene: Scene) -> str:
     """Items are not asked for again: what the catalogue called it stays, unless its server tells of the bytes."""
     kind, _, _ = scene.content.partition(":")
-    return scene.content if kind in ("checksum", "updated") else _told_by_server(scene.place)
+    return scene.content if kind in ("checksum", "updated", UNKNOWN) else _told_by_server(scene.place)
 
 
 def fetch(scene: Scene, folder: Path) -> Path:
@@ -72,7 +73,7 @@ def _scene(item: Mapping[str, Any], search: Search) -> Scene:
     told = asset.get("file:checksum"), asset.get("updated") or properties.get("updated")
     known = [f"{kind}:{value}" for kind, value in zip(("checksum", "updated"), told, strict=True) if value]
     taken = properties.get("datetime") or properties.get("start_datetime") or ""
-    return Scene(name, known[0] if known else _told_by_server(href), href, "https", str(taken))
+    return Scene(name, known[0] if known else _told_or_unknown(href), href, "https", str(taken))
 
 
 def _asset(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -90,6 +91,14 @@ def _asset(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return chosen[0]
 
 
+def _told_or_unknown(href: str) -> str:
+    """An item whose data are away, or of which a server hands out nothing else, keeps no other from being found."""
+    try:
+        return _told_by_server(href)
+    except (NotFound, Denied, FileNotFoundError):
+        return UNKNOWN
+
+
 def _told_by_server(href: str) -> str:
     if (local := _local(href)) is not None:
         facts = local.stat()
@@ -103,7 +112,7 @@ def _told_by_server(href: str) -> str:
     except httpx.HTTPError as error:
         raise StoreError(f"does not answer ({error})", where=href, do="try again later") from error
     _check(answer)
-    return next((f"{name}:{answer.headers[name]}" for name in ANSWERS if name in answer.headers), "unknown")
+    return next((f"{name}:{answer.headers[name]}" for name in ANSWERS if name in answer.headers), UNKNOWN)
 
 
 def _check(answer: httpx.Response) -> None:

@@ -280,6 +280,17 @@ def test_an_asset_that_is_gone_or_not_named_is_told(catalogue: Catalogue, tmp_pa
 
 
 @pytest.mark.slow
+def test_an_item_without_its_data_keeps_no_other_one_from_being_found(catalogue: Catalogue, tmp_path: Path) -> None:
+    for name in ("a", "closed", "gone"):
+        catalogue.add(name, {})
+    found = list(scenes.find(catalogue.url, READY))
+    assert ['etag:"e1"', "unknown", "unknown"] == [scene.content for scene in found]
+    assert [scene.content for scene in found] == list(map(scenes.content, found))
+    with pytest.raises(NotFound, match="is gone"):
+        scenes.fetch(found[2], tmp_path)
+
+
+@pytest.mark.slow
 def test_what_is_no_stac_api_is_told(catalogue: Catalogue) -> None:
     with pytest.raises(StoreError, match="STAC"):
         ids(f"{catalogue.url}/a.tif")
