@@ -100,8 +100,9 @@ def log(identity: UUID) -> list[Document]:
 
 
 def artifacts(identity: UUID) -> list[Document]:
-    """Progress, markdown and tables of a run, oldest first."""
-    found: list[Document] = _ask("POST", "/artifacts/filter", {"artifacts": _of_run(identity), "limit": 100})
+    """Progress, markdown and tables of a run, oldest first; of many the last."""
+    body = {"artifacts": _of_run(identity), "limit": 100, "sort": "CREATED_DESC"}
+    found: list[Document] = _ask("POST", "/artifacts/filter", body)
     return sorted(found, key=lambda entry: str(entry.get("created", "")))
 
 

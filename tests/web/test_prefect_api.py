@@ -80,3 +80,15 @@ def test_a_server_that_is_down_is_told_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     with pytest.raises(StoreError, match="does not answer"):
         prefect_api.deployments()
+
+
+def test_of_many_reports_the_last_are_asked_for_and_come_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def ask(*question: Any) -> list[dict[str, str]]:
+        asked.append(question[-1])
+        return [{"created": "2026-05-02"}, {"created": "2026-05-01"}]
+
+    monkeypatch.setattr(prefect_api, "_ask", ask)
+    assert ["2026-05-01", "2026-05-02"] == [one["created"] for one in prefect_api.artifacts(DEPLOYMENT)]
+    assert "CREATED_DESC" == asked[0]["sort"]
