@@ -47,8 +47,8 @@ def infer(
         model: registry reference such as trees@champion or trees@3, or a .dlpk file
         imagery: a raster or a pattern such as scenes/*.tif; or where scenes come in, of which each new one is done
             once: a folder, s3://bucket/prefix or the address of a STAC API
-        out: the file to write when imagery is a single raster; else a folder or s3://bucket/prefix for the results;
-            empty: DLPK_RESULTS
+        out: the file to write when imagery is a single raster, a folder for the results of several; for those of new
+            scenes a folder or s3://bucket/prefix, empty: DLPK_RESULTS
         later_imagery: the second date for a model that detects change: a raster, or rasters of the same names
         scenes: which scenes are new, and how they are shared out
         detect: used when the model detects objects
@@ -71,8 +71,11 @@ def infer(
 
 def _each(known: steps.Known, imagery: str, later: str, out: str, options: InferenceOptions) -> str:
     """Every raster; the result, or the folder of the results."""
-    target, results = Path(out or "."), []
-    found = _scenes(known, imagery, later)
+    found, results = _scenes(known, imagery, later), []
+    if not out or "://" in out:
+        do = "name a folder of the worker, or give the place of new scenes, whose results go to a store"
+        raise OptionsError("expected a file or a folder", where="out", got=out, do=do)
+    target = Path(out)
     places = result_paths(known.tool, [scene[0] for scene in found], imagery, target)
     for scene, place in zip(found, places, strict=True):
         with about(scene=scene[0].name):

@@ -163,6 +163,16 @@ def test_a_model_of_two_dates_asks_for_the_second(tmp_path: Path, monkeypatch: p
         infer.fn("roofs@1", str(tmp_path))
 
 
+@pytest.mark.parametrize("out", ["", "s3://models/results"])
+def test_results_of_rasters_that_would_lie_nowhere_are_refused(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tif").touch()
+    monkeypatch.setattr(steps, "fetch", lambda _: known())
+    with pytest.raises(OptionsError, match=f"out: expected a file or a folder, got '{out}'"):
+        infer.fn("roofs@1", str(tmp_path / "*.tif"), out)
+
+
 def test_suffixes_are_written_in_any_way() -> None:
     assert (".tif", ".jp2") == NewScenes(suffixes=("TIF", ".Jp2")).suffixes
 
