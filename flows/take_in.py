@@ -12,8 +12,9 @@ from prefect import flow
 from flows.happenings import tell_of
 from flows.listening import publish_report, say
 from flows.pages import imports_page
+from flows.patience import patiently
 from flows.steps import step
-from registry import scenes
+from registry import catalog, scenes
 from registry.dlpk import definitions
 from registry.errors import DlpkError, StoreError
 from registry.importing import import_model
@@ -32,8 +33,12 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
         note: where it came from; it is kept with the version
         trust: take it even if its weights run code when they are loaded
     """
-    found = packages(place)
-    records = [take(package, name, note or package.place, trust=trust) for package in found]
+    known, records = patiently(catalog.refs), []
+    for package in packages(place):
+        records.append(record := take(package, name, note or package.place, trust=trust))
+        if "ref" in record and record["ref"] not in known:
+            known.add(record["ref"])
+            tell_of("dlpk.model.published", catalog.find_version(record["ref"]))
     report(place, records)
     good = [record["ref"] for record in records if "ref" in record]
     if records and not good:
@@ -59,7 +64,6 @@ def _take(package: Scene, name: str, note: str, *, trust: bool) -> dict[str, Any
         except DlpkError as error:
             say(f"{package.id}: {error}")
             return {"package": package.id, "error": str(error)}
-    tell_of("dlpk.model.published", version)
     return {"package": package.id, "ref": version.ref, "kind": needs.kind, "runs_with": needs.runs_with}
 
 

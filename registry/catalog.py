@@ -100,6 +100,13 @@ def versions(name: str) -> list[Version]:
     return found
 
 
+def refs() -> set[str]:
+    """Of all whole versions: roofs@7."""
+    with reading() as rows:
+        sql = f"SELECT v.name, v.version FROM model_versions v WHERE {WHOLE.format('v')}"
+        return {f"{name}@{number}" for name, number in rows.scan(sql)}
+
+
 @dataclass(frozen=True)
 class Overview:
     """A model at a glance."""

@@ -65,8 +65,10 @@ def test_what_was_published_but_never_judged_is_gone_on_with(recipe: Recipe, pac
 
 @pytest.mark.slow
 def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
-    tmp_path: Path, package: Callable[..., Path]
+    tmp_path: Path, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("flows.take_in.tell_of", lambda event, version: told.append(f"{event} {version.ref}"))
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     for source, name in ((package("one"), "a"), (package("two", "ponds"), "b")):
@@ -77,6 +79,7 @@ def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
     assert "roofs@1, ponds@1" == take_in.fn(str(inbox))
     assert "roofs@1, ponds@1" == take_in.fn(str(inbox))
     assert catalog.find_version("ponds@1").imported
+    assert ["dlpk.model.published roofs@1", "dlpk.model.published ponds@1"] == told
 
 
 @pytest.mark.slow
