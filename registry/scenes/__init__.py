@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,8 +61,11 @@ class Scene:
         return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[-80:].strip("-") or "scene"
 
     def since(self, day: datetime) -> bool:
-        """Whether it was taken then or later; one that tells no date was."""
-        return not self.taken or datetime.fromisoformat(self.taken) >= day
+        """Whether it was taken then or later; one that tells no date was. A moment without a zone is one of UTC."""
+        if not self.taken:
+            return True
+        taken = datetime.fromisoformat(self.taken)
+        return (taken if taken.tzinfo else taken.replace(tzinfo=UTC)) >= day
 
     def document(self) -> dict[str, Any]:
         return asdict(self)

@@ -99,8 +99,8 @@ def test_the_name_of_a_scene_fits_files_and_keys(name: str, expected: str) -> No
 
 def test_a_scene_without_a_date_is_done_again_by_any_policy() -> None:
     day = datetime(2026, 5, 1, tzinfo=UTC)
-    taken = [Scene("a", "", "", "s3", when).since(day) for when in ("", "2026-05-02T00:00:00Z", "2026-04-30T00:00:00Z")]
-    assert [True, True, False] == taken
+    moments = ("", "2026-05-02T00:00:00Z", "2026-04-30T00:00:00Z", "2026-05-01T00:00:00")
+    assert [True, True, False, True] == [Scene("a", "", "", "s3", when).since(day) for when in moments]
 
 
 # -- a prefix ----------------------------------------------------------------------------------------------------------
