@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ def browse(host: str, port: int) -> None:
 
     known = configuration.read()
     check_address(host, known)
+    port = port or free_port(host)
     server = uvicorn.Server(
         uvicorn.Config(
             create(known),
@@ -48,9 +50,15 @@ def browse(host: str, port: int) -> None:
             timeout_graceful_shutdown=5,
         )
     )
-    click.echo(f"http://{'[' + host + ']' if ':' in host else host}:{port or 'PORT'}  (Ctrl+C ends it)", err=True)
+    click.echo(f"http://{'[' + host + ']' if ':' in host else host}:{port}  (Ctrl+C ends it)", err=True)
     Thread(target=get_ready, daemon=True).start()
     server.run()
+
+
+def free_port(host: str) -> int:
+    """One that nobody listens on now."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        return int(probe.getsockname()[1])
 
 
 def get_ready() -> None:

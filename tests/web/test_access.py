@@ -2,12 +2,13 @@ import re
 from pathlib import Path
 
 import pytest
+import uvicorn
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
 from registry.errors import OptionsError
 from registry.history import history
-from registry.web import configuration
+from registry.web import cli, configuration
 from registry.web.cli import check_address, token
 from registry.web.configuration import Configuration, Limits, Proxy, Role
 from tests.web.conftest import TOKENS, WITH_TOKENS, Browser
@@ -215,3 +216,10 @@ def test_a_wrong_configuration_is_told(dlpk_home: Path, text: str, told: str) ->
     (dlpk_home / "browse.yaml").write_text(text)
     with pytest.raises(OptionsError, match=told):
         configuration.read()
+
+
+def test_a_free_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn.Server, "run", lambda _: None)
+    monkeypatch.setattr(cli, "get_ready", lambda: None)
+    told = CliRunner().invoke(cli.browse, ["--port", "0"])
+    assert re.match(r"http://127\.0\.0\.1:[1-9]\d+  ", told.output), told.output
