@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import httpx
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-TRANSIENT = (StoreError, ConnectionError)
+TRANSIENT = (StoreError, ConnectionError, httpx.TransportError)  # the last of Prefect's server
 PAUSES: list[float] = [5, 30, 120]  # seconds before the second, third and fourth try
 watchers.champions.add(announcing.announce)
 

@@ -2,6 +2,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
@@ -33,7 +34,10 @@ def test_outside_of_a_flow_run_a_step_is_a_plain_call() -> None:
     assert {} == run_tags()
 
 
-@pytest.mark.parametrize(("error", "heals"), [(StoreError("silent"), True), (LabelError("wrong"), False)])
+@pytest.mark.parametrize(
+    ("error", "heals"),
+    [(StoreError("silent"), True), (httpx.ConnectError("refused"), True), (LabelError("wrong"), False)],
+)
 def test_only_what_may_heal_is_tried_again(error: Exception, heals: bool) -> None:
     assert heals == steps._may_heal(None, None, failed(error))
 
