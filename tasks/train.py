@@ -10,6 +10,7 @@ import inspect
 import logging
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,8 @@ def train_model(
     """Train on chips, as Train Deep Learning Model does (ArcGIS formats C, F.2).
 
     A killed training goes on at its last epoch; a finished one of the same chips and options is returned as it is.
-    Raises OptionsError, LabelError, TrainingError, NotFound (weights), Conflict (another model lies there).
+    Raises OptionsError, LabelError, TrainingError, NotFound (weights), Conflict (another model lies there, or another
+    process trains there).
     """
     from tasks import augment
 
@@ -56,9 +58,13 @@ def train_model(
     plan = _plan(chips, options)
     start = _start(chips, plan)
     receipt.claim(out, "train", facts)  # only now: options that do not fit leave nothing behind
-    augment.save(plan.loading.augment, out)
-    fitted = _fit_what_fits(chips, out, plan, start, (on_epoch, on_progress))
-    return _write(chips, out, plan, fitted)
+    several = options.devices * options.num_nodes > 1  # they write to the folder together
+    with nullcontext() if several else receipt.hold(out):
+        if (out / f"{out.name}.emd").is_file():  # another process has just finished it
+            return ModelFolder(out)
+        augment.save(plan.loading.augment, out)
+        fitted = _fit_what_fits(chips, out, plan, start, (on_epoch, on_progress))
+        return _write(chips, out, plan, fitted)
 
 
 def _facts(chips: ChipFolder, options: TrainOptions) -> receipt.Facts:

@@ -257,6 +257,15 @@ def test_kills_at_any_moment_leave_the_weights_of_an_undisturbed_training(tmp_pa
     assert list(range(8)) == [epoch["epoch"] for epoch in losses]
 
 
+def test_two_trainings_into_one_folder_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = write_chips(tmp_path / "chips", [chip(np.zeros((8, 8), np.uint8))], ROOFS), tmp_path / "town"
+    monkeypatch.setattr(train, "_plan", lambda *_: SimpleNamespace(loading=SimpleNamespace(augment=None)))
+    monkeypatch.setattr(train, "_start", lambda *_: None)
+    out.mkdir()
+    with receipt.hold(out), pytest.raises(Conflict, match="town: is being written by another process"):
+        train_model(data, out, TrainOptions())
+
+
 @pytest.mark.slow
 def test_a_training_that_had_stopped_early_does_not_begin_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
