@@ -4,6 +4,7 @@ Refused are members that would leave the folder, links, two members of one file,
 zipfile finds wrong is told as PackageError.
 """
 
+import errno
 import os
 import stat
 import zipfile
@@ -20,6 +21,7 @@ MOST_MEMBERS = 10_000
 MOST_BYTES = 32 * 2**30  # unpacked
 MOST_RATIO = 100  # unpacked to packed; asked above 16 MiB, weights are near 1
 PIECE = 2**20
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -149,7 +151,12 @@ def extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, folder: Path) -> No
         target.mkdir(parents=True, exist_ok=True)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        for piece in read(archive, info):
-            file.write(piece)
-    sync(target)
+    try:
+        with target.open("xb") as file:
+            for piece in read(archive, info):
+                file.write(piece)
+        sync(target)
+    except OSError as error:
+        if error.errno in FULL:  # told without a name, as zipfile tells of damage
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise

@@ -11,7 +11,7 @@ import pytest
 
 from registry import archive
 from registry.dlpk import ModelFolder, digests, inspect, open_model, pack, unpack, verify
-from registry.errors import Conflict, EmdError, NotFound, PackageError
+from registry.errors import Conflict, EmdError, NotFound, PackageError, StoreError
 from registry.files import sha256
 from tests.registry.conftest import make_model
 
@@ -232,6 +232,16 @@ def test_a_package_cut_short_is_told(dlpk: Path, tmp_path: Path, share: float) -
     (tmp_path / "cut.dlpk").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(PackageError, match=r"is damaged or no ZIP archive .*copy or download it again"):
         unpack(tmp_path / "cut.dlpk", tmp_path / "out")
+
+
+def test_a_full_disk_is_no_damage(dlpk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archive, "sync", full)
+    with pytest.raises(StoreError, match=r"cannot unpack \(No space left on device\); check the disk"):
+        unpack(dlpk, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_in_use_is_not_touched(dlpk: Path, tmp_path: Path) -> None:
