@@ -182,7 +182,7 @@ def features_of(
         for table in tables:
             there = _kept(table, ~(table.geometry.isna() | table.geometry.is_empty), "no geometry", lost)
             found, broken = _mended(there.geometry.to_numpy())
-            areas = _areas(path, found, radius, points)
+            areas = _areas(path, found, radius, points, degrees=table.crs is not None and table.crs.is_geographic)
             empty = shapely.is_empty(areas)
             fields = there.drop(columns=there.geometry.name)
             attributes.append(_kept(fields, ~empty, "geometry without an area", lost))
@@ -272,9 +272,14 @@ def _sound(shapes: NDArray[np.object_]) -> NDArray[np.object_]:
     return shapes
 
 
-def _areas(path: Path, shapes: NDArray[np.object_], radius: float, points: bool) -> NDArray[np.object_]:
+def _areas(
+    path: Path, shapes: NDArray[np.object_], radius: float, points: bool, *, degrees: bool
+) -> NDArray[np.object_]:
     """Points and lines widened by the radius; polygons as they are, without the points and lines of a collection."""
     thin = shapely.get_dimensions(shapes) < 2
+    if thin.any() and degrees and radius >= 1:
+        do = "give it in degrees (1 m is about 0.000009), or the labels in a coordinate system in metres"
+        raise LabelError("buffer_radius is in degrees, as these features are", where=path, got=radius, do=do)
     if thin.any() and radius > 0:
         shapes[thin] = shapely.buffer(shapes[thin], radius)
     elif thin.any() and not (points and (shapely.get_dimensions(shapes[thin]) == 0).all()):

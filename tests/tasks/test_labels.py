@@ -202,6 +202,14 @@ def test_points_and_lines_are_widened_by_the_buffer_radius(scene: Town, tmp_path
         cut(scene[0], path)
 
 
+def test_a_buffer_in_metres_around_features_in_degrees_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "thin.geojson"
+    geopandas.GeoDataFrame(geometry=[shapely.Point(13, 52), shapely.box(13, 52, 14, 53)], crs=4326).to_file(path)
+    assert 2 == len(read_features(path, radius=0.5).geometries)
+    with pytest.raises(LabelError, match=r"thin.geojson: buffer_radius is in degrees, .*got 4.0; give it in degrees"):
+        read_features(path, radius=4.0)
+
+
 def test_broken_geometry_is_repaired_and_what_has_no_area_is_lost_by_name(tmp_path: Path) -> None:
     bow = shapely.Polygon([(0, 0), (8, 8), (8, 0), (0, 8)])
     flat = shapely.Polygon([(0, 0), (8, 0), (4, 0)])
