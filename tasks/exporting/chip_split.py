@@ -221,6 +221,8 @@ def _enough(homes: NDArray[np.int64], shares: NDArray[np.float64], options: Expo
     if there < wanted:
         what = f"the chips lie in too few {options.split_by} for {wanted} parts that do not overlap"
         do = "give a smaller split_block_size or stride, more imagery, or no split"
+        if options.split_by == "scenes":
+            do = "give imagery of more places (dates of one ground are one scene), split_by blocks, or no split"
         raise OptionsError(what, where="split", got=there, do=do)
 
 

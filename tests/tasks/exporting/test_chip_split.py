@@ -115,9 +115,11 @@ def test_two_dates_of_the_same_ground_stay_together() -> None:
     assert all(parts[scenes == 2 * i][0] == parts[scenes == 2 * i + 1][0] for i in range(4))
 
 
-@pytest.mark.parametrize("how", [{"split_by": "scenes"}, {"split_block_size": 4096}])
-def test_too_few_blocks_for_the_parts_are_refused(how: dict[str, Any]) -> None:
-    with pytest.raises(OptionsError, match=r"split: the chips lie in too few .* for 3 parts .*got 1; give a smaller"):
+@pytest.mark.parametrize(
+    ("how", "do"), [({"split_by": "scenes"}, "imagery of more places"), ({"split_block_size": 4096}, "a smaller")]
+)
+def test_too_few_blocks_for_the_parts_are_refused(how: dict[str, Any], do: str) -> None:
+    with pytest.raises(OptionsError, match=rf"split: the chips lie in too few .* for 3 parts .*got 1; give {do}"):
         assign(chips(10, 10, 64, 64), options(**how))
 
 
