@@ -128,6 +128,8 @@ def _value_field(path: Path, table: pandas.DataFrame, wanted: str) -> str | None
     fields = {str(name).lower(): str(name) for name in table.columns if str(name) != "geometry"}
     if wanted and wanted.lower() not in fields:
         raise LabelError(f"has no field {wanted!r}", where=path, do=f"choose one of {', '.join(fields.values())}")
+    if wanted in table:  # another may differ from it in case alone
+        return wanted
     return fields[wanted.lower()] if wanted else next((fields[f] for f in VALUE_FIELDS if f in fields), None)
 
 

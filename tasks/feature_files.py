@@ -21,9 +21,10 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
 
 
 def field_of(path: Path, table: geopandas.GeoDataFrame, name: str) -> str:
-    """The field of this name as the file spells it, without regard to case. Raises OptionsError with what there is."""
-    for field in table.columns.drop(table.geometry.name):
-        if str(field).lower() == name.lower():
-            return str(field)
-    have = ", ".join(map(str, table.columns.drop(table.geometry.name)))
+    """The field of this name, or else of one that differs in case alone. Raises OptionsError with what there is."""
+    fields = list(map(str, table.columns.drop(table.geometry.name)))
+    for field in fields if name not in fields else [name]:
+        if field.lower() == name.lower():
+            return field
+    have = ", ".join(fields)
     raise OptionsError(f"has no field {name}", where=path, do=f"name one of {have}")

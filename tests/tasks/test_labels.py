@@ -189,6 +189,13 @@ def test_features_without_a_field_are_refused_where_they_may_be_of_several_class
         read_features(path, classes=(BUILDING, ClassLabel(7, "pond")))
 
 
+def test_of_two_fields_that_differ_in_case_the_one_named_counts(tmp_path: Path) -> None:
+    fields = {"kind": [1], "Kind": [2], "KIND": [3]}
+    geopandas.GeoDataFrame(fields, geometry=[shapely.box(0, 0, 1, 1)], crs=4326).to_file(tmp_path / "a.geojson")
+    for name, value in (("kind", 1), ("Kind", 2), ("KIND", 3)):
+        assert [value] == [label.value for label in read_features(tmp_path / "a.geojson", name).classes]
+
+
 # Features
 
 
