@@ -5,6 +5,7 @@ On disk a chip speaks class Value, here it speaks class index: 0 is background, 
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry import plugins
-from registry.emd import BandStatistics, ClassLabel, Emd
+from registry.emd import BandStatistics, ClassLabel, Emd, is_number
 from registry.errors import LabelError, NotFound
 from registry.files import sha256
 
@@ -152,8 +153,10 @@ class ChipFolder:
 
     @cached_property
     def band_statistics(self) -> tuple[BandStatistics, ...]:
-        """Of the definition; where it has none, over the valid pixels of all chips."""
-        return self.definition.band_statistics or self._measured()
+        """Of the definition; where it has none, or NaN for a number, over the valid pixels of all chips."""
+        known = self.definition.band_statistics
+        numbers = [number for band in known for number in (band.min, band.max, band.mean, band.std)]
+        return known if known and all(is_number(n) and math.isfinite(n) for n in numbers) else self._measured()
 
     @cached_property
     def pictures(self) -> dict[str, Path]:

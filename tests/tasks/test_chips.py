@@ -159,6 +159,14 @@ def test_a_definition_that_names_no_format_is_an_error_with_a_remedy(tmp_path: P
         _ = folder(tmp_path, "Point_Clouds").names
 
 
+@pytest.mark.parametrize("mean", [None, "NaN", float("nan")])
+def test_bands_of_which_the_definition_knows_no_number_are_measured(mean: Any, tmp_path: Path) -> None:
+    picture(tmp_path / "images/0.tif", grey(7))
+    known = [{"BandName": "Height", "Min": 0, "Max": 9, "Mean": mean, "StdDev": 1}]
+    (band,) = folder(tmp_path, "Export_Tiles", AllTilesStats=known).band_statistics
+    assert (7, 7, 0) == (band.max, band.mean, band.std)
+
+
 def test_bands_are_measured_with_the_names_of_the_definition(tmp_path: Path) -> None:
     pixels = np.arange(4 * 24 * 32, dtype=np.uint16).reshape(4, 24, 32)
     picture(tmp_path / "images/0.tif", pixels)
