@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 Key = tuple[str, str]  # class name ("" = all classes), name of the figure
 Figures = dict[Key, Floats]  # (draws,) each
 THRESHOLDS = np.round(np.arange(0.05, 0.96, 0.05), 2)  # where precision and recall are told for the page
-AT_ONCE = 100  # draws counted together: more would only take more memory
+AT_ONCE, ROOM = 100, 20_000_000  # draws counted together, and detections in them: more would only take more memory
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ class DetectionScores:
         )
 
     def resampled(self, draws: Floats, threshold: float = 0.5) -> Figures:
-        parts = [self._resampled(part, threshold) for part in np.array_split(draws, -(-len(draws) // AT_ONCE))]
+        step = max(1, min(AT_ONCE, ROOM // max(1, sum(len(f.scores) for f in self.found))))
+        parts = [self._resampled(part, threshold) for part in np.array_split(draws, -(-len(draws) // step))]
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
     def _resampled(self, draws: Floats, threshold: float) -> Figures:

@@ -14,7 +14,7 @@ from registry.emd import ClassLabel
 from tasks.bootstrap import draws, intervals
 from tasks.calibration import calibrate
 from tasks.matching import iou, mask_iou, match
-from tasks.scores import ChangeScores, DetectionScores, ObjectScores, PixelScores
+from tasks.scores import ChangeScores, DetectionScores, Figures, ObjectScores, PixelScores
 
 ROOF, POND = ClassLabel(1, "roof"), ClassLabel(2, "pond")
 A, B, FAR = [0, 0, 10, 10], [20, 20, 30, 30], [60, 60, 70, 70]
@@ -256,6 +256,20 @@ def test_draws_are_whole_and_the_same_in_every_run() -> None:
     assert (one == draws(7, count=50)).all()
     assert {7.0} == set(one.sum(axis=1).tolist())
     assert (one != draws(7, count=50, seed=1)).any()
+
+
+def test_many_detections_are_counted_in_fewer_draws_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tally, drawn, sizes = tallied(town(4)), draws(4, count=30), list[int]()
+    whole, count = tally.resampled(drawn), tally._resampled
+
+    def watched(part: np.ndarray, threshold: float) -> Figures:
+        sizes.append(len(part))
+        return count(part, threshold)
+
+    monkeypatch.setattr("tasks.scores.ROOM", 4 * 23 * 10)
+    monkeypatch.setattr(tally, "_resampled", watched)
+    assert all((figure == whole[key]).all() for key, figure in tally.resampled(drawn).items())
+    assert [10, 10, 10] == sizes
 
 
 @pytest.mark.slow
