@@ -57,7 +57,7 @@ def compare_models(
     """Score two models on the same chips; one that was trained on them is named in `warnings`. Nothing is written.
 
     `device`: -1 CPU, else the GPU's number. `trust`: as inference has it. Raises OptionsError when chips and models do
-    not fit, the two are scored on other pixels, or one holds a stranger's code.
+    not fit, there is one chip alone, the two are scored on other pixels, or one holds a stranger's code.
     """
     kinds = [str(model.emd.model_type) for model in (a, b)]
     if kinds[0] != kinds[1]:  # of instances the masks overlap, of objects the boxes
