@@ -209,7 +209,7 @@ def _curves_on(page: Any, judged: Sequence[Judged]) -> Any:
         recall, precision = true / max(1, one.truths), true / np.arange(1, len(true) + 1)
         axes.plot(recall, precision, label=f"{_short(one.name)} ({one.truths} objects)")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    if len(judged) <= 2 * LINES:
+    if 0 < len(judged) <= 2 * LINES:
         page.legend(loc="outside lower center", ncols=2, fontsize=7, frameon=False)
     return page
 

@@ -92,6 +92,9 @@ def test_a_report_has_pages_enough_for_its_classes(tmp_path: Path) -> None:
     report = {**BY_CLASS, "detected_class_value_field": "kind", "out_accuracy_report": str(tmp_path / "report.pdf")}
     compute_object_accuracy(one, one, tmp_path / "t.csv", ObjectAccuracyOptions.model_validate(report))
     assert 3 == len(re.findall(rb"/Type /Page\b", (tmp_path / "report.pdf").read_bytes()))
+    none = features(tmp_path / "none.gpkg", [], Confidence=np.zeros(0))
+    options = ObjectAccuracyOptions(out_accuracy_report=str(tmp_path / "report.pdf"))
+    compute_object_accuracy(none, none, tmp_path / "t.csv", options)  # a warning would end it
 
 
 def test_confidences_may_be_texts_of_any_locale(found: Path, true: Path, tmp_path: Path) -> None:
