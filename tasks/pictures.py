@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from tasks.matching import IOUS, iou, mask_iou, match
 TRUE_COLOUR = (("red", "green", "blue"), ("b04", "b03", "b02"))  # by band name; the second is Sentinel-2
 STRETCH = (2, 98)  # percentiles that become black and white
 GREY = (0.5, 0.5, 0.5)
+LETTERS = 36  # of a line that fits on the smallest picture
 INVENTED, MISSED = "#ff2fd0", "#ffe600"  # found but not there, there but not found: no roof, field or water has these
 
 
@@ -119,8 +121,9 @@ def _of_the_whole(labelled: Labelled) -> bool:
 
 
 def _name(axes: Axes, labelled: Labelled, classes: Sequence[ClassLabel]) -> None:
-    words = ", ".join(classes[int(i) - 1].name for i in labelled.labels)
-    axes.text(0.03, 0.03, words, transform=axes.transAxes, color="black", backgroundcolor="white")
+    words = fill(", ".join(classes[int(i) - 1].name for i in labelled.labels), LETTERS)
+    text = axes.text(0.03, 0.03, words, transform=axes.transAxes, fontsize=8, color="black", backgroundcolor="white")
+    text.set_in_layout(False)  # it lies on the picture, which needs make no room for it
 
 
 def draw_mistakes(axes: Axes, sample: ResultSample) -> None:

@@ -326,6 +326,19 @@ def test_truth_of_a_whole_picture_is_told_in_words_beside_an_answer_in_words() -
     assert [] == words(roof, boxes())
 
 
+def test_long_names_stay_on_the_picture() -> None:
+    classes = [ClassLabel(i, f"{i} Broad-leaved forest with a closed canopy " * 3) for i in (1, 2)]
+    told = Drawn(np.zeros((0, 4), np.float32), np.array([1, 2]))
+    panels: dict[str, report.Panel] = {
+        part: lambda axes, _: pictures.draw(axes, told, classes) for part in ("one", "two", "three")
+    }
+    figure = report._rows([ResultSample(scene(1, "uint8"), (), told, told)], panels, [])
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        picture, words = axes.get_window_extent(), axes.texts[0].get_window_extent()
+        assert picture.x0 < words.x0 < words.x1 < picture.x1
+
+
 def test_what_is_wrong_is_drawn_in_the_colours_of_mistakes() -> None:
     from matplotlib.colors import to_hex
     from matplotlib.figure import Figure
