@@ -104,7 +104,7 @@ def units_of(windows: Sequence[Window], scene: int, first: int, block: tuple[int
     """
     columns = sorted({w[0] for w in windows})
     rows = sorted({w[1] for w in windows})
-    across = len(columns) if block[1] >= side else UNIT_SIDE
+    across = max(1, len(columns)) if block[1] >= side else UNIT_SIDE
     down = max(1, UNIT_SIDE * UNIT_SIDE // across)
     column_of = {x: i // across for i, x in enumerate(columns)}
     row_of = {y: i // down for i, y in enumerate(rows)}

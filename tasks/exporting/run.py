@@ -120,7 +120,7 @@ def no_chip_left(out: Path, left_out: Counter[str]) -> LabelError:
     do = "check that labels and imagery overlap, or change stride, extent or max_nodata_share"
     if OUTSIDE_MASK in left_out:
         do = "chips must lie completely inside the mask polygons: choose a smaller tile size or stride"
-    return LabelError(f"no chip is left: {reasons or 'the extent is smaller than a pixel'}", where=out, do=do)
+    return LabelError(f"no chip is left: {reasons or 'no feature lies there to cut one around'}", where=out, do=do)
 
 
 def clear(out: Path) -> None:

@@ -341,6 +341,19 @@ def test_no_chip_left_tells_every_reason(tmp_path: Path) -> None:
     assert not (tmp_path / "chips").exists()
 
 
+def test_a_scene_without_a_feature_has_no_chip_around_one(tmp_path: Path) -> None:
+    imagery, labels = town.write(tmp_path / "town")
+    (tmp_path / "far.tif").write_bytes(imagery.read_bytes())
+    with rasterio.open(tmp_path / "far.tif", "r+") as raster:
+        raster.transform = town.TRANSFORM @ Affine.translation(1000, 0)
+    options = ExportOptions(metadata_format="Labeled_Tiles", tile_size=32)
+    chips = export_training_data([imagery, tmp_path / "far.tif"], labels, tmp_path / "chips", options, workers=1)
+    assert 4 == len(chips.names)
+    nowhere = options.model_copy(update={"extent": (town.WEST, town.NORTH - 1, town.WEST + 1, town.NORTH)})
+    with pytest.raises(LabelError, match="no chip is left: no feature lies there to cut one around"):
+        export_training_data(imagery, labels, tmp_path / "none", nowhere, workers=1)
+
+
 def test_a_mistake_leaves_the_folder_free_for_the_next_try(scene: Scene, tmp_path: Path) -> None:
     with suppress(LabelError):
         export(scene, tmp_path / "chips", class_value_field="kind")
