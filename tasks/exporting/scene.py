@@ -85,6 +85,8 @@ class Scene:
     def windows(self) -> list[Window]:
         """Row by row from the upper left corner of the area, or around each feature (ArcGIS formats D.7)."""
         o = self.options
+        if self.is_outside:
+            return []
         around = self.labels.windows(self.area)
         return grid(self.area, (o.tile_size_x, o.tile_size_y), (o.stride_x, o.stride_y)) if around is None else around
 
@@ -122,6 +124,11 @@ class Scene:
         corners = shapely.get_coordinates(self._place(window).outline)
         xs, ys = zip(*(self.imagery.transform @ tuple(corner) for corner in corners.tolist()), strict=True)
         return min(xs), min(ys), max(xs), max(ys)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether nothing of it lies in the extent."""
+        return self.area[0] >= self.area[2] or self.area[1] >= self.area[3]
 
     @property
     def files(self) -> list[str]:
@@ -244,6 +251,14 @@ class Scenes(Sequence[Scene]):
         y, x = (FAR * n for n in divmod(index // len(self.angles), IN_A_ROW))
         return west + x, south + y, east + x, north + y
 
+    def refuse_outside(self) -> None:
+        """Raises OptionsError when the extent meets no raster."""
+        if self.options.extent and all(scene.is_outside for scene in self._each()):
+            first = self[0].imagery
+            others = " and all other rasters" if len(self.names) > 1 else ""
+            what = f"extent lies outside {first.path.name} {first.bounds}{others}"
+            raise OptionsError(what, got=self.options.extent, do="give it in the map units of the imagery")
+
     def refuse_elsewhere(self) -> None:
         """Raises LabelError when no feature lies on any raster."""
         source, space = self.labels.source, self.options.reference_system
@@ -283,6 +298,7 @@ def open_scenes(
             known = Labels.read(labels, options, classes, first.crs, [short_name(name) for name in names])
         scenes = Scenes(names, known, options, second)
         try:
+            scenes.refuse_outside()
             scenes.refuse_elsewhere()
             yield scenes
         finally:
@@ -326,15 +342,12 @@ def _area(imagery: Imagery, options: ExportOptions) -> Bounds:
     west, south, east, north = options.extent
     corners = [~imagery.transform @ xy for xy in ((west, north), (east, south), (west, south), (east, north))]
     xs, ys = zip(*corners, strict=True)
-    area = (
+    return (
         max(0, round(min(xs))),
         max(0, round(min(ys))),
         min(imagery.width, round(max(xs))),
         min(imagery.height, round(max(ys))),
     )
-    if area[0] >= area[2] or area[1] >= area[3]:
-        raise OptionsError(f"extent lies outside {imagery.path.name} {imagery.bounds}", got=options.extent)
-    return area
 
 
 def _mask(options: ExportOptions, imagery: Imagery) -> shapely.Geometry | None:

@@ -106,6 +106,15 @@ def test_a_float_cell_size_makes_no_extra_tiles(tmp_path: Path) -> None:
         assert 9 == len(scenes[0].windows())
 
 
+def test_an_extent_may_leave_out_some_of_the_rasters(scene: Town, tmp_path: Path) -> None:
+    far = rewrite(scene[0], tmp_path / "far.tif", transform=town.TRANSFORM @ Affine.translation(1000, 0))
+    extent = town.outline((0, 0, 96, 48)).bounds
+    (chip,) = cut([scene[0], far], scene[1], extent=extent)
+    assert [list(box) for box in town.ROOFS[:2]] == chip.boxes.tolist()[:2]
+    with pytest.raises(OptionsError, match=r"extent lies outside town.tif .* and all other rasters"):
+        cut([scene[0], far], scene[1], extent=(0, 0, 1, 1))
+
+
 def test_the_same_arguments_give_the_same_scenes(scene: Town) -> None:
     options = whole(tile_size=48, stride=24, rotation_angle=120)
     with open_scenes(*scene, options) as one, open_scenes(*scene, options) as two:
