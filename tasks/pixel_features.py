@@ -79,6 +79,7 @@ class PixelFeatures:
     ) -> tuple[Found, NDArray[np.int64]]:
         """What the place shows, and the rows of which less than the share `least` is inside."""
         rows = self.near(place) if rows is None else rows
+        rows = rows[:0] if place.is_nowhere else rows  # the middle of a feature may lie far outside
         shapes, bounds, areas, cut = self._clipped(rows, place)
         here = areas > 0
         enough = here & (areas >= least * self.areas[rows] * (1 - ROUNDING))

@@ -92,3 +92,8 @@ class Place:
     def is_whole(self) -> bool:
         """Nothing of the reach is outside the area."""
         return self.seen == self.reach
+
+    @property
+    def is_nowhere(self) -> bool:
+        """All of the reach is outside the area."""
+        return self.seen[0] >= self.seen[2] or self.seen[1] >= self.seen[3]

@@ -276,6 +276,14 @@ def test_each_feature_is_the_middle_of_a_chip(scene: Town) -> None:
     ]
 
 
+@pytest.mark.parametrize("angle", [0.0, 45.0])
+def test_a_feature_whose_middle_lies_far_outside_has_no_chip(scene: Town, tmp_path: Path, angle: float) -> None:
+    field = town.outline((-300, 10, 20, 30))
+    labels = write_features(tmp_path / "fields.gpkg", [field, ROOF], Classvalue=[1, 2])
+    chips = cut(scene[0], labels, metadata_format="Labeled_Tiles", tile_size=32, rotation_angle=angle)
+    assert {2} == {label for chip in chips for label in chip.labels.tolist()}
+
+
 def test_a_bounding_box_is_a_chip_of_its_own_size(scene: Town) -> None:
     chips = cut(*scene, metadata_format="Labeled_Tiles", crop_mode="BOUNDING_BOX")
     assert [(16, 16), (16, 12), (12, 16), (24, 30)] == [c.image.shape[1:] for c in chips]
