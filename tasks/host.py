@@ -217,17 +217,18 @@ class RasterFunction:
         with self._telling("updatePixels", at):
             blocks = self._selected(self._blocks(pixels, valid), at, shape, props)
             answer = self._function.updatePixels(at, shape, props, **blocks)
-            result = np.asarray(answer["output_pixels"])
-            result = self._without_filling(result[None] if result.ndim == 2 else result, rows, cols)
+            result = self._without_filling(np.asarray(answer["output_pixels"]), rows, cols)
             if result.shape != shape:
                 raise ValueError(f"output_pixels: expected {shape} without the padding, got {result.shape}")
             mask = answer.get("output_mask")
             inherited = valid[padding : padding + rows, padding : padding + cols]
-            whole = inherited if mask is None else np.asarray(mask).reshape(-1, rows, cols).astype(bool).min(axis=0)
+            mask = inherited if mask is None else self._without_filling(np.asarray(mask), rows, cols)
+            whole = mask.reshape(-1, rows, cols).astype(bool).min(axis=0)
             return result.astype(info.pixel_type, copy=False), whole
 
     def _without_filling(self, result: NDArray[Any], rows: int, cols: int) -> NDArray[Any]:
         """Functions that fill a smaller block at the edge answer a whole one: the upper left of it is meant."""
+        result = result[None] if result.ndim == 2 else result
         whole = (self.configuration.ty, self.configuration.tx)
         return result[:, :rows, :cols] if result.ndim == 3 and result.shape[1:] == whole else result
 

@@ -318,6 +318,21 @@ def test_a_template_classifier_answers_the_block_without_its_padding(template: A
     assert 0 == function.update_pixels(pixels, np.ones((112, 112), bool), at=(960, 0)).max()  # selectRasters: none
 
 
+FILLING = """
+    def updatePixels(self, tlc, shape, props, **pixelBlocks):
+        whole = np.arange(96 * 96).reshape(96, 96)
+        return {"output_pixels": whole[None], "output_mask": (whole % 2).astype("u1")}
+"""
+
+
+def test_of_a_smaller_block_that_a_function_fills_pixels_and_mask_are_the_upper_left(template: Any) -> None:
+    function = RasterFunction.load(template(FILLING), arguments=ARGUMENTS)
+    function.update_raster_info("i4", 1)
+    pixels, valid = function.update_block(np.zeros((3, 36, 46), np.uint8), np.ones((36, 46), bool))
+    assert ((1, 20, 30), (20, 30)) == (pixels.shape, valid.shape)
+    assert np.array_equal(pixels[0] % 2 == 1, valid)
+
+
 def test_blocks_at_the_edge_are_cut_where_the_tiles_are_of_no_fixed_size(
     template: Any, make_raster: Any, tmp_path: Path
 ) -> None:
