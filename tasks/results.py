@@ -172,6 +172,8 @@ def write_pieces(
         named = piece.rename(columns=SHORT) if driver == "ESRI Shapefile" else piece
         if driver == "GPKG" and not number and not append:
             extra["layer_options"] = _own_columns(piece)
+        if driver == "FlatGeobuf" and piece.geometry.isna().any():
+            extra["layer_options"] = {"SPATIAL_INDEX": "NO"}  # which has no place for what has no geometry
         pyogrio.write_dataframe(named, file, append=append or number > 0, **target, **extra)
 
 

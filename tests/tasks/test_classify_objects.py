@@ -61,6 +61,19 @@ def test_columns_of_the_features_stay_beside_ours_of_the_same_name(
         classify_objects(model, image, out, options(file))
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".fgb", ".parquet"])
+def test_a_feature_without_a_geometry_stays_without_a_class(
+    make_model: Any, make_raster: Any, make_features: Any, tmp_path: Path, suffix: str
+) -> None:
+    model, image = make_model("brightest", **FIXED), make_raster(np.full((200, 200), 100, np.uint8))
+    table = geopandas.read_file(file := make_features([(90, 90, 99, 99), (0, 0, 9, 9)]))
+    table.set_geometry([table.geometry[0], None], crs=table.crs).to_file(file)
+    classify_objects(model, image, out := tmp_path / f"told{suffix}", options(file))
+    told = geopandas.read_parquet(out) if suffix == ".parquet" else geopandas.read_file(out)
+    assert [("plot 0", True), ("plot 1", False)] == [*zip(told["name"], told.geometry.notna(), strict=True)]
+    assert ["Pond", True] == [told["ClassLabel"][0], pandas.isna(told["ClassLabel"][1])]
+
+
 @pytest.mark.parametrize("crs", [32633, 4326])
 def test_each_feature_keeps_what_it_has_and_gets_class_confidence_and_model(
     make_model: Any, make_raster: Any, make_features: Any, tmp_path: Path, crs: int
