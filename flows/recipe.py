@@ -94,7 +94,7 @@ class Recipe(Options):
         return parse(cls, _from_here(document, path.parent), where=path)
 
     def digest(self) -> str:
-        """Names the work: 12 hex digits over the recipe and its input files. Raises NotFound for a missing file."""
+        """Names the work: 12 hex digits over the recipe and its input files. Raises as `fingerprint`."""
         total = hashlib.sha256(self.model_dump_json().encode())
         for part in self._inputs():
             total.update(json.dumps(fingerprint(part)).encode())
@@ -145,13 +145,15 @@ def _absolute(path: Any, folder: Path) -> Any:
 def fingerprint(path: str) -> list[tuple[str, str]]:
     """Name and content of a file and of those that belong to it: size and time of change, of a remote one its ETag.
 
-    Raises NotFound for one that is not there.
+    Raises NotFound for one that is not there, OptionsError for a folder.
     """
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
     if "://" in path:
         return [(path, content_of(path))]
-    if not (file := Path(path)).is_file():
+    if (file := Path(path)).is_dir():
+        raise OptionsError("expected a file", where=path, got="a folder", do="name the files in it, one by one")
+    if not file.is_file():
         raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
     facts = file.stat()
     own = (path, f"{facts.st_size}-{facts.st_mtime_ns}")

@@ -97,6 +97,8 @@ def test_a_changed_option_has_another_digest(written: Path) -> None:
 def test_a_missing_file_is_told_before_anything_runs(written: Path) -> None:
     with pytest.raises(NotFound, match="nowhere.tif: there is no such file; correct the path in the recipe"):
         Recipe.read(change(written, imagery="nowhere.tif")).digest()
+    with pytest.raises(OptionsError, match="expected a file, got 'a folder'; name the files in it"):
+        Recipe.read(change(written, imagery=".")).digest()
 
 
 def test_a_wrong_entry_is_told_with_its_place(written: Path) -> None:
