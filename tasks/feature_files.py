@@ -23,7 +23,9 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
 def field_of(path: Path, table: geopandas.GeoDataFrame, name: str) -> str:
     """The field of this name, or else of one that differs in case alone. Raises OptionsError with what there is."""
     fields = list(map(str, table.columns.drop(table.geometry.name)))
-    for field in fields if name not in fields else [name]:
+    if name in fields:
+        return name
+    for field in fields:
         if field.lower() == name.lower():
             return field
     have = ", ".join(fields)

@@ -10,7 +10,8 @@ import click
 
 from registry.errors import DlpkError, StoreError
 
-DISK = (errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS)  # not a defect of ours
+FULL = (errno.EDQUOT, errno.ENOSPC)
+FORBIDDEN = (errno.EACCES, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 def imported(address: str) -> Any:
@@ -68,8 +69,10 @@ class LazyGroup(click.Group):
 def _of_disk(error: OSError | RuntimeError) -> StoreError | None:
     """What a full or forbidden disk means to a user; None for any other error. torch.save hides it behind its own."""
     known = error if isinstance(error, OSError) else error.__context__
-    if not (isinstance(known, OSError) and known.errno in DISK):
+    if not isinstance(known, OSError):
+        return None
+    where = known.filename2 or known.filename or ""  # the second is what was to be written
+    if known.errno not in FULL and not (known.errno in FORBIDDEN and where):  # a port has no name
         return None
     do = "free some space, or look at your rights there, then run the same command again"
-    where = known.filename2 or known.filename or ""  # the second is what was to be written
     return StoreError(f"the disk refuses ({known.strerror})", where=where, do=do)
