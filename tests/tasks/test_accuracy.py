@@ -111,7 +111,7 @@ def test_confidences_may_be_texts_of_any_locale(found: Path, true: Path, tmp_pat
 
 
 def test_of_two_fields_that_differ_in_case_the_one_named_counts(true: Path, tmp_path: Path) -> None:
-    fields = {"class": ["tree"], "Class": ["roof"], "Confidence": [90.0]}
+    fields: dict[str, Any] = {"class": ["tree"], "Class": ["roof"], "Confidence": [90.0]}
     found = features(tmp_path / "found.geojson", [(0, 0, 10, 10)], **fields)
     for name, right in (("Class", 1), ("class", 0), ("CLASS", 0)):
         options = ObjectAccuracyOptions(**{**BY_CLASS, "detected_class_value_field": name})
