@@ -67,6 +67,8 @@ class Exam:
             chip = self.chips.read(name)
             self.count(chip, self.ask(chip))
             on_progress(Progress(step, done, len(self.names), "chips"))
+        if isinstance(self.tally, DetectionScores):
+            self.tally.settle()
         return self
 
 
@@ -110,7 +112,7 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], lo
         labels = np.array([index[d.class_name] for d in found], np.int64)
         masks = _masks(found, chip.valid.shape) if by_masks else None
         answer = replace(chip, boxes=boxes, labels=labels, masks=masks, mask=None)
-        return Answer(answer, np.array([d.confidence / 100 for d in found], np.float32))
+        return Answer(answer, np.array([d.confidence / tally.whole for d in found], np.float32))
 
     def count(chip: Chip, answer: Answer) -> None:
         chip = without(chip, ignored)

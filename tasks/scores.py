@@ -6,7 +6,7 @@ keeps what it counted of each chip, so that chips can be drawn again (`tasks.boo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,10 +90,20 @@ class DetectionScores:
     def __init__(self, classes: Sequence[ClassLabel]) -> None:
         self.classes = list(classes)
         self.found: list[_Found] = []
+        self.whole = 100.0  # what the function calls sure
 
     @property
     def chips(self) -> int:
         return len(self.found)
+
+    def settle(self) -> None:
+        """After the last chip: of a function that never told more than 1, confidence is a share, not per cent.
+
+        Functions of ArcGIS's templates tell it so (ArcGIS formats E.7).
+        """
+        if max((float(f.scores.max(initial=0)) for f in self.found), default=0) * self.whole <= 1:
+            self.found = [replace(f, scores=f.scores * np.float32(self.whole)) for f in self.found]
+            self.whole = 1.0
 
     def add(
         self,

@@ -139,6 +139,15 @@ def test_the_best_threshold_counts_all_that_are_as_sure() -> None:
     assert 0.9 == pytest.approx(scores.best_threshold(), abs=2e-3)
 
 
+@pytest.mark.parametrize(("told", "whole"), [((90.0, 20.0), 100.0), ((0.9, 0.2), 1.0)])
+def test_confidence_is_per_cent_or_a_share(told: tuple[float, float], whole: float) -> None:
+    scores = DetectionScores([ROOF])
+    scores.add(boxes(A, B), np.ones(2, int), sure(*told) / np.float32(scores.whole), boxes(A, B), np.ones(2, int))
+    scores.settle()
+    assert whole == scores.whole
+    assert 0.2 == pytest.approx(scores.best_threshold(), abs=2e-3)
+
+
 def test_a_class_is_not_taken_for_another() -> None:
     scores = DetectionScores([ROOF, POND])
     scores.add(boxes(A, FAR), TWO.repeat(2), sure(0.9, 0.8), boxes(A, B), ONE.repeat(2))
