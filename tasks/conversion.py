@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import OptionsError
-from registry.files import atomic
 from tasks.arcgis_networks import KNOWN, Known, of_extension
 from tasks.extension import IMAGENET
 from tasks.travelling import travelling
@@ -36,7 +35,7 @@ def convert(model: ModelFolder, folder: Path) -> ModelFolder:
 
     Raises OptionsError for a model whose network is not known here, or whose weights are of another network.
     """
-    import torch
+    from tasks.weights import write_weights
 
     emd = model.emd
     known, backbone = known_network(emd)
@@ -47,8 +46,7 @@ def convert(model: ModelFolder, folder: Path) -> ModelFolder:
     state = _state(model, known, arguments)
     brought = [_brought(model, known.brings)] if known.brings else []
     shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns(*CODE))
-    with atomic(folder / emd.model_file) as part, part.open("wb") as file:
-        torch.save(state, file)
+    write_weights(folder / emd.model_file, state)
     for source in [*brought, *travelling(known.function, known.network)]:
         shutil.copyfile(source, folder / source.name)
     _definition(emd, known, arguments, folder.name).validate(folder).write(folder / f"{folder.name}.emd")

@@ -15,7 +15,7 @@ from jinja2 import Environment
 from registry.dlpk import ModelFolder
 from registry.emd import Emd, ModelType
 from registry.errors import OptionsError
-from registry.files import atomic, write_text
+from registry.files import write_text
 from tasks.travelling import RELATIVE, with_siblings
 
 if TYPE_CHECKING:
@@ -42,15 +42,14 @@ def extension_of(model: ModelFolder, folder: Path) -> ModelFolder:
     """
     import torch
 
-    from tasks.weights import read_weights
+    from tasks.weights import read_weights, write_weights
 
     _check(model)
     emd, scale, offset = model.emd, *_normalisation(model.emd)
     shutil.copytree(model.path, folder, ignore=shutil.ignore_patterns("*.py", "*.emd", "*.pth", "*.dlpk", "augment*"))
     state: dict[str, Tensor] = {f"network.{key}": tensor for key, tensor in read_weights(model.weights).items()}
     state |= {key: torch.tensor(v).reshape(-1, 1, 1) for key, v in (("scale", scale), ("offset", offset))}
-    with atomic(folder / emd.model_file) as part, part.open("wb") as file:
-        torch.save(state, file)
+    write_weights(folder / emd.model_file, state)
     write_text(folder / MODULE, _configuration(emd, scale, offset))
     _definition(emd).validate(folder).write(folder / model.emd_path.name)
     return ModelFolder(folder)
