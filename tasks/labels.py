@@ -6,7 +6,6 @@ pixels and never meets a coordinate system again.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import TypeVar
 import geopandas
 import numpy as np
 import pandas
-import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -28,13 +26,13 @@ from registry.errors import LabelError
 from tasks.class_values import class_values
 from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
 from tasks.definition_query import meeting
+from tasks.feature_files import layer_of
 from tasks.geometries import BATCH, Geometries, moved
 from tasks.imagery import Imagery
 from tasks.pixel_features import PixelFeatures
 
 VECTOR_SUFFIXES = {".gpkg", ".gdb", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml"}
 ALWAYS_PLACED = {".geojson", ".json", ".kml"}  # these have a coordinate system by definition, also for pixels
-OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml"}  # may hold several
 TOLD_BY_ROW = {".gpkg", ".gdb", ".shp", ".fgb"}  # others are parsed from the beginning for every row
 KEPT = 64  # grids whose features are remembered: those of all angles and of forks are the same
 SPACES_OF_PIXELS = ("PIXEL_SPACE", "IMAGE_SPACE")
@@ -210,7 +208,7 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
         table = _opened(path, geopandas.read_parquet)
         yield meeting(path, table, query) if query else table
         return
-    how = {"where": query or None, "layer": _layer(path)}
+    how = {"where": query or None, "layer": layer_of(path)}
     if path.suffix.lower() not in TOLD_BY_ROW:
         yield _opened(path, geopandas.read_file, **how)
         return
@@ -219,21 +217,6 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
         yield table
         if len(table) < BATCH:
             return
-
-
-def _layer(path: Path) -> str | None:
-    """The layer of features where there are others, of styles or the like; of several that with the name of the file.
-
-    Raises LabelError where none has it.
-    """
-    layers = list[str]()
-    if path.suffix.lower() in OF_LAYERS:
-        with suppress(DataSourceError):  # why, is told by reading it
-            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    if len(layers) > 1 and path.stem not in layers:
-        do = f"take one out: ogr2ogr {path.stem}_one.gpkg {path.name} LAYER"
-        raise LabelError("holds several layers of features", where=path, got=layers, do=do)
-    return path.stem if path.stem in layers else next(iter(layers), None)
 
 
 def _opened(path: Path, read: Callable[..., pandas.DataFrame], **options: object) -> geopandas.GeoDataFrame:

@@ -126,8 +126,9 @@ def _total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _polygons(path: Path) -> geopandas.GeoDataFrame:
-    """Raises LabelError when some have no area, so that they share none with anything."""
+    """Without rows that have no geometry. Raises LabelError when some have no area, so that they share none."""
     table = read_features(path)
+    table = table[~(table.geometry.isna() | table.geometry.is_empty)].reset_index(drop=True)
     if flat := int(np.isin(shapely.get_dimensions(table.geometry.to_numpy()), (0, 1)).sum()):
         what = f"{flat} of {len(table)} features are points or lines"
         raise LabelError(what, where=path, do="give polygons, such as buffers of them")

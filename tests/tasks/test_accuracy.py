@@ -11,6 +11,7 @@ import geopandas
 import numpy as np
 import pandas
 import pytest
+import shapely
 from click.testing import CliRunner
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
@@ -95,6 +96,24 @@ def test_a_report_has_pages_enough_for_its_classes(tmp_path: Path) -> None:
     none = features(tmp_path / "none.gpkg", [], Confidence=np.zeros(0))
     options = ObjectAccuracyOptions(out_accuracy_report=str(tmp_path / "report.pdf"))
     compute_object_accuracy(none, none, tmp_path / "t.csv", options)  # a warning would end it
+
+
+def test_rows_without_a_geometry_are_no_objects(found: Path, true: Path, tmp_path: Path) -> None:
+    options = ObjectAccuracyOptions.model_validate(BY_CLASS)
+    expected = compute_object_accuracy(found, true, tmp_path / "table.csv", options)
+    table = geopandas.read_file(true)
+    nothing = geopandas.GeoDataFrame({"kind": ["roof", "pond"]}, geometry=[None, shapely.Polygon()], crs=table.crs)
+    pandas.concat([nothing, table]).to_file(more := tmp_path / "more.gpkg")
+    assert expected == compute_object_accuracy(found, more, tmp_path / "table.csv", options)
+
+
+def test_of_several_layers_that_with_the_name_of_the_file_counts(found: Path, true: Path, tmp_path: Path) -> None:
+    options = ObjectAccuracyOptions.model_validate(BY_CLASS)
+    expected = compute_object_accuracy(found, true, tmp_path / "table.csv", options)
+    layers = tmp_path / "layers.gpkg"
+    geopandas.read_file(true)[:1].to_file(layers, layer="plan")
+    geopandas.read_file(true).to_file(layers, layer="layers")
+    assert expected == compute_object_accuracy(found, layers, tmp_path / "table.csv", options)
 
 
 def test_confidences_may_be_texts_of_any_locale(found: Path, true: Path, tmp_path: Path) -> None:
