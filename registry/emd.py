@@ -142,7 +142,7 @@ class Emd:
     @property
     def inference_function(self) -> str:
         """File name of the Python raster function, "" when the configuration is a predefined one."""
-        value = str(self.document.get("InferenceFunction", ""))
+        value = str(self.document.get("InferenceFunction") or "")
         return value if value.startswith("[Functions]") else value.replace("\\", "/").removeprefix("./")
 
     @property

@@ -258,3 +258,7 @@ def test_what_is_shown_of_a_definition_of_arcgis(tmp_path: Path) -> None:
         told["other_keys"],
     )
     assert not {"problems", "notes"} & told.keys()
+
+
+def test_a_function_of_null_is_none() -> None:
+    assert "" == Emd({"InferenceFunction": None}).inference_function
