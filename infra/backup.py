@@ -50,7 +50,8 @@ def of_topology(plan: Plan) -> Places:
 def backup(places: Places, out: Path, say: Say = lambda _: None) -> dict[str, Any]:
     """Write a backup into a new folder; its record. Raises OptionsError for a folder that is not empty, StoreError."""
     if out.exists() and any(out.iterdir()):
-        raise OptionsError("expected a new or empty folder", where=str(out), do="name another")
+        do = "name another" if (out / MARK).is_file() else "name another, or delete it if a backup was cut short there"
+        raise OptionsError("expected a new or empty folder", where=str(out), do=do)
     (out / "databases").mkdir(parents=True)
     record: dict[str, Any] = {"made": datetime.now(UTC).isoformat(timespec="seconds"), "databases": {}, "stores": {}}
     for name in NAMES:
