@@ -142,7 +142,8 @@ def test_the_best_threshold_counts_all_that_are_as_sure() -> None:
 @pytest.mark.parametrize(("told", "whole"), [((90.0, 20.0), 100.0), ((0.9, 0.2), 1.0)])
 def test_confidence_is_per_cent_or_a_share(told: tuple[float, float], whole: float) -> None:
     scores = DetectionScores([ROOF])
-    scores.add(boxes(A, B), np.ones(2, int), sure(*told) / np.float32(scores.whole), boxes(A, B), np.ones(2, int))
+    shares = sure(*(value / scores.whole for value in told))
+    scores.add(boxes(A, B), np.ones(2, int), shares, boxes(A, B), np.ones(2, int))
     scores.settle()
     assert whole == scores.whole
     assert 0.2 == pytest.approx(scores.best_threshold(), abs=2e-3)
