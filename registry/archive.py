@@ -4,7 +4,6 @@ Refused are members that would leave the folder, links, two members of one file,
 zipfile finds wrong is told as PackageError.
 """
 
-import errno
 import os
 import stat
 import zipfile
@@ -14,14 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from registry.errors import DlpkError, NotFound, PackageError, StoreError
+from registry.errors import FULL, DlpkError, NotFound, PackageError, StoreError
 from registry.files import sync
 
 MOST_MEMBERS = 10_000
 MOST_BYTES = 32 * 2**30  # unpacked
 MOST_RATIO = 100  # unpacked to packed; asked above 16 MiB, weights are near 1
 PIECE = 2**20
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager

@@ -16,9 +16,11 @@
 Each child has a second, builtin parent, so a caller who knows nothing of us catches what he expects.
 """
 
+import errno
 from typing import Any
 
 _NOTHING = object()
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk has no room
 
 
 class DlpkError(Exception):

@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from registry.errors import DlpkError, StoreError
+from registry.errors import FULL, DlpkError, StoreError
 
-FULL = (errno.EDQUOT, errno.ENOSPC)
 FORBIDDEN = (errno.EACCES, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
