@@ -14,11 +14,10 @@ OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml"}  # may hold several
 
 def read_features(path: Path) -> geopandas.GeoDataFrame:
     """Raises LabelError when it holds no features, or several layers of them."""
+    layer = layer_to_read(path)
     try:
-        if path.suffix.lower() == ".parquet":
-            table = geopandas.read_parquet(path)
-        else:
-            table = pyogrio.read_dataframe(path, layer=layer_of(path))
+        parquet = path.suffix.lower() == ".parquet"
+        table = geopandas.read_parquet(path) if parquet else pyogrio.read_dataframe(path, layer=layer)
     except (OSError, ValueError, DataSourceError) as error:
         raise LabelError(f"cannot be read as features ({error})", where=path, do="give e.g. a GeoPackage") from error
     if not isinstance(table, geopandas.GeoDataFrame):
@@ -26,7 +25,7 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
     return table
 
 
-def layer_of(path: Path) -> str | None:
+def layer_to_read(path: Path) -> str | None:
     """The layer of features where there are others, of styles or the like; of several that with the name of the file.
 
     Raises LabelError where none has it.

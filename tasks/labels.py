@@ -26,7 +26,7 @@ from registry.errors import LabelError
 from tasks.class_values import class_values
 from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
 from tasks.definition_query import meeting
-from tasks.feature_files import layer_of
+from tasks.feature_files import layer_to_read
 from tasks.geometries import BATCH, Geometries, moved
 from tasks.imagery import Imagery
 from tasks.pixel_features import PixelFeatures
@@ -208,7 +208,7 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
         table = _opened(path, geopandas.read_parquet)
         yield meeting(path, table, query) if query else table
         return
-    how = {"where": query or None, "layer": layer_of(path)}
+    how = {"where": query or None, "layer": layer_to_read(path)}
     if path.suffix.lower() not in TOLD_BY_ROW:
         yield _opened(path, geopandas.read_file, **how)
         return

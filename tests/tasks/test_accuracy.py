@@ -114,6 +114,9 @@ def test_of_several_layers_that_with_the_name_of_the_file_counts(found: Path, tr
     geopandas.read_file(true)[:1].to_file(layers, layer="plan")
     geopandas.read_file(true).to_file(layers, layer="layers")
     assert expected == compute_object_accuracy(found, layers, tmp_path / "table.csv", options)
+    others = layers.rename(tmp_path / "others.gpkg")
+    with pytest.raises(LabelError, match=r"others.gpkg: holds several layers of features, got .*; take one out"):
+        compute_object_accuracy(found, others, tmp_path / "table.csv", options)
 
 
 def test_confidences_may_be_texts_of_any_locale(found: Path, true: Path, tmp_path: Path) -> None:
