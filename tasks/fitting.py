@@ -5,7 +5,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ class Fitting(pl.LightningModule):
         images, targets, names = batch
         self._seed(number)
         images = images.contiguous(memory_format=torch.channels_last)
-        with convolutions.Faster() if images.device.type == "cpu" else nullcontext():
+        with convolutions.fastest(images.device):
             loss: Tensor = self.network.loss(images, targets)  # type: ignore[operator]
         if not bool(torch.isfinite(loss)):
             what = f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, chips {', '.join(names)}"

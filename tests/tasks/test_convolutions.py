@@ -90,3 +90,13 @@ def test_what_gains_nothing_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> N
         assert not is_faster(layer(), images())
     monkeypatch.setattr(convolutions, "LEAST_PAIRS", 25)
     assert not is_faster(layer(), images())
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "faster"), [("cpu", "AVX2", True), ("cpu", "AVX512", False), ("cuda", "AVX2", False)]
+)
+def test_where_onednn_is_fast_and_on_a_gpu_nothing_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: str, faster: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert isinstance(convolutions.fastest(torch.device(device)), Faster) == faster
