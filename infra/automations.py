@@ -80,10 +80,10 @@ def _sorted(value: Any) -> Any:
 
 
 def _payload(word: str) -> str:
-    return (
-        '{"what": "' + word + '", "run": "{{ flow_run.name }}", "flow": "{{ flow.name }}", "id": "{{ flow_run.id }}", '
-        '"text": "Flow run {{ flow.name }}/{{ flow_run.name }} is ' + word + ': {{ flow_run|ui_url }}"}'
-    )
+    """JSON of whatever the run is called."""
+    text = "'Flow run ' ~ flow.name ~ '/' ~ flow_run.name ~ ' is " + word + ": ' ~ (flow_run|ui_url)"
+    told = {"what": f"'{word}'", "run": "flow_run.name", "flow": "flow.name", "id": "flow_run.id|string", "text": text}
+    return "{" + ", ".join(f'"{key}": {{{{ ({value})|tojson }}}}' for key, value in told.items()) + "}"
 
 
 def _mail(block: UUID, word: str) -> SendNotification:

@@ -1,15 +1,21 @@
 """What the server tells people by itself."""
 
+import asyncio
+import json
 import socketserver
 import threading
 from collections.abc import Iterator
 from typing import ClassVar
+from uuid import uuid4
 
 import pytest
 from prefect.blocks.notifications import SlackWebhook
+from prefect.server.events.actions import CallWebhook
+from prefect.server.schemas.core import Flow, FlowRun
+from prefect.server.utilities.user_templates import render_user_template
 from pydantic import SecretStr
 
-from infra.automations import ENDED, TOLD, ZOMBIES
+from infra.automations import ENDED, TOLD, ZOMBIES, _payload
 
 
 class Mailbox(socketserver.StreamRequestHandler):
@@ -50,3 +56,13 @@ def test_a_run_without_heartbeat_is_a_zombie_whatever_else_it_did_not_do() -> No
     names = {f"prefect.flow-run.{end}" for end in ("heartbeat", *ENDED)}
     assert names == ZOMBIES.trigger.expect  # type: ignore[union-attr]
     assert {"Failed", "Crashed", "Late"} == set(TOLD.values())
+
+
+def test_a_webhook_is_told_json_whatever_a_run_is_called() -> None:
+    name, flow = 'the "east"\\west\n', Flow(id=uuid4(), name="infer")
+    run = FlowRun(id=uuid4(), flow_id=flow.id, name=name)
+    action = CallWebhook(block_document_id=uuid4(), payload=_payload("late"))
+    told = json.loads(asyncio.run(render_user_template(action.payload, {"flow": flow, "flow_run": run})))
+    text = told.pop("text")
+    assert {"what": "late", "run": name, "flow": "infer", "id": str(run.id)} == told
+    assert f"Flow run infer/{name} is late: " in text
