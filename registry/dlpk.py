@@ -27,6 +27,7 @@ from registry.archive import PIECE, check_names, extract, is_root_emd, opened, r
 from registry.emd import Emd
 from registry.errors import Conflict, NotFound, PackageError, StoreError
 from registry.files import atomic, part_of, sha256, sweep_parts, sync
+from registry.rules import named_files
 from registry.settings import settings
 
 STAY = {"__pycache__", "checkpoints"}  # folders of a model folder that do not travel
@@ -155,6 +156,8 @@ def write_archive(files: Mapping[str, Path], out: Path) -> Path:
 def unpack(dlpk: Path, into: Path) -> ModelFolder:
     """Unpack into a new folder, which appears only when all of it is there.
 
+    A file that the definition names in other letters, upper for lower, gets that name: where it was made they are one.
+
     Raises PackageError for what could harm: members that leave the folder, links, two members of one name,
     encryption, bombs, damage; for a 7-Zip archive, a folder around the model, and none or several .emd at the root.
     Raises Conflict when `into` exists and is not empty.
@@ -166,11 +169,21 @@ def unpack(dlpk: Path, into: Path) -> ModelFolder:
         with opened(dlpk) as archive:
             for info in archive.infolist():
                 extract(archive, info, part)
-        _ = ModelFolder(part).emd
+        _spell(part, ModelFolder(part).emd)
         _take_name(part, into)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return ModelFolder(into)
+
+
+def _spell(folder: Path, emd: Emd) -> None:
+    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    alike = {name.casefold(): path for name, path in there.items()}  # an archive with two of them was refused
+    for name in named_files(emd.document).values():
+        path = None if name in there else alike.pop(name.casefold(), None)
+        if path:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(folder / name)
 
 
 def inspect(dlpk: Path) -> Package:

@@ -131,13 +131,18 @@ def _file_problems(emd: Emd, folder: Path | None) -> Iterator[tuple[str, str]]:
         yield "ModelFile", "expected the name of the weights file, got nothing"
     if document.get("ModelFile") == "." and not document.get("ModelFiles"):
         yield "ModelFiles", "expected the names of the weights files, as ModelFile is '.', got nothing"
-    several = document.get("ModelFiles") if document.get("ModelFile") == "." else None
-    named = [(key, document.get(key)) for key in ("ModelFile", "InferenceFunction", "ModelConfigurationFile")]
-    named += [(f"ModelFiles[{i}]", name) for i, name in enumerate(several if isinstance(several, list) else ())]
-    for key, value in named:
-        name = str(value or ".").replace("\\", "/").removeprefix("./")
-        if folder is not None and name not in (".", "") and not name.startswith("[Functions]"):
+    if folder is not None:
+        for key, name in named_files(document).items():
             yield from _member_problems(key, folder, name)
+
+
+def named_files(document: Mapping[str, Any]) -> dict[str, str]:
+    """Key -> the file of the model folder that a definition names there, with / between folders."""
+    several = document.get("ModelFiles") if document.get("ModelFile") == "." else None
+    named = {key: document.get(key) for key in ("ModelFile", "InferenceFunction", "ModelConfigurationFile")}
+    named |= {f"ModelFiles[{i}]": name for i, name in enumerate(several if isinstance(several, list) else ())}
+    names = {key: str(value or ".").replace("\\", "/").removeprefix("./") for key, value in named.items()}
+    return {key: name for key, name in names.items() if name not in (".", "") and not name.startswith("[Functions]")}
 
 
 def _member_problems(key: str, folder: Path, name: str) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from registry import archive
-from registry.dlpk import ModelFolder, digests, inspect, open_model, pack, unpack, verify
+from registry.dlpk import ModelFolder, digests, inspect, open_model, pack, unpack, verify, write_archive
 from registry.errors import Conflict, EmdError, NotFound, PackageError, StoreError
 from registry.files import sha256
 from tests.registry.conftest import make_model
@@ -135,6 +135,25 @@ def test_a_link_is_refused(zipped: Zipped, tmp_path: Path) -> None:
 def test_two_members_for_one_file_are_refused(zipped: Zipped, tmp_path: Path, name: str) -> None:
     with pytest.raises(PackageError, match="two members of one name|inside a file"):
         unpack(zipped(("a.py", b"1"), (name, b"2")), tmp_path / "out")
+
+
+def test_files_get_the_letters_of_the_definition(model: ModelFolder, tmp_path: Path) -> None:
+    model.emd.replace(ModelFile="Weights\\Roofs.PTH", ModelFiles=["b.bin"]).write(model.emd_path)
+    bad = tmp_path / "roofs.dlpk"
+    members = {name.replace("roofs.pth", "weights/roofs.pth"): path for name, path in model.files().items()}
+    write_archive({name.replace("Classify", "CLASSIFY"): path for name, path in members.items()}, bad)
+    assert "roofs" == verify(bad).name
+    again = open_model(bad, tmp_path / "models")
+    assert model.path.joinpath("roofs.pth").read_bytes() == again.weights.read_bytes()
+    assert {"ClassifyPixels.py", "Weights/Roofs.PTH"} < again.files().keys()
+    assert not {"CLASSIFYPixels.py", "weights/roofs.pth"} & again.files().keys()
+
+
+def test_two_keys_of_one_file_get_one_spelling(model: ModelFolder, tmp_path: Path) -> None:
+    model.emd.replace(ModelFile="ROOFS.pth", ModelConfigurationFile="Roofs.pth").write(model.emd_path)
+    again = unpack(write_archive(model.files(), tmp_path / "roofs.dlpk"), tmp_path / "again")
+    assert again.weights.is_file()
+    assert "ModelConfigurationFile" in str(again.emd.problems(again.path))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
