@@ -8,6 +8,7 @@ from registry.dlpk import Package, inspect
 from registry.emd import SCORES, Emd
 from registry.errors import EmdError
 from registry.keys import oddities, typed, unknown
+from registry.rules import is_alike
 
 SHOWN = {  # keys that the other rows tell
     *(
@@ -73,8 +74,8 @@ def _settings(emd: Emd) -> dict[str, Any]:
 def _input(emd: Emd, members: list[str]) -> dict[str, Any]:
     weights = str(emd.document.get("ModelFile", "")).replace("\\", "/").removeprefix("./")
     named = {"definition": [name for name in members if name.lower().endswith(".emd") and "/" not in name]}
-    named["model_file"] = [name for name in members if name == weights] or [weights]
-    named["other_files"] = [name for name in members if name not in (*named["definition"], weights)]
+    named["model_file"] = [name for name in members if is_alike(name, weights)] or [weights]
+    named["other_files"] = [name for name in members if name not in (*named["definition"], *named["model_file"])]
     facts = {key: value if key == "other_files" else ", ".join(value) for key, value in named.items()}
     return {key: value for key, value in facts.items() if value} | (
         {"inference_function": emd.inference_function} if emd.inference_function else {}

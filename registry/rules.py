@@ -145,6 +145,11 @@ def named_files(document: Mapping[str, Any]) -> dict[str, str]:
     return {key: name for key, name in names.items() if name not in (".", "") and not name.startswith("[Functions]")}
 
 
+def is_alike(name: str, other: str) -> bool:
+    """Whether Windows takes both for one name."""
+    return name.casefold() == other.casefold()
+
+
 def _member_problems(key: str, folder: Path, name: str) -> Iterator[tuple[str, str]]:
     if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or not _exists(folder / name):
         yield key, f"expected a file of the model folder, got {name!r}, which is not there"
@@ -160,18 +165,22 @@ def _exists(path: Path) -> bool:
 
 
 def _function_problems(file: Path) -> Iterator[str]:
-    """Of the class that ArcGIS makes an object of; inherited methods cannot be seen from here."""
+    """Of the class that ArcGIS makes an object of; inherited methods cannot be seen from here.
+
+    Upper and lower letters are one: unpacking gives the file those of the definition, and the class keeps its own.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):  # of the compiler, about escapes in somebody else's text
             tree = ast.parse(file.read_bytes())
     except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         yield f"expected Python source in {file.name}, got {type(error).__name__}"
         return
-    found = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == file.stem]
-    if not found:
-        yield f"expected a class named {file.stem} in {file.name}, got none"
-    elif not found[0].bases:
-        own = {node.name for node in found[0].body if isinstance(node, ast.FunctionDef)}
+    alike = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef) and is_alike(node.name, file.stem)}
+    names = [file.stem] if file.stem in alike else list(alike)
+    if len(names) != 1:
+        yield f"expected a class named {file.stem} in {file.name}, got {' and '.join(names) or 'none'}"
+    elif not alike[names[0]].bases:
+        own = {node.name for node in alike[names[0]].body if isinstance(node, ast.FunctionDef)}
         if missing := [name for name in METHODS if name not in own]:
             yield f"expected the methods {', '.join(METHODS)} in {file.name}, {', '.join(missing)} is missing"
         if own.isdisjoint(WORKERS):

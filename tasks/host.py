@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from registry.dlpk import ModelFolder
 from registry.emd import Emd
 from registry.errors import RasterFunctionError
+from registry.rules import is_alike
 from tasks.arguments import raster_name, read_parameters, scalars, truth
 from tasks.complaints import CONVERT, remedy, told
 from tasks.feature_sets import Detection, Field, Labelling, read_detections, read_fields, read_labellings
@@ -335,13 +336,17 @@ def _file_name(model: ModelFolder) -> str:
 
 
 def _class_of(module: ModuleType, file: Path) -> Any:
-    """The class named like the file, else the only one that has getParameterInfo (ArcGIS formats E.1)."""
+    """The class named like the file, else the only one that has getParameterInfo (ArcGIS formats E.1).
+
+    Among several of those, the only one whose name differs from the file's in upper and lower letters alone.
+    """
     if isinstance(strict := getattr(module, file.stem, None), type):
         return strict
     classes = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
     able = [c for c in classes if hasattr(c, "getParameterInfo")]
-    if len(able) == 1:
-        return able[0]
+    for some in (able, [c for c in able if is_alike(c.__name__, file.stem)]):
+        if len(some) == 1:
+            return some[0]
     got = [c.__name__ for c in able]
     raise RasterFunctionError("has no class of its own name", where=file, got=got, do=f"name its class {file.stem}")
 

@@ -149,6 +149,18 @@ def test_files_get_the_letters_of_the_definition(model: ModelFolder, tmp_path: P
     assert not {"CLASSIFYPixels.py", "weights/roofs.pth"} & again.files().keys()
 
 
+def test_the_class_of_a_function_keeps_its_letters(model: ModelFolder, tmp_path: Path) -> None:
+    model.emd.replace(InferenceFunction="classifypixels.py").write(model.emd_path)
+    bad = write_archive(model.files(), tmp_path / "roofs.dlpk")
+    assert "roofs" == verify(bad).name
+    assert "roofs.dlpk" == pack(unpack(bad, tmp_path / "again"), tmp_path / "packed" / "roofs.dlpk").name
+
+
+def test_two_classes_that_differ_in_letters_alone_are_told(model: ModelFolder) -> None:
+    (model.path / "ClassifyPixels.py").write_text("class classifyPixels: ...\nclass CLASSIFYPixels: ...")
+    assert "got classifyPixels and CLASSIFYPixels" in model.emd.problems(model.path)[0]
+
+
 def test_two_keys_of_one_file_get_one_spelling(model: ModelFolder, tmp_path: Path) -> None:
     model.emd.replace(ModelFile="ROOFS.pth", ModelConfigurationFile="Roofs.pth").write(model.emd_path)
     again = unpack(write_archive(model.files(), tmp_path / "roofs.dlpk"), tmp_path / "again")

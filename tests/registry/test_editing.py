@@ -133,6 +133,11 @@ def test_the_properties_stand_in_the_order_of_the_window(dlpk: Path) -> None:
     assert (["Red", "Green", "Blue"], [64, 64]) == (told["bands"], told["tile_size"])
 
 
+def test_the_weights_are_told_by_the_name_of_the_member(zipped: Zipped) -> None:
+    told = properties(zipped(("Roofs.PTH", b"x"), ("a.txt", b"y")))["input"]
+    assert ("Roofs.PTH", "a.txt") == (told["model_file"], ", ".join(told["other_files"]))
+
+
 def test_a_broken_definition_is_shown_with_its_problems(tmp_path: Path) -> None:
     Emd({"Classes": [{"Value": "x"}], "InputRastersProps": 3, "MinCellSize": []}).write(tmp_path / "m.emd")
     assert {"Classes[0].Value", "ModelType"} <= {

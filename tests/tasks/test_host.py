@@ -85,6 +85,13 @@ def test_a_class_of_another_name_than_the_file_is_found(stranger: Any) -> None:
     assert "ObjectDetector" == RasterFunction.load(stranger(name="ObjectDetector")).name
 
 
+def test_of_several_classes_the_one_that_differs_in_letters_alone_is_taken(stranger: Any) -> None:
+    model = stranger(name="FINDER")
+    with (model.path / "Finder.py").open("a") as file:
+        file.write("\nclass Base(FINDER): ...\n")
+    assert "FINDER" == RasterFunction.load(model).name
+
+
 def test_missing_answers_of_the_configuration_have_defaults(stranger: Any) -> None:
     configuration = RasterFunction.load(stranger(configuration="{}")).configuration
     assert (8, 8, 0, None) == (configuration.tx, configuration.ty, configuration.padding, configuration.extract_bands)
