@@ -320,7 +320,7 @@ def _is_file(model: str) -> bool:
     """A path, or a reference? Raises OptionsError for a path at which there is nothing."""
     if Path(model).is_file():
         return True
-    if model.endswith((".dlpk", ".emd")) or "/" in model:
+    if model.lower().endswith((".dlpk", ".emd")) or "/" in model:
         raise OptionsError("no such file", where=model, do="give a .dlpk file or a reference such as roofs@champion")
     return False
 

@@ -154,7 +154,7 @@ def evaluate(
     from tasks.provenance import PAGE
 
     folder = opened(model)
-    if not Path(model).exists() or Path(model).suffix == ".dlpk":  # what was published stays as it is
+    if not Path(model).exists() or Path(model).suffix.lower() == ".dlpk":  # what was published stays as it is
         report = report or Path(f"{folder.name}_evaluation")
     with console.watching(program) as listen:
         held_out = ChipFolder.open(chips)
@@ -411,11 +411,11 @@ def fetched(reference: str) -> tuple[Path, "ModelSource"]:
     from tasks.inference_options import ModelSource
 
     path = Path(reference)
-    if path.suffix == ".dlpk" and path.is_file():
+    if path.suffix.lower() == ".dlpk" and path.is_file():
         return path, ModelSource(path.stem, sha256=sha256(path))
     if path.exists():
         return path, ModelSource.of(open_model(path))
-    if path.suffix in (".dlpk", ".emd") or len(path.parts) > 1:
+    if path.suffix.lower() in (".dlpk", ".emd") or len(path.parts) > 1:
         do = "check the path, or give a reference such as trees@champion"
         raise NotFound("there is no such model", where=reference, do=do)
     from registry import catalog

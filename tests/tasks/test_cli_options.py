@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from pydantic import Field
 
 from registry.errors import OptionsError
+from registry.files import sha256
+from tasks.cli import fetched
 from tasks.cli_options import Verb, parse
 from tasks.lazy_group import LazyGroup, imported
 from tasks.options import Options
@@ -139,3 +141,10 @@ def fail(number: int, hidden: bool) -> None:
 
 
 FAILING = LazyGroup(lazy={"fail": (f"{__name__}:fail", "")})
+
+
+def test_a_package_may_have_its_suffix_in_capitals(tmp_path: Path) -> None:
+    file = tmp_path / "roofs.DLPK"
+    file.write_bytes(b"")
+    path, source = fetched(str(file))
+    assert (file, "roofs", sha256(file)) == (path, source.name, source.sha256)
