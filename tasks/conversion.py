@@ -27,7 +27,7 @@ OF_ARCGIS = (  # keys that only its own functions read
     "resize_to",  # of the training: its functions show the network the tile as it is
 )
 WHOLE = "convert the model as ArcGIS saved it"
-CODE = ("*.py", "*.emd", "*.dlpk", "*.pth", "__pycache__")
+CODE = ("*.py", "*.[eE][mM][dD]", "*.dlpk", "*.pth", "__pycache__")
 
 
 def convert(model: ModelFolder, folder: Path) -> ModelFolder:
