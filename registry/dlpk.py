@@ -177,11 +177,11 @@ def unpack(dlpk: Path, into: Path) -> ModelFolder:
 
 
 def _spell(folder: Path, emd: Emd) -> None:
-    there = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    alike = {name.casefold(): path for name, path in there.items()}  # an archive with two of them was refused
+    files = (path for path in folder.rglob("*") if path.is_file())
+    alike = {path.relative_to(folder).as_posix().casefold(): path for path in files}  # an archive with two was refused
     for name in named_files(emd.document).values():
-        path = None if name in there else alike.pop(name.casefold(), None)
-        if path:
+        path = alike.pop(name.casefold(), None)
+        if path and path != folder / name:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             path.rename(folder / name)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from registry.archive import is_root_emd
 from registry.dlpk import Package, inspect
 from registry.emd import SCORES, Emd
 from registry.errors import EmdError
@@ -73,7 +74,7 @@ def _settings(emd: Emd) -> dict[str, Any]:
 
 def _input(emd: Emd, members: list[str]) -> dict[str, Any]:
     weights = str(emd.document.get("ModelFile", "")).replace("\\", "/").removeprefix("./")
-    named = {"definition": [name for name in members if name.lower().endswith(".emd") and "/" not in name]}
+    named = {"definition": [name for name in members if is_root_emd(name)]}
     named["model_file"] = [name for name in members if is_alike(name, weights)] or [weights]
     named["other_files"] = [name for name in members if name not in (*named["definition"], *named["model_file"])]
     facts = {key: value if key == "other_files" else ", ".join(value) for key, value in named.items()}

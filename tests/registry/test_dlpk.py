@@ -161,8 +161,9 @@ def test_two_classes_that_differ_in_letters_alone_are_told(model: ModelFolder) -
     assert "got classifyPixels and CLASSIFYPixels" in model.emd.problems(model.path)[0]
 
 
-def test_two_keys_of_one_file_get_one_spelling(model: ModelFolder, tmp_path: Path) -> None:
-    model.emd.replace(ModelFile="ROOFS.pth", ModelConfigurationFile="Roofs.pth").write(model.emd_path)
+@pytest.mark.parametrize("name", ["ROOFS.pth", "roofs.pth"])
+def test_two_keys_of_one_file_get_one_spelling(model: ModelFolder, tmp_path: Path, name: str) -> None:
+    model.emd.replace(ModelFile=name, ModelConfigurationFile="Roofs.pth").write(model.emd_path)
     again = unpack(write_archive(model.files(), tmp_path / "roofs.dlpk"), tmp_path / "again")
     assert again.weights.is_file()
     assert "ModelConfigurationFile" in str(again.emd.problems(again.path))
