@@ -278,9 +278,8 @@ def _check_packable(folder: ModelFolder, files: Mapping[str, Path]) -> None:
     if not folder.emd_path.read_bytes().isascii():
         do = "write it again with Emd.write: ArcGIS reads it with the platform's encoding"
         raise PackageError("expected ASCII text", where=folder.emd_path, do=do)
-    for named in (emd.model_file, emd.inference_function, str(emd.document.get("ModelConfigurationFile", ""))):
-        stays = named and named != "." and not named.startswith("[Functions]")
-        if stays and not any(name == named or name.startswith(f"{named}/") for name in files):
+    for named in named_files(emd.document).values():
+        if not any(name == named or name.startswith(f"{named}/") for name in files):
             raise PackageError("expected a file that travels", where=folder.emd_path, got=named, do="move it in")
 
 

@@ -73,6 +73,22 @@ def test_weights_that_do_not_travel_are_noticed(model: ModelFolder, tmp_path: Pa
         pack(model, tmp_path / "roofs.dlpk")
 
 
+def test_each_of_several_weights_must_travel(model: ModelFolder, tmp_path: Path) -> None:
+    (model.path / "checkpoints").mkdir()
+    for name in ("a.bin", "checkpoints/b.bin"):
+        (model.path / name).write_bytes(b"x")
+    model.emd.replace(ModelFile=".", ModelFiles=["a.bin", "checkpoints/b.bin"]).write(model.emd_path)
+    with pytest.raises(PackageError, match="expected a file that travels"):
+        pack(model, tmp_path / "roofs.dlpk")
+
+
+def test_a_configuration_named_as_windows_does_travels(model: ModelFolder, tmp_path: Path) -> None:
+    (model.path / "more").mkdir()
+    (model.path / "more" / "a.json").write_text("{}")
+    model.emd.replace(ModelConfigurationFile="more\\a.json").write(model.emd_path)
+    assert "more/a.json" in inspect(pack(model, tmp_path / "roofs.dlpk")).members
+
+
 def test_a_folder_without_a_definition_says_so(tmp_path: Path) -> None:
     with pytest.raises(PackageError, match=r"expected exactly one \.emd"):
         _ = ModelFolder(tmp_path).name
