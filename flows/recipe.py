@@ -23,6 +23,7 @@ from registry.errors import NotFound, OptionsError
 from registry.scenes import content_of
 from tasks.cli_options import parse
 from tasks.export import ExportOptions
+from tasks.layers import file_of, layer_of
 from tasks.options import Options
 from tasks.receipt import belonging
 from tasks.train import TrainOptions
@@ -33,6 +34,7 @@ IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
 IN_TRAIN = ("augmentation_file", "pretrained_model", "pretrained_weights")
 NO_PATHS = ("auto", "none")  # of pretrained_weights
 WITHIN = ("evaluation", "export", "train")
+LABELS = "features (GeoPackage, GeoJSON, Shapefile; a layer as town.gpkg/roofs) or a class raster over the imagery"
 Imagery = str | tuple[str, ...]
 
 
@@ -58,7 +60,7 @@ class LabelledScene(Options):
     """Imagery with its labels."""
 
     imagery: Imagery = Field(description="raster file or several, any format that GDAL reads")
-    labels: str = Field(description="features (GeoPackage, GeoJSON, Shapefile) or a class raster")
+    labels: str = Field(description=LABELS)
     in_raster2: str = Field("", description="second raster of the place: the later date, to detect change")
 
 
@@ -67,7 +69,7 @@ class Recipe(Options):
 
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,99}$", description="name of the model and of all its files")
     imagery: Imagery = Field(description="raster file or several to learn from, any format that GDAL reads")
-    labels: str = Field(description="features (GeoPackage, GeoJSON, Shapefile) or a class raster over the imagery")
+    labels: str = Field(description=LABELS)
     in_raster2: str = Field("", description="second raster of the place: the later date, to detect change")
     also: tuple[LabelledScene, ...] = Field((), description="further scenes to learn from, with labels of their own")
     classes: tuple[ClassEntry, ...] = Field((), description="the classes; none given: those found in the labels")
@@ -145,14 +147,19 @@ def _absolute(path: Any, folder: Path) -> Any:
 def fingerprint(path: str) -> list[tuple[str, str]]:
     """Name and content of a file and of those that belong to it: size and time of change, of a remote one its ETag.
 
-    Raises NotFound for one that is not there, OptionsError for a folder.
+    Raises NotFound for one that is not there, OptionsError for a folder that is no geodatabase.
     """
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
     if "://" in path:
         return [(path, content_of(path))]
+    if layer_of(Path(path)):
+        return [(path, ""), *fingerprint(str(file_of(Path(path))))]
     if (file := Path(path)).is_dir():
-        raise OptionsError("expected a file", where=path, got="a folder", do="name the files in it, one by one")
+        if file.suffix.lower() != ".gdb":
+            raise OptionsError("expected a file", where=path, got="a folder", do="name the files in it, one by one")
+        tables = (part for part in sorted(file.iterdir()) if part.suffix != ".lock")  # of a geodatabase in use
+        return [(path, ""), *(fact for part in tables for fact in fingerprint(str(part)))]
     if not file.is_file():
         raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
     facts = file.stat()

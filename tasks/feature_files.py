@@ -1,5 +1,6 @@
 """Feature files that people give: in any format that GDAL or GeoParquet reads."""
 
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,16 +9,17 @@ import pyogrio
 from pyogrio.errors import DataSourceError
 
 from registry.errors import LabelError, OptionsError
+from tasks.layers import OF_LAYERS, file_of, layer_of
 
-OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml"}  # may hold several
+MAIN = "main."  # the schema before which ArcGIS puts the layers of a GeoPackage
 
 
 def read_features(path: Path) -> geopandas.GeoDataFrame:
-    """Raises LabelError when it holds no features, or several layers of them."""
-    layer = layer_to_read(path)
+    """Raises LabelError when it holds no features, or several layers of which none is named (`layer_to_read`)."""
+    layer, file = layer_to_read(path), file_of(path)
     try:
-        parquet = path.suffix.lower() == ".parquet"
-        table = geopandas.read_parquet(path) if parquet else pyogrio.read_dataframe(path, layer=layer)
+        parquet = file.suffix.lower() == ".parquet"
+        table = geopandas.read_parquet(file) if parquet else pyogrio.read_dataframe(file, layer=layer)
     except (OSError, ValueError, DataSourceError) as error:
         raise LabelError(f"cannot be read as features ({error})", where=path, do="give e.g. a GeoPackage") from error
     if not isinstance(table, geopandas.GeoDataFrame):
@@ -26,18 +28,38 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
 
 
 def layer_to_read(path: Path) -> str | None:
-    """The layer of features where there are others, of styles or the like; of several that with the name of the file.
+    """The layer that is named behind the file: town.gpkg/roofs, or town.gpkg/main.roofs as in ArcGIS.
 
-    Raises LabelError where none has it.
+    Else that of features where there are others, of styles or the like; of several that with the name of the file.
+    Raises LabelError where there is none of the name, or none is named and several could be meant.
     """
-    layers = list[str]()
-    if path.suffix.lower() in OF_LAYERS:
+    file, wanted = file_of(path), layer_of(path)
+    layers = layers_of(file)
+    if wanted:
+        return _called(path, wanted, layers)
+    named = [name for name, placed in layers.items() if placed]
+    if len(named) > 1 and file.stem not in named:
+        do = f"name one: {path / 'LAYER'}"
+        raise LabelError("holds several layers of features", where=path, got=named, do=do)
+    return file.stem if file.stem in named else next(iter(named), None)
+
+
+def layers_of(file: Path) -> dict[str, bool]:
+    """The layers of a file that may hold several, and whether they have geometries."""
+    if file.suffix.lower() in OF_LAYERS:
         with suppress(DataSourceError):  # why, is told by reading it
-            layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-    if len(layers) > 1 and path.stem not in layers:
-        do = f"take one out: ogr2ogr {path.stem}_one.gpkg {path.name} LAYER"
-        raise LabelError("holds several layers of features", where=path, got=layers, do=do)
-    return path.stem if path.stem in layers else next(iter(layers), None)
+            return {str(name): kind is not None for name, kind in pyogrio.list_layers(file)}
+    return {}
+
+
+def _called(path: Path, wanted: str, layers: Collection[str]) -> str:
+    for name in (wanted, wanted.removeprefix(MAIN)):
+        if name in layers:
+            return name
+    alike = [name for name in layers if name.lower() == wanted.lower().removeprefix(MAIN)]
+    if len(alike) == 1:
+        return alike[0]
+    raise LabelError("there is no such layer", where=path, got=list(layers), do="name one of these behind the file")
 
 
 def field_of(path: Path, table: geopandas.GeoDataFrame, name: str) -> str:

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from registry.dlpk import ModelFolder
 from registry.errors import OptionsError
@@ -13,6 +14,7 @@ from tasks.host import Configuration, Place, RasterFunction
 from tasks.imagery import Block, Imagery, gdal_settings
 from tasks.inference_options import InferenceOptions, ModelSource, tool_of
 from tasks.parts import Readable
+from tasks.receipt import stamp
 from tasks.run_folder import facts_of_files, facts_of_model
 from tasks.tiling import Window
 from tasks.trust import is_trusted, refuse_stranger
@@ -75,7 +77,7 @@ def run_facts(
     """
     grids = [(i.dataset.name, i.width, i.height, tuple(i.transform)) for i in images]
     told = options.model_dump(mode="json", exclude=NO_MATTER | AFTERWARDS)
-    told["mask"] = facts_of_files([options.mask] if options.mask else [])
+    told["mask"] = [stamp(Path(options.mask))] if options.mask else []
     model_facts = facts_of_model(model, source.sha256)
     imagery = {"imagery": grids, "files": facts_of_files(read)}
     return {"tool": tool, "model": model_facts, "source": source.tags(), **imagery, "options": told}

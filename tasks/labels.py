@@ -29,6 +29,7 @@ from tasks.definition_query import meeting
 from tasks.feature_files import layer_to_read
 from tasks.geometries import BATCH, Geometries, moved
 from tasks.imagery import Imagery
+from tasks.layers import file_of
 from tasks.pixel_features import PixelFeatures
 
 VECTOR_SUFFIXES = {".gpkg", ".gdb", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml"}
@@ -40,7 +41,7 @@ SPACES_OF_PIXELS = ("PIXEL_SPACE", "IMAGE_SPACE")
 
 def is_vector(path: Path) -> bool:
     """Features, as opposed to a classified raster."""
-    return path.suffix.lower() in VECTOR_SUFFIXES
+    return file_of(path).suffix.lower() in VECTOR_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Features:
         """The geometries in the raster's map units; moved once per coordinate system."""
         wanted, own = imagery.crs, self.crs
         if space in SPACES_OF_PIXELS and (
-            own is None or (wanted is None and self.path.suffix.lower() in ALWAYS_PLACED)
+            own is None or (wanted is None and file_of(self.path).suffix.lower() in ALWAYS_PLACED)
         ):
             return self._in_raster_units(imagery)
         if wanted is None:
@@ -204,12 +205,13 @@ def read_areas(path: Path) -> Features:
 
 def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
     """A batch at a time, and whole what is no stream."""
-    if path.suffix.lower() == ".parquet":
+    suffix = file_of(path).suffix.lower()
+    if suffix == ".parquet":
         table = _opened(path, geopandas.read_parquet)
         yield meeting(path, table, query) if query else table
         return
     how = {"where": query or None, "layer": layer_to_read(path)}
-    if path.suffix.lower() not in TOLD_BY_ROW:
+    if suffix not in TOLD_BY_ROW:
         yield _opened(path, geopandas.read_file, **how)
         return
     for first in count(0, BATCH):
@@ -221,10 +223,10 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
 
 def _opened(path: Path, read: Callable[..., pandas.DataFrame], **options: object) -> geopandas.GeoDataFrame:
     try:
-        table = read(path, **options)
+        table = read(file_of(path), **options)
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         do = "check definition_query" if options.get("where") else "check that ogrinfo reads it"
-        do = do if path.exists() else "check the path"
+        do = do if file_of(path).exists() else "check the path"
         raise LabelError(f"cannot be opened as features ({error})", where=path, do=do) from error
     if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError("has no geometry", where=path, do="choose a layer of features, or give it as .csv")

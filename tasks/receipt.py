@@ -14,6 +14,7 @@ from typing import Any
 from registry.errors import Conflict
 from registry.files import write_text
 from registry.locks import locked
+from tasks.layers import file_of, layer_of
 
 NAME = ".receipt.json"
 # Files of the same name that belong to a shapefile or a raster
@@ -71,6 +72,8 @@ def holds(folder: Path, verb: str, facts: Facts) -> bool:
 
 def stamp(path: Path) -> Facts:
     """What tells a changed input file from the same: path, size and time of change, of what belongs to it, too."""
+    if layer := layer_of(path):
+        return {**stamp(file_of(path)), "layer": layer}
     if not path.exists():  # somewhere else than on this machine
         return {"path": str(path)}
     if path.is_dir():

@@ -17,6 +17,7 @@ from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene_labels import Classified, NoLabels, Objects, Panoptic, SceneLabels, WholeImage
 from tasks.imagery import Imagery
 from tasks.labels import Features, features_of, is_vector, read_features
+from tasks.layers import file_of
 
 Source = Features | ClassRasters | ImageLabels | None
 MOST_CLASSES = 255  # class indexes of a mask are bytes; 0 is background
@@ -108,7 +109,7 @@ def _read(
     crs: object,
     pictures: Sequence[Path],
 ) -> Source:
-    if not path.exists():
+    if not file_of(path).exists():
         raise LabelError("does not exist", where=path, do="check the path")
     points = carries == "label" and options.crop_mode == "FIXED_SIZE"
     field, radius = options.class_value_field, options.buffer_radius
@@ -138,7 +139,7 @@ def _read_objects(options: ExportOptions, given: Sequence[ClassLabel]) -> Featur
         do = "name the features of the objects"
         raise OptionsError("Panoptic_Segmentation needs in_instance_data", do=do)
     path, field = Path(options.in_instance_data), options.instance_class_value_field
-    if not path.exists():
+    if not file_of(path).exists():
         raise LabelError("does not exist", where=path, do="check the path")
     return read_features(path, field, given, radius=options.buffer_radius)
 

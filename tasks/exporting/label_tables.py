@@ -22,9 +22,12 @@ from registry.emd import ClassLabel
 from registry.errors import LabelError
 from tasks.class_values import NAME_FIELDS, VALUE_FIELDS, class_values
 from tasks.definition_query import meeting
+from tasks.feature_files import layer_to_read, layers_of
+from tasks.layers import file_of, layer_of
 from tasks.sources import RASTERS
 
 TABLE_SUFFIXES = {".csv", ".dbf"}
+DATABASES = {".gpkg", ".gdb"}  # may hold tables
 IMAGE_FIELDS = ("image", "image_name", "imagename", "image_path", "filename", "file_name", "file", "path", "name")
 PLACES = (("longitude", "latitude"), ("lon", "lat"), ("x", "y"), ("point_x", "point_y"), ("easting", "northing"))
 Parts = tuple[str, ...]
@@ -46,15 +49,14 @@ class ImageLabels:
 
 
 def is_table(path: Path) -> bool:
-    """A table without geometry."""
-    if path.suffix.lower() in TABLE_SUFFIXES:
+    """A table without geometry: of a database the layer that is named behind it, or all of them are none."""
+    file = file_of(path)
+    if file.suffix.lower() in TABLE_SUFFIXES:
         return True
-    if path.suffix.lower() != ".gpkg" or not path.is_file():
-        return False
-    try:
-        return pyogrio.read_info(path)["geometry_type"] is None
-    except (DataSourceError, DataLayerError):
-        return False
+    layers = layers_of(file) if file.suffix.lower() in DATABASES else {}
+    if layer_of(path):
+        return layers.get(str(layer_to_read(path))) is False
+    return bool(layers) and not any(layers.values())
 
 
 def read_table(path: Path, query: str = "") -> pandas.DataFrame:
@@ -65,11 +67,11 @@ def read_table(path: Path, query: str = "") -> pandas.DataFrame:
 
 def _table(path: Path) -> pandas.DataFrame:
     try:
-        if path.suffix.lower() == ".csv":
+        if (file := file_of(path)).suffix.lower() == ".csv":
             how: Mapping[str, Any] = {"encoding": "utf-8-sig", "sep": None, "engine": "python"}
             names = [name for name in pandas.read_csv(path, nrows=0, **how) if str(name).lower() in IMAGE_FIELDS]
             return pandas.DataFrame(pandas.read_csv(path, dtype=dict.fromkeys(names, str), **how))  # 007 is a name
-        return pandas.DataFrame(pyogrio.read_dataframe(path, read_geometry=False))
+        return pandas.DataFrame(pyogrio.read_dataframe(file, layer=layer_to_read(path), read_geometry=False))
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         do = "check the path" if not path.exists() else "save it as CSV in UTF-8 with a header line"
         raise LabelError(f"cannot be read as a table ({error})", where=path, do=do) from error

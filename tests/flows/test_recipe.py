@@ -77,6 +77,23 @@ def test_what_another_program_has_written_into_an_open_geopackage_changes_the_di
     assert before != Recipe.read(written).digest()
 
 
+def test_a_geodatabase_and_a_layer_of_a_file_are_labels(written: Path) -> None:
+    table = written.parent / "plan.gdb" / "a00000001.gdbtable"
+    table.parent.mkdir()
+    table.write_text("data")
+    (written.parent / "plan.gpkg").write_text("data")
+    digests = list[str]()
+    for labels in ("plan.gdb", "plan.gdb/roofs", "plan.gdb/ponds", "plan.gpkg/roofs", "plan.gpkg/ponds"):
+        digests.append(Recipe.read(change(written, labels=labels)).digest())
+        (table.parent / "_gdb.HOST.1.2.sr.lock").touch()
+        assert digests[-1] == Recipe.read(written).digest()
+    assert 5 == len(set(digests))
+    table.write_text("other data")
+    (written.parent / "plan.gpkg").write_text("other data")
+    assert digests[-1] != Recipe.read(written).digest()
+    assert digests[1] != Recipe.read(change(written, labels="plan.gdb/roofs")).digest()
+
+
 def test_a_vrt_is_what_it_is_made_of(written: Path) -> None:
     change(written, imagery="town.vrt")
     scene(written.parent / "part.tif")

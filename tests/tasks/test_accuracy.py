@@ -115,8 +115,9 @@ def test_of_several_layers_that_with_the_name_of_the_file_counts(found: Path, tr
     geopandas.read_file(true).to_file(layers, layer="layers")
     assert expected == compute_object_accuracy(found, layers, tmp_path / "table.csv", options)
     others = layers.rename(tmp_path / "others.gpkg")
-    with pytest.raises(LabelError, match=r"others.gpkg: holds several layers of features, got .*; take one out"):
+    with pytest.raises(LabelError, match=r"others.gpkg: holds several layers of features, got .*; name one: .*LAYER"):
         compute_object_accuracy(found, others, tmp_path / "table.csv", options)
+    assert expected == compute_object_accuracy(found, others / "main.layers", tmp_path / "table.csv", options)
 
 
 def test_confidences_may_be_texts_of_any_locale(found: Path, true: Path, tmp_path: Path) -> None:
@@ -228,7 +229,7 @@ def test_random_points_tell_about_the_same(classes: tuple[Path, Path], tmp_path:
 def test_truth_of_features_and_of_another_grid(make_raster: Any, tmp_path: Path) -> None:
     told = np.zeros((96, 96), np.uint8)
     told[10:26, 10:26] = 1
-    roof = features(tmp_path / "roof.gpkg", [(10, 10, 26, 42)], Classvalue=[1])
+    roof = features(tmp_path / "roof.gpkg", [(10, 10, 26, 42)], Classvalue=[1]) / "roof"
     raster = make_raster(told, "told.tif", crs=f"EPSG:{town.EPSG}", transform=town.TRANSFORM)
     facts = compute_pixel_accuracy(raster, roof, tmp_path / "m.csv", PixelAccuracyOptions())
     assert (16 * 32, 0.5, 0.5) == (facts["pixels"], facts["accuracy"], facts["mIoU"])

@@ -94,8 +94,24 @@ def test_of_several_layers_that_of_the_name_of_the_file_counts(tmp_path: Path) -
         (tmp_path / f"{layer}.gpkg").write_bytes((tmp_path / "all.gpkg").read_bytes())
     assert [POND.area] == read_features(tmp_path / "ponds.gpkg").geometries.areas.tolist()
     assert [ROOF.area] == read_features(tmp_path / "roofs.gpkg").geometries.areas.tolist()
-    with pytest.raises(LabelError, match=r"holds several layers of features, got \['ponds', 'roofs'\]; take one out"):
+    with pytest.raises(LabelError, match=r"holds several layers of features, got .*roofs.*; name one: .*LAYER"):
         read_features(tmp_path / "all.gpkg")
+
+
+@pytest.mark.parametrize("file", ["plan.gpkg", "plan.gdb"])
+def test_a_layer_is_named_behind_its_file(scene: Town, tmp_path: Path, file: str) -> None:
+    path, driver = tmp_path / file, {"plan.gpkg": "GPKG", "plan.gdb": "OpenFileGDB"}[file]
+    for layer, shape in (("ponds", POND), ("roofs", ROOF)):
+        table = geopandas.GeoDataFrame({"Value": np.array([1], np.int32)}, geometry=[shape], crs=f"EPSG:{town.EPSG}")
+        pyogrio.write_dataframe(table, path, layer=layer, driver=driver, append=path.exists())
+    areas = {name: read_features(path / name).geometries.areas.tolist() for name in ("ponds", "roofs")}
+    assert {"ponds": pytest.approx([POND.area]), "roofs": pytest.approx([ROOF.area])} == areas
+    for name in ("main.roofs", "Roofs", "town/roofs"):
+        assert areas["roofs"] == read_features(path / name).geometries.areas.tolist()
+    assert 1 == len(cut(scene[0], path / "roofs")[0].boxes)
+    with pytest.raises(LabelError, match=r"barns: there is no such layer, got \['ponds', 'roofs'\]; name one of these"):
+        cut(scene[0], path / "barns")
+    assert {**receipt.stamp(path), "layer": "ponds"} == receipt.stamp(path / "ponds")
 
 
 def test_numbers_kept_as_text_are_values(tmp_path: Path) -> None:
@@ -527,6 +543,14 @@ def test_a_geopackage_without_geometry_is_a_table(scene: Town, tmp_path: Path) -
     pyogrio.write_dataframe(table, tmp_path / "t.gpkg", layer="t")
     chips = cut(scene[0], tmp_path / "t.gpkg", metadata_format="Imagenet")
     assert [[1]] == [c.labels.tolist() for c in chips]
+
+
+def test_a_table_beside_features_counts_where_it_is_named(scene: Town, tmp_path: Path) -> None:
+    both = tmp_path / "both.gpkg"
+    pyogrio.write_dataframe(pandas.DataFrame({"filename": ["town.tif"], "Classvalue": [3]}), both, layer="pictures")
+    geopandas.read_file(scene[1]).to_file(both, layer="roofs")
+    assert [[1]] == [c.labels.tolist() for c in cut(scene[0], both / "pictures", metadata_format="Imagenet")]
+    assert cut(*scene)[0].boxes.tolist() == cut(scene[0], both)[0].boxes.tolist()
 
 
 def test_a_table_that_names_neither_pictures_nor_places_is_refused(scene: Town, tmp_path: Path) -> None:
