@@ -14,7 +14,7 @@ from prefect import flow
 from flows import steps
 from flows.listening import about
 from flows.new_scenes import work_off
-from flows.places import is_stream, pairs_of, result_paths, scenes_of
+from flows.places import is_raster, is_stream, pairs_of, result_paths, scenes_of
 from flows.scene_options import NewScenes
 from registry.errors import OptionsError
 from registry.ledger import Claim, Ledger
@@ -81,7 +81,7 @@ def _each(known: steps.Known, imagery: str, later: str, out: str, options: Infer
         with about(scene=scene[0].name):
             results.append(steps.infer(known, scene, place, options))
     steps.report_results(known, results)
-    return str(places[0]) if Path(imagery).is_file() else str(target)
+    return str(places[0]) if is_raster(imagery) else str(target)
 
 
 def _new(known: steps.Known, place: str, out: str, dials: NewScenes, options: InferenceOptions) -> str:

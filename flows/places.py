@@ -10,6 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
+from tasks.layers import file_of
+from tasks.sources import STORE
 
 RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
 RESULTS = {
@@ -22,16 +24,22 @@ RESULTS = {
 
 def is_stream(imagery: str) -> bool:
     """Whether scenes come in there: a folder, s3:// or a STAC API; a raster or a pattern is what it is."""
-    return "://" in imagery or Path(imagery).is_dir()
+    return not is_raster(imagery) and ("://" in imagery or Path(imagery).is_dir())
+
+
+def is_raster(imagery: str) -> bool:
+    """A file here, one of several rasters in it as GDAL names it, or a Zarr store."""
+    path = Path(imagery)
+    return file_of(path).is_file() or path.suffix.lower() == STORE
 
 
 def scenes_of(imagery: str) -> list[Path]:
     """A raster, the rasters of a folder, or those that a pattern meets, sorted. Raises NotFound when there is none."""
     path = Path(imagery)
-    if path.is_dir():
+    if path.is_dir() and not is_raster(imagery):
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTERS and not p.name.startswith("."))
     else:
-        found = [path] if path.is_file() else sorted(map(Path, glob.glob(imagery, recursive=True)))  # noqa: PTH207
+        found = [path] if is_raster(imagery) else sorted(map(Path, glob.glob(imagery, recursive=True)))  # noqa: PTH207
     if not found:
         do = f"give a raster, a folder of rasters ({', '.join(sorted(RASTERS))}) or a pattern such as scenes/*.tif"
         raise NotFound("there is no imagery", where=imagery, do=do)
@@ -58,7 +66,7 @@ def result_paths(tool: str, scenes: Sequence[Path], imagery: str, out: Path) -> 
 
     Raises OptionsError where two would have the same.
     """
-    if Path(imagery).is_file() and out.suffix and not out.is_dir():
+    if is_raster(imagery) and out.suffix and not out.is_dir():
         return [out]
     return [out / name.with_name(f"{name.name}{RESULTS[tool]}") for name in _names(scenes, imagery)]
 
@@ -67,7 +75,7 @@ def _names(scenes: Sequence[Path], imagery: str) -> dict[Path, Path]:
     """Each raster by its name, in their order."""
     path = Path(imagery)
     plain = takewhile(lambda part: not glob.has_magic(part), path.parts)
-    top = path if path.is_dir() else path.parent if path.is_file() else Path(*plain)
+    top = path.parent if is_raster(imagery) else path if path.is_dir() else Path(*plain)
     names = {scene.relative_to(top).with_suffix(""): scene for scene in scenes}
     if twins := sorted({str(scene) for scene in scenes} - {str(scene) for scene in names.values()}):
         do = "give a pattern that meets one of them, such as scenes/*.tif"

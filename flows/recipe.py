@@ -23,7 +23,7 @@ from registry.errors import NotFound, OptionsError
 from registry.scenes import content_of
 from tasks.cli_options import parse
 from tasks.export import ExportOptions
-from tasks.layers import file_of, layer_of
+from tasks.layers import file_of, layer_of, named_from
 from tasks.options import Options
 from tasks.receipt import belonging
 from tasks.train import TrainOptions
@@ -140,6 +140,8 @@ def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _absolute(path: Any, folder: Path) -> Any:
     if isinstance(path, list):
         return [_absolute(p, folder) for p in path]
+    if isinstance(path, str) and (name := named_from(path, folder)):
+        return name
     local = isinstance(path, str) and path not in NO_PATHS and not any(mark in path for mark in REMOTE)
     return str((folder / Path(path).expanduser()).resolve()) if local else path
 
@@ -151,10 +153,10 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
     """
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
-    if "://" in path:
-        return [(path, content_of(path))]
     if layer_of(Path(path)):
         return [(path, ""), *fingerprint(str(file_of(Path(path))))]
+    if "://" in path:
+        return [(path, content_of(path))]
     if (file := Path(path)).is_dir():
         if file.suffix.lower() != ".gdb":
             raise OptionsError("expected a file", where=path, got="a folder", do="name the files in it, one by one")

@@ -1,18 +1,40 @@
-"""Files that hold several layers, and how people name one of them: behind the file, as ArcGIS does."""
+"""Files that hold several layers or rasters, and how people name one of them.
 
+town.gpkg/roofs, plan.gdb/town/roofs     a layer, behind the file, as ArcGIS does
+NETCDF:"town.nc":Band1                   a raster, as GDAL names its subdatasets
+"""
+
+import re
 from pathlib import Path
 
 OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml"}
+SUBDATASET = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")  # the driver
 
 
 def file_of(path: Path) -> Path:
-    """The file in which a layer is named, as in town.gpkg/roofs and plan.gdb/dataset/roofs; else the path itself."""
+    """The file in which a layer or a raster is named; else the path itself."""
     if path.exists():
         return path
+    if part := file_within(str(path)):
+        return Path(part)
     files = (parent for parent in path.parents if parent.suffix.lower() in OF_LAYERS and parent.exists())
     return next(files, path)
 
 
 def layer_of(path: Path) -> str:
-    """The layer that is named behind the file; "" where none is."""
+    """The layer that is named behind the file, or GDAL's name of a raster in it; "" where none is."""
     return "" if file_of(path) == path else path.name
+
+
+def named_from(name: str, folder: Path) -> str:
+    """GDAL's name of a raster whose file lies in `folder`, from anywhere; "" where it is no such name."""
+    file = file_within(name, folder)
+    return name if "/vsi" in file else name.replace(file, str((folder / file).resolve()), 1) if file else ""
+
+
+def file_within(name: str, folder: Path = Path()) -> str:
+    """What is a file or folder in GDAL's name of a raster, from `folder` on; "" where it is no such name."""
+    if not SUBDATASET.match(name):
+        return ""
+    parts = filter(None, re.split(r':?"|:', name)[1:])
+    return next((part for part in parts if "/vsi" in part or (folder / part).exists()), "")

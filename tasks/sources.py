@@ -7,6 +7,8 @@ Everything becomes a list of names that GDAL opens:
     scenes.txt                   one raster a line
     item.json, collection.json   the data assets of a STAC item, of all items of a collection or feature collection
     s3://bucket/town.tif         /vsis3/bucket/town.tif, read by ranges; likewise https://
+    NETCDF:"town.nc":Band1       itself: one of several rasters in a file, as GDAL names it
+    S2A_..._MSIL2A_....SAFE      the metadata, which tell the names of the rasters in it; likewise a Zarr store
 """
 
 import json
@@ -23,9 +25,13 @@ from pystac.errors import STACError, STACTypeError
 from pystac.stac_io import DefaultStacIO
 
 from registry.errors import ImageryError, OptionsError
+from tasks.layers import file_within, named_from
 
 RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
 REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
+OF_HDF5 = re.compile(r"^(HDF5:.+?):/+", re.IGNORECASE)
+PRODUCT = "MTD_MSI*.xml"  # of a Sentinel-2 product, in whose folder rasters lie deep
+STORE = ".zarr"
 DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
 NO_DATA_ROLES = {"thumbnail", "overview", "metadata", "visual", "data-mask", "snow-ice", "cloud"}
 ENDPOINTS = ("DLPK_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -61,7 +67,7 @@ def gdal_name(text: str) -> str:
     """s3:// and https:// as GDAL spells them; also where pathlib has eaten a slash."""
     match = REMOTE.match(text)
     if match is None:
-        return text
+        return OF_HDF5.sub(r"\1://", text)
     scheme, rest = match[1].lower(), text[match.end() :]
     return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{scheme}://{rest}"
 
@@ -93,7 +99,7 @@ def _find(text: str) -> Iterator[str]:
         yield text
     elif text.lower().partition("?")[0].endswith(".json"):
         yield from _stac(text)
-    elif REMOTE.match(text) or text.startswith("/vsi"):
+    elif REMOTE.match(text) or text.startswith("/vsi") or file_within(text):
         yield gdal_name(text)
     else:
         yield from _local(Path(text))
@@ -102,8 +108,9 @@ def _find(text: str) -> Iterator[str]:
 def _local(path: Path) -> Iterator[str]:
     if not path.exists():
         raise ImageryError("does not exist", where=path, do="check the path")
-    if path.is_dir():
+    if path.is_dir() and path.suffix.lower() != STORE:
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTERS and not p.name.startswith("."))
+        files = files or sorted(path.glob(PRODUCT))
         if not files:
             raise ImageryError("is a folder without rasters", where=path, do=f"expected {', '.join(sorted(RASTERS))}")
         yield from map(str, files)
@@ -122,7 +129,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _beside(name: str, folder: Path) -> str:
-    return name if REMOTE.match(name) or name.startswith("/") else str(folder / name)
+    if REMOTE.match(name) or name.startswith("/"):
+        return name
+    return named_from(name, folder) or str(folder / name)
 
 
 def _stac(text: str) -> Iterator[str]:

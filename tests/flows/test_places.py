@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.places import pairs_of, result_paths, scenes_of
+from flows.places import is_stream, pairs_of, result_paths, scenes_of
 from registry.errors import NotFound, OptionsError
 
 
@@ -37,6 +37,14 @@ def test_no_imagery_is_an_error_that_says_what_to_give(tmp_path: Path) -> None:
 def test_the_result_of_a_single_raster_has_the_name_asked_for(folder: Path) -> None:
     out = folder / "found.gpkg"
     assert [out] == result_paths("detect-objects", [folder / "b.tif"], str(folder / "b.tif"), out)
+
+
+def test_one_of_several_rasters_in_a_file_is_a_raster(folder: Path) -> None:
+    (folder / "town.nc").touch()
+    name, out = f'NETCDF:"{folder / "town.nc"}":Band1', folder / "found.gpkg"
+    assert [Path(name)] == scenes_of(name)
+    assert [out] == result_paths("detect-objects", [Path(name)], name, out)
+    assert not is_stream(f'HDF5:"{folder / "town.nc"}"://Band1')
 
 
 def test_results_of_several_are_named_like_their_rasters(folder: Path) -> None:

@@ -94,6 +94,15 @@ def test_a_geodatabase_and_a_layer_of_a_file_are_labels(written: Path) -> None:
     assert digests[1] != Recipe.read(change(written, labels="plan.gdb/roofs")).digest()
 
 
+def test_one_of_several_rasters_in_a_file_starts_at_the_recipe(written: Path) -> None:
+    (written.parent / "town.nc").write_text("data")
+    recipe = Recipe.read(change(written, imagery='NETCDF:"town.nc":Band1'))
+    assert f'NETCDF:"{written.parent}/town.nc":Band1' == recipe.imagery
+    before = recipe.digest()
+    (written.parent / "town.nc").write_text("other data")
+    assert before != recipe.digest()
+
+
 def test_a_vrt_is_what_it_is_made_of(written: Path) -> None:
     change(written, imagery="town.vrt")
     scene(written.parent / "part.tif")

@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from rasterio.session import AWSSession
+from rasterio.shutil import copy
 
 from registry.errors import ImageryError
-from tasks import imagery, town
+from tasks import imagery, receipt, town
 from tasks.classify_pixels import classify_pixels
 from tasks.export import export_training_data
 from tasks.exporting import finish, run, units
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import open_scenes
+from tasks.imagery import open_imagery
 from tasks.inference_options import ClassifyOptions
 from tasks.sources import find_rasters, gdal_name, remote_settings
 from tests import ranges
@@ -64,6 +66,44 @@ def test_a_list_may_begin_as_windows_marks_utf_8_and_is_refused_in_other_letters
         (folder / "list.txt").write_text("häuser.tif\n", encoding=encoding)
         with pytest.raises(ImageryError, match=r"list.txt: is no list of rasters .*; save it as text in UTF-8"):
             find_rasters(folder / "list.txt")
+
+
+def test_one_of_several_rasters_in_a_file_has_its_name_of_gdal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy(folder / "town.tif", folder / "town.nc", driver="netCDF", FORMAT="NC4")
+    band = f'NETCDF:"{folder / "town.nc"}":Band2'
+    with open_imagery(folder / "town.tif") as whole, open_imagery(find_rasters(band)[0]) as one:
+        assert (1, whole.width, whole.height, whole.crs) == (one.bands, one.width, one.height, one.crs)
+        assert (whole.read(0, 0, 9, 9).pixels[1] == one.read(0, 0, 9, 9).pixels[0]).all()
+    (folder / "list.txt").write_text('NETCDF:"town.nc":Band2\n', encoding="utf-8")
+    assert (band,) == find_rasters(folder / "list.txt")
+    stamp = receipt.stamp(Path(band))
+    assert {**receipt.stamp(folder / "town.nc"), "layer": stamp["layer"]} == stamp
+    hdf5 = f'HDF5:"{folder / "town.nc"}"://Band2'
+    assert (hdf5,) == find_rasters(Path(hdf5))  # pathlib has eaten a slash
+    monkeypatch.chdir(folder)
+    assert ("netcdf:town.nc:Band2",) == find_rasters("netcdf:town.nc:Band2")
+    with pytest.raises(ImageryError, match=r"nix.nc.*: does not exist"):
+        find_rasters("NETCDF:nix.nc:Band1")
+
+
+def test_a_file_of_several_rasters_tells_their_names(folder: Path) -> None:
+    copy(folder / "town.tif", folder / "town.nc", driver="netCDF")
+    with (
+        pytest.raises(
+            ImageryError, match=r"town.nc: holds several rasters, got .*netcdf:.*town.nc:Band1.*; name one"
+        ),
+        open_imagery(folder / "town.nc"),
+    ):
+        pass
+
+
+def test_products_and_stores_are_folders_that_gdal_knows(folder: Path) -> None:
+    (folder / "S2A.SAFE").mkdir()
+    (folder / "S2A.SAFE" / "MTD_MSIL2A.xml").touch()
+    assert (str(folder / "S2A.SAFE" / "MTD_MSIL2A.xml"),) == find_rasters(folder / "S2A.SAFE")
+    copy(folder / "town.tif", folder / "town.zarr", driver="Zarr")
+    with open_imagery(find_rasters(folder / "town.zarr")[0]) as store:
+        assert 3 == store.bands
 
 
 @pytest.mark.parametrize(
