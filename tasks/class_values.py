@@ -24,14 +24,14 @@ LARGEST = 65_535  # what the 16 bits of a label raster hold
 
 
 def class_values(
-    path: Path, table: pandas.DataFrame, value_field: str, given: Sequence[ClassLabel]
+    path: Path, table: pandas.DataFrame, value_field: str, given: Sequence[ClassLabel], *, least: int = 1
 ) -> tuple[NDArray[np.int64], tuple[ClassLabel, ...]]:
-    """(n,) class Value of each row, and the classes sorted by Value.
+    """(n,) class Value of each row, and the classes sorted by Value; 0, background, counts where `least` is 0.
 
     The Value comes from `value_field`, else from a field Classvalue, class_value or Value, else from a filled field
     Classname, class_name or class, else every row is of the only class given, or of class 1.
     A field of texts is matched with the names of `given`, or numbered in alphabetical order. Raises LabelError for
-    values that are missing, below 1, above 65535, no whole numbers, or of no given class.
+    values that are missing, below `least`, above 65535, no whole numbers, or of no given class.
     """
     field = _value_field(path, table, value_field)
     if field is None and len(given) != 1:
@@ -41,10 +41,10 @@ def class_values(
     column = table[field]
     check_filled(path, column, field)
     if pandas.api.types.is_numeric_dtype(column):
-        values = _whole(path, field, column)
+        values = _whole(path, field, column, least)
         labels = tuple(given) or _named(table, values, field)
     else:
-        values, labels = _by_name(path, field, column.astype(str), given)
+        values, labels = _by_name(path, field, column.astype(str), given, least)
     if lost := sorted(set(np.unique(values).tolist()) - {c.value for c in labels}):
         what = f"field {field} has values that are no class"
         do = "list them among the classes, or leave these features out (in an export by definition_query)"
@@ -77,12 +77,12 @@ def _empty(column: "pandas.Series[Any]") -> "pandas.Series[bool]":
     return missing if pandas.api.types.is_numeric_dtype(column) else missing | (column.astype(str).str.strip() == "")
 
 
-def check_values(path: Path, values: NDArray[np.generic], what: str) -> NDArray[np.int64]:
-    """Whole numbers 1 to 65535, or LabelError."""
+def check_values(path: Path, values: NDArray[np.generic], what: str, least: int = 1) -> NDArray[np.int64]:
+    """Whole numbers, `least` to 65535, or LabelError."""
     numbers = np.asarray(values, np.float64)
-    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers)) | (numbers < 1) | (numbers > LARGEST)
+    bad = ~np.isfinite(numbers) | (numbers != np.round(numbers)) | (numbers < least) | (numbers > LARGEST)
     if bad.any():
-        numbering = f"class values are whole numbers from 1 to {LARGEST}, 0 is background"
+        numbering = f"class values are whole numbers from {least} to {LARGEST}, 0 is background"
         do = f"{numbering}; an export leaves features out by definition_query"
         raise LabelError(
             f"{what} has values that are no class", where=path, got=np.unique(numbers[bad])[:9].tolist(), do=do
@@ -102,17 +102,17 @@ def _of_one_class(
     return np.full(rows, value, np.int64), tuple(labels)
 
 
-def _whole(path: Path, field: str, column: "pandas.Series[float]") -> NDArray[np.int64]:
-    return check_values(path, column.to_numpy(np.float64), f"field {field}")
+def _whole(path: Path, field: str, column: "pandas.Series[float]", least: int) -> NDArray[np.int64]:
+    return check_values(path, column.to_numpy(np.float64), f"field {field}", least)
 
 
 def _by_name(
-    path: Path, field: str, column: "pandas.Series[str]", given: Sequence[ClassLabel]
+    path: Path, field: str, column: "pandas.Series[str]", given: Sequence[ClassLabel], least: int
 ) -> tuple[NDArray[np.int64], tuple[ClassLabel, ...]]:
     found = sorted(set(column))
     known = {c.name: c.value for c in given}
     if not (known and set(found) <= set(known)) and all(name.strip().isdecimal() for name in found):
-        values = _whole(path, field, column.astype(float))  # numbers kept as text
+        values = _whole(path, field, column.astype(float), least)  # numbers kept as text
         return values, tuple(given) or tuple(
             ClassLabel(v, str(v), colour(i)) for i, v in enumerate(np.unique(values).tolist())
         )

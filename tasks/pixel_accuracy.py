@@ -251,7 +251,7 @@ class _Features:
         if names and not known:
             do = "give the raster its attribute table (Value, Class) or name a field of Values by class_value_field"
             raise LabelError(f"field {names} names classes, {raster.name} has only Values", where=path, do=do)
-        self.values, _ = class_values(path, table, names or field, known)
+        self.values, _ = class_values(path, table, names or field, known, least=0)
         self.shapes = shapely.make_valid(table.geometry.to_crs(raster.crs.to_wkt()).to_numpy())
         self.tree, self.raster = shapely.STRtree(self.shapes), raster
 

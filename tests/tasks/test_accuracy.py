@@ -233,6 +233,8 @@ def test_truth_of_features_and_of_another_grid(make_raster: Any, tmp_path: Path)
     raster = make_raster(told, "told.tif", crs=f"EPSG:{town.EPSG}", transform=town.TRANSFORM)
     facts = compute_pixel_accuracy(raster, roof, tmp_path / "m.csv", PixelAccuracyOptions())
     assert (16 * 32, 0.5, 0.5) == (facts["pixels"], facts["accuracy"], facts["mIoU"])
+    both = features(tmp_path / "both.gpkg", [(10, 10, 26, 26), (26, 10, 42, 26)], Classvalue=[1, 0])
+    assert 1.0 == compute_pixel_accuracy(raster, both, tmp_path / "m.csv", PixelAccuracyOptions())["accuracy"]
     coarse = make_raster(
         told[::2, ::2].copy(), "true.tif", crs=f"EPSG:{town.EPSG}", transform=town.TRANSFORM @ town.TRANSFORM.scale(2)
     )
