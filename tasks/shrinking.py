@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from registry.errors import OptionsError
 from tasks.inference_options import InferenceOptions
 
 O = TypeVar("O", bound=InferenceOptions)  # noqa: E741
@@ -16,12 +17,18 @@ SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED",
 
 
 def shrinking(run: Callable[[O], R], options: O) -> R:
-    """What `run` gives. Raises its error when that is another one, or when a single tile is too much."""
+    """What `run` gives. Raises its error when that is another one, or when a single tile is too much.
+
+    Of a function that takes no other number of tiles it raises that there was no memory.
+    """
+    full: Exception | None = None
     while True:
         try:
             return run(options)
         except Exception as error:
-            batch = int(options.arguments.get(BATCH, USUAL))
+            if full and isinstance(error, OptionsError):
+                raise full from error
+            batch, full = int(options.arguments.get(BATCH, USUAL)), error
             if batch <= 1 or not _out_of_memory(error):
                 raise
         _free()

@@ -1,6 +1,6 @@
 import pytest
 
-from registry.errors import RasterFunctionError
+from registry.errors import OptionsError, RasterFunctionError
 from tasks.inference_options import DetectOptions
 from tasks.shrinking import shrinking
 
@@ -50,3 +50,13 @@ def test_another_error_is_not_tried_again() -> None:
     with pytest.raises(RuntimeError, match="shape"):
         shrinking(run, DetectOptions())
     assert [1] == tried
+
+
+def test_a_function_that_takes_no_number_of_tiles_tells_of_its_memory() -> None:
+    def run(options: DetectOptions) -> str:
+        if options.arguments:
+            raise OptionsError("no argument batch_size", where="town", do="it knows none")
+        raise MemoryError("too large")
+
+    with pytest.raises(MemoryError, match="too large"):
+        shrinking(run, DetectOptions())

@@ -89,9 +89,7 @@ def test_one_of_several_rasters_in_a_file_has_its_name_of_gdal(folder: Path, mon
 def test_a_file_of_several_rasters_tells_their_names(folder: Path) -> None:
     copy(folder / "town.tif", folder / "town.nc", driver="netCDF")
     with (
-        pytest.raises(
-            ImageryError, match=r"town.nc: holds several rasters, got .*netcdf:.*town.nc:Band1.*; name one"
-        ),
+        pytest.raises(ImageryError, match=r"town.nc: holds several rasters, got .*netcdf:.*town.nc:Band1.*; name one"),
         open_imagery(folder / "town.nc"),
     ):
         pass
