@@ -278,6 +278,9 @@ class Scenes(Sequence[Scene]):
         if self.second:
             name = self.second[number if len(self.second) > 1 else 0]
             second = stack.enter_context(laid_on(imagery, name))
+            if self.labels.carries == "mask" and second.bands != imagery.bands:
+                do = f"give the same {imagery.bands} of both dates"
+                raise ImageryError("in_raster2: has other bands", where=second.path, got=second.bands, do=do)
         within = _mask(self.options, imagery)
         area, angle = _area(imagery, self.options), self.angles[turn]
         return Scene(imagery, labels, self.options, self.labels.carries, area, angle, second, within)

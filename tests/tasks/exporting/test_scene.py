@@ -449,11 +449,11 @@ def test_a_second_raster_is_laid_on_the_grid_of_the_first(scene: Town, tmp_path:
 
 def test_a_coarser_second_raster_is_resampled(scene: Town, tmp_path: Path) -> None:
     coarse = rewrite(
-        scene[0], tmp_path / "b.tif", town.pixels()[:1, ::2, ::2], transform=town.TRANSFORM @ Affine.scale(2)
+        scene[0], tmp_path / "b.tif", town.pixels()[:, ::2, ::2], transform=town.TRANSFORM @ Affine.scale(2)
     )
     (chip,) = cut(*scene, in_raster2=str(coarse), **TILES)
     assert chip.image2 is not None
-    assert (1, 96, 96) == chip.image2.shape
+    assert (4, 96, 96) == chip.image2.shape
     assert 200 == chip.image2[0, 18, 18]
 
 
@@ -463,6 +463,13 @@ def test_second_rasters_must_pair_with_the_first(scene: Town, tmp_path: Path) ->
         rewrite(scene[0], tmp_path / "two" / name)
     with pytest.raises(OptionsError, match="one for each of 3, got 2"):
         cut([scene[0]] * 3, scene[1], in_raster2=str(tmp_path / "two"))
+
+
+def test_two_dates_have_the_same_bands(scene: Town, tmp_path: Path) -> None:
+    grey = rewrite(scene[0], tmp_path / "grey.tif", town.pixels()[:1])
+    with pytest.raises(ImageryError, match=r"grey.tif: in_raster2: has other bands, got 1; give the same 4 of both"):
+        cut(*scene, in_raster2=str(grey), metadata_format="Classified_Tiles")
+    assert cut(*scene, in_raster2=str(grey), metadata_format="Export_Tiles")
 
 
 # Nodata
