@@ -32,10 +32,13 @@ def scene(tmp_path: Path) -> Scene:
 @pytest.fixture
 def later(tmp_path: Path) -> Path:
     """The town in another light, one band less."""
-    path = tmp_path / "later.tif"
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "width": 192, "height": 192, "crs": town.EPSG}
-    with rasterio.open(path, "w", **profile, transform=town.TRANSFORM) as raster:
-        raster.write(255 - town.pixels(2)[:3])
+    return negative(tmp_path / "later.tif", 3)
+
+
+def negative(path: Path, bands: int) -> Path:
+    with rasterio.open(path, "w", **_profile(bands)) as raster:
+        raster.write(255 - town.pixels(2)[:bands])
+        raster.descriptions = [f"band {i}" for i in raster.indexes]  # or a fourth one would be alpha
     return path
 
 
@@ -86,14 +89,15 @@ def test_chips_are_added_to_both_sides(scene: Scene, later: Path, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metadata_format", ["Classified_Tiles", "Export_Tiles"])
-def test_a_second_raster_lies_beside_the_first(scene: Scene, later: Path, tmp_path: Path, metadata_format: str) -> None:
+@pytest.mark.parametrize(("metadata_format", "bands"), [("Classified_Tiles", 4), ("Export_Tiles", 3)])
+def test_a_second_raster_lies_beside_the_first(scene: Scene, tmp_path: Path, metadata_format: str, bands: int) -> None:
+    later = negative(tmp_path / "later.tif", bands)
     options: dict[str, Any] = {"metadata_format": metadata_format, "in_raster2": str(later)}
     labels = scene[1] if metadata_format == "Classified_Tiles" else None
     chips = export(scene[0], labels, tmp_path / "chips", output_nofeature_tiles=True, **options)
     assert np.array_equal(town.pixels(2), laid_out(chips))
-    assert np.array_equal(255 - town.pixels(2)[:3], laid_out(chips, "image2"))
-    assert 3 == len(chips.definition.document["AllTilesStats2"])
+    assert np.array_equal(255 - town.pixels(2)[:bands], laid_out(chips, "image2"))
+    assert bands == len(chips.definition.document["AllTilesStats2"])
 
 
 def test_a_second_raster_that_the_chip_format_cannot_hold_is_refused(scene: Scene, tmp_path: Path) -> None:
