@@ -23,7 +23,10 @@ def file_of(path: Path) -> Path:
 
 def layer_of(path: Path) -> str:
     """The layer that is named behind the file, or GDAL's name of a raster in it; "" where none is."""
-    return "" if file_of(path) == path else path.name
+    file = file_of(path)
+    if file == path:
+        return ""
+    return path.name if file in path.parents else str(path)
 
 
 def named_from(name: str, folder: Path) -> str:
