@@ -11,7 +11,7 @@ from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
 from tasks.layers import file_of
-from tasks.sources import STORE
+from tasks.sources import REMOTE, STORE
 
 RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
 RESULTS = {
@@ -30,7 +30,7 @@ def is_stream(imagery: str) -> bool:
 def is_raster(imagery: str) -> bool:
     """A file here, one of several rasters in it as GDAL names it, or a Zarr store."""
     path = Path(imagery)
-    return file_of(path).is_file() or path.suffix.lower() == STORE
+    return not REMOTE.match(imagery) and (file_of(path).is_file() or path.suffix.lower() == STORE)
 
 
 def scenes_of(imagery: str) -> list[Path]:

@@ -5,6 +5,7 @@ missing is made, what differs is brought in line, nothing is deleted. `dlpk depl
 
     DLPK_POOLS            process    or docker, kubernetes: how workers run a flow run (infra/pools)
     DLPK_GPU_SLOTS        none       runs of the pool gpu at once, say the GPUs of all machines
+    DLPK_POOL_ENV         none       variables of this environment that runs get, too, with commas
     DLPK_BUCKETS          none       buckets to make, with commas
     DLPK_ALERT_WEBHOOK    none       an address that hears of failed, crashed and late runs
     DLPK_ALERT_EMAIL      none       the same by mail: mailtos://user:password@host?from=a@b&to=c@d (Apprise)
@@ -21,7 +22,8 @@ from registry import buckets
 
 def ensure(client: SyncPrefectClient) -> list[str]:
     """Bring the server in line; what was done, in words."""
-    done = pools.ensure(client, os.environ.get("DLPK_POOLS") or "process", os.environ.get("DLPK_GPU_SLOTS") or "")
+    kind, slots, names = (os.environ.get(f"DLPK_{name}", "") for name in ("POOLS", "GPU_SLOTS", "POOL_ENV"))
+    done = pools.ensure(client, kind or "process", slots, names)
     return done + automations.ensure(client)
 
 

@@ -5,10 +5,13 @@ the same template with other defaults.
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
@@ -32,8 +35,11 @@ DEFAULTS: Mapping[tuple[str, str], Mapping[str, Any]] = {  # (kind, pool) -> wha
 }
 
 
-def template(kind: str, pool: str) -> dict[str, Any]:
-    """The base job template of a pool. Raises OptionsError for a kind that has no file."""
+def template(kind: str, pool: str, names: Iterable[str] = ()) -> dict[str, Any]:
+    """The base job template of a pool, whose runs get variables of these `names` out of secrets (`ensure`).
+
+    Raises OptionsError for a kind that has no file.
+    """
     known = sorted(path.stem for path in TEMPLATES.glob("*.json"))
     if kind not in known:
         raise OptionsError(f"expected one of {', '.join(known)}", where="DLPK_POOLS", got=kind)
@@ -42,21 +48,48 @@ def template(kind: str, pool: str) -> dict[str, Any]:
         variable = document["variables"]["properties"][name]
         old = variable.get("default")
         variable["default"] = {**old, **value} if isinstance(old, dict) else value
+    kept = {name: f"{{{{ prefect.blocks.secret.{_block(name)} }}}}" for name in names}
+    document["variables"]["properties"]["env"]["default"] |= kept
     return document
 
 
-def ensure(client: SyncPrefectClient, kind: str, slots: str = "") -> list[str]:
-    """Make or mend both pools and their queues; what was done, in words. `slots`: of the pool gpu; empty = as it is."""
+def ensure(client: SyncPrefectClient, kind: str, slots: str = "", names: str = "") -> list[str]:
+    """Make or mend both pools and their queues; what was done, in words.
+
+    `slots`: of the pool gpu; empty = as it is. `names`: of variables of this environment, with commas, that runs get,
+    too: those in containers have none of their worker's. Raises OptionsError for one that is not set.
+    """
     limits = {"gpu": _slots(slots)} if slots else {}
-    done = []
-    for name, description in POOLS.items():
-        done += _pool(client, kind, name, description)
-        if name in limits and client.read_work_pool(name).concurrency_limit != limits[name]:
-            client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=limits[name]))
-            done.append(f"work pool {name}: {slots} runs at once")
+    given = {name: _value(name) for name in filter(None, map(str.strip, names.split(",")))}
+    done = [told for name, value in given.items() for told in _secret(name, value)]
+    for pool, description in POOLS.items():
+        done += _pool(client, template(kind, pool, given), kind, pool, description)
+        if pool in limits and client.read_work_pool(pool).concurrency_limit != limits[pool]:
+            client.update_work_pool(pool, WorkPoolUpdate(concurrency_limit=limits[pool]))
+            done.append(f"work pool {pool}: {slots} runs at once")
         for queue, priority in QUEUES.items():
-            done += _queue(client, name, queue, priority)
+            done += _queue(client, pool, queue, priority)
     return done
+
+
+def _value(name: str) -> str:
+    if name not in os.environ:
+        raise OptionsError(f"{name} is not set", where="DLPK_POOL_ENV", do="set it, or take it off the list")
+    return os.environ[name]
+
+
+def _secret(name: str, value: str) -> list[str]:
+    """Kept encrypted by the server, whatever it is: an address may hold a password."""
+    with suppress(ValueError):  # there is none yet
+        known = Secret[str].load(_block(name))
+        if isinstance(known, Secret) and known.get() == value:
+            return []
+    Secret[str](value=value).save(_block(name), overwrite=True)
+    return [f"variable {name}: kept for runs"]
+
+
+def _block(variable: str) -> str:
+    return f"runs-{variable.lower().replace('_', '-')}"
 
 
 def _slots(text: str) -> int:
@@ -65,8 +98,7 @@ def _slots(text: str) -> int:
     return int(text)
 
 
-def _pool(client: SyncPrefectClient, kind: str, name: str, description: str) -> list[str]:
-    wanted = template(kind, name)
+def _pool(client: SyncPrefectClient, wanted: dict[str, Any], kind: str, name: str, description: str) -> list[str]:
     try:
         known = client.read_work_pool(name)
     except ObjectNotFound:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml"}
-SUBDATASET = re.compile(r"[A-Za-z][A-Za-z0-9_]+:")  # the driver
+SUBDATASET = re.compile(r"(?!(?:s3|gs|az|https?|ftp|file):)([A-Za-z][A-Za-z0-9_]+:)(.+)", re.IGNORECASE)  # driver, rest
 
 
 def file_of(path: Path) -> Path:
@@ -31,13 +31,14 @@ def layer_of(path: Path) -> str:
 
 def named_from(name: str, folder: Path) -> str:
     """GDAL's name of a raster whose file lies in `folder`, from anywhere; "" where it is no such name."""
-    file = file_within(name, folder)
-    return name if "/vsi" in file else name.replace(file, str((folder / file).resolve()), 1) if file else ""
+    file, match = file_within(name, folder), SUBDATASET.match(name)
+    if not match or not file or "/vsi" in file:
+        return file and name
+    return match[1] + match[2].replace(file, str((folder / file).resolve()), 1)
 
 
 def file_within(name: str, folder: Path = Path()) -> str:
     """What is a file or folder in GDAL's name of a raster, from `folder` on; "" where it is no such name."""
-    if not SUBDATASET.match(name):
-        return ""
-    parts = filter(None, re.split(r':?"|:', name)[1:])
+    match = SUBDATASET.match(name)
+    parts = filter(None, re.split(r':?"|:', match[2])) if match else ()
     return next((part for part in parts if "/vsi" in part or (folder / part).exists()), "")

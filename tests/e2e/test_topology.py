@@ -113,6 +113,34 @@ def test_the_set_up_does_nothing_the_second_time(place: Place) -> None:
     assert "crash runs whose heartbeat stopped" in names
 
 
+JOB = """
+import json
+from prefect.client.orchestration import get_client
+from prefect.utilities.asyncutils import run_coro_as_sync
+from prefect.workers.base import BaseJobConfiguration as Job
+with get_client(sync_client=True) as client:
+    template = client.read_work_pool("cpu").base_job_template
+job = run_coro_as_sync(Job.from_template_and_values(template, {"env": {"FREQUENCY": "30"}}))
+print(json.dumps([template, job.env]))
+"""
+
+
+def test_runs_get_the_variables_that_the_set_up_names(place: Place) -> None:
+    names = ("AWS_SECRET_ACCESS_KEY", "DLPK_STORE")
+    environment = {**os.environ, **place.environment, "DLPK_POOL_ENV": ", ".join(names)}
+
+    def run(*command: str) -> str:
+        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    assert "variable DLPK_STORE: kept for runs" in run("-m", "infra.bootstrap")
+    assert "kept for runs" not in run("-m", "infra.bootstrap")
+    template, env = json.loads(run("-c", JOB))
+    assert {name: place.environment[name] for name in names} == {name: env[name] for name in names}
+    assert "30" == env["FREQUENCY"] == env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+    assert place.environment["AWS_SECRET_ACCESS_KEY"] not in json.dumps(template)
+
+
 def test_status_names_every_service(place: Place) -> None:
     rows = json.loads(dlpk(place, "status", str(place.plan.folder)))
     assert {"supervisor", "postgres", "s3", "prefect", "mlflow", "browse", "cpu-1"} <= {row["name"] for row in rows}

@@ -45,6 +45,7 @@ def test_one_of_several_rasters_in_a_file_is_a_raster(folder: Path) -> None:
     assert [Path(name)] == scenes_of(name)
     assert [out] == result_paths("detect-objects", [Path(name)], name, out)
     assert not is_stream(f'HDF5:"{folder / "town.nc"}"://Band1')
+    assert is_stream(f"https://host/search?ids={'a' * 300}")
 
 
 def test_results_of_several_are_named_like_their_rasters(folder: Path) -> None:

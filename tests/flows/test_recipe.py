@@ -36,8 +36,9 @@ def test_the_paths_of_the_evaluation_scene_do_so_too(written: Path) -> None:
     assert tuple(str(written.parent / name) for name in ("a.tif", "b.tif")) == recipe.evaluation.imagery
 
 
-def test_remote_imagery_keeps_its_address(written: Path) -> None:
-    assert "s3://bucket/town.tif" == Recipe.read(change(written, imagery="s3://bucket/town.tif")).imagery
+@pytest.mark.parametrize("address", ["s3://bucket/town.tif", f"https://host/town.tif?signature={'a' * 300}"])
+def test_remote_imagery_keeps_its_address(written: Path, address: str) -> None:
+    assert address == Recipe.read(change(written, imagery=address)).imagery
 
 
 def test_the_same_recipe_and_files_have_the_same_digest(written: Path) -> None:
@@ -98,6 +99,8 @@ def test_one_of_several_rasters_in_a_file_starts_at_the_recipe(written: Path) ->
     (written.parent / "town.nc").write_text("data")
     recipe = Recipe.read(change(written, imagery='NETCDF:"town.nc":Band1'))
     assert f'NETCDF:"{written.parent}/town.nc":Band1' == recipe.imagery
+    (written.parent / "net").write_text("data")
+    assert f"netcdf:{written.parent}/net:x" == Recipe.read(change(written, labels="netcdf:net:x")).labels
     before = recipe.digest()
     (written.parent / "town.nc").write_text("other data")
     assert before != recipe.digest()

@@ -2,10 +2,11 @@
 
 import json
 import re
+from typing import Any, cast
 
 import pytest
 
-from infra.pools import POOLS, TEMPLATES, template
+from infra.pools import POOLS, TEMPLATES, ensure, template
 from registry.errors import OptionsError
 
 KINDS = ("docker", "kubernetes", "process")
@@ -32,6 +33,18 @@ def test_a_job_beats_often_enough_for_the_zombie_detector(kind: str, pool: str) 
 def test_a_gpu_is_asked_for_where_one_is_needed_and_nowhere_else() -> None:
     asked = {pool: template("kubernetes", pool)["variables"]["properties"]["gpus"].get("default") for pool in POOLS}
     assert {"gpu": 1, "cpu": 0} == asked
+
+
+@every
+def test_runs_get_variables_out_of_secrets(kind: str, pool: str) -> None:
+    env = template(kind, pool, ["DLPK_STORE"])["variables"]["properties"]["env"]["default"]
+    assert "{{ prefect.blocks.secret.runs-dlpk-store }}" == env["DLPK_STORE"]
+
+
+def test_a_variable_that_is_not_set_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DLPK_STORE", raising=False)
+    with pytest.raises(OptionsError, match="DLPK_POOL_ENV: DLPK_STORE is not set"):
+        ensure(cast(Any, None), "docker", names="DLPK_STORE")
 
 
 def test_an_unknown_kind_is_told_which_there_are() -> None:
