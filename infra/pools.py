@@ -81,10 +81,10 @@ def _value(name: str) -> str:
 def _secret(name: str, value: str) -> list[str]:
     """Kept encrypted by the server, whatever it is: an address may hold a password."""
     with suppress(ValueError):  # there is none yet
-        known = Secret[str].load(_block(name))
+        known = Secret.load(_block(name))
         if isinstance(known, Secret) and known.get() == value:
             return []
-    Secret[str](value=value).save(_block(name), overwrite=True)
+    Secret(value=value).save(_block(name), overwrite=True)
     return [f"variable {name}: kept for runs"]
 
 

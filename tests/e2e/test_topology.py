@@ -114,14 +114,17 @@ def test_the_set_up_does_nothing_the_second_time(place: Place) -> None:
 
 
 JOB = """
-import json
+import asyncio, json
 from prefect.client.orchestration import get_client
-from prefect.utilities.asyncutils import run_coro_as_sync
 from prefect.workers.base import BaseJobConfiguration as Job
-with get_client(sync_client=True) as client:
-    template = client.read_work_pool("cpu").base_job_template
-job = run_coro_as_sync(Job.from_template_and_values(template, {"env": {"FREQUENCY": "30"}}))
-print(json.dumps([template, job.env]))
+
+async def main():
+    async with get_client() as client:
+        template = (await client.read_work_pool("cpu")).base_job_template
+        job = await Job.from_template_and_values(template, {"env": {"FREQUENCY": "30"}}, client=client)
+    print(json.dumps([template, job.env]))
+
+asyncio.run(main())
 """
 
 
@@ -130,7 +133,8 @@ def test_runs_get_the_variables_that_the_set_up_names(place: Place) -> None:
     environment = {**os.environ, **place.environment, "DLPK_POOL_ENV": ", ".join(names)}
 
     def run(*command: str) -> str:
-        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+        assert 0 == done.returncode, done.stderr
         return done.stdout
 
     assert "variable DLPK_STORE: kept for runs" in run("-m", "infra.bootstrap")
