@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
-from tasks.layers import file_of
+from tasks.layers import file_within
 from tasks.sources import REMOTE, STORE
 
 RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
@@ -30,7 +30,8 @@ def is_stream(imagery: str) -> bool:
 def is_raster(imagery: str) -> bool:
     """A file here, one of several rasters in it as GDAL names it, or a Zarr store."""
     path = Path(imagery)
-    return not REMOTE.match(imagery) and (file_of(path).is_file() or path.suffix.lower() == STORE)
+    here = path.is_file() or path.suffix.lower() == STORE or bool(file_within(imagery))
+    return here and not REMOTE.match(imagery)
 
 
 def scenes_of(imagery: str) -> list[Path]:

@@ -45,6 +45,7 @@ def test_one_of_several_rasters_in_a_file_is_a_raster(folder: Path) -> None:
     assert [Path(name)] == scenes_of(name)
     assert [out] == result_paths("detect-objects", [Path(name)], name, out)
     assert not is_stream(f'HDF5:"{folder / "town.nc"}"://Band1')
+    assert [Path('ZARR:"/vsizip/town.zip":/town')] == scenes_of('ZARR:"/vsizip/town.zip":/town')
     assert is_stream(f"https://host/search?ids={'a' * 300}")
 
 
