@@ -158,7 +158,7 @@ def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None)
     """The number of the version that holds these bytes; the newest becomes the challenger."""
     name, digest = facts["name"], facts["sha256"]
     with told():
-        _make_model(client, name)
+        _patiently(partial(_make_model, client, name))
         number = _registered(name, digest)
         if number is None:
             # MLflow takes no file: address that lies outside a run; the tag has the true one
@@ -167,7 +167,7 @@ def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None)
             made = int(_patiently(lambda: create(name, source, run_id, tags=_tags(facts))).version)
             number = _registered(name, digest) or made
             if number != made:  # another publisher of the same bytes was quicker by a moment
-                client.delete_model_version(name, str(made))
+                _patiently(partial(client.delete_model_version, name, str(made)))
         if number == _newest(name):
             _challenge(client, name)
     return number

@@ -5,11 +5,13 @@ import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from flows.cli import LAZY
 from registry import catalog, publishing
@@ -107,6 +109,26 @@ def test_many_publishers_of_the_same_bytes_get_one_version(mlflow_home: Path, tm
         jobs = [threads.submit(publish, dlpk, scores={}, data_digest="", git_commit="") for _ in range(4)]
     assert 1 == len({job.result().number for job in jobs}) == len(catalog.versions("roofs"))
     assert mlflow_home.is_dir()
+
+
+@pytest.mark.parametrize("write", ["create_registered_model", "create_model_version", "delete_model_version"])
+def test_a_locked_database_is_waited_for(
+    published: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    published()
+    real, registered = getattr(MlflowClient, write), publishing._registered
+    locked, late = [MlflowException("database is locked")], [None]  # and another publisher is quicker by a moment
+
+    def busy(client: MlflowClient, *args: Any, **options: Any) -> Any:
+        if locked:
+            raise locked.pop()
+        return real(client, *args, **options)
+
+    monkeypatch.setattr(MlflowClient, write, busy)
+    monkeypatch.setattr(publishing, "_registered", lambda *key: late.pop() if late else registered(*key))
+    again = publish(make_package(tmp_path / "again"), scores={}, data_digest="", git_commit="")
+    assert 1 == again.number == len(catalog.versions("roofs"))
+    assert [] == locked == late
 
 
 def test_a_double_which_its_publisher_takes_back_is_no_challenger(
