@@ -30,17 +30,20 @@ def is_stream(imagery: str) -> bool:
 def is_raster(imagery: str) -> bool:
     """A file here, one of several rasters in it as GDAL names it, or a Zarr store."""
     path = Path(imagery)
-    here = path.is_file() or path.suffix.lower() == STORE or bool(file_within(imagery))
-    return here and not REMOTE.match(imagery)
+    if REMOTE.match(imagery):
+        return False
+    return path.is_file() or path.suffix.lower() == STORE or bool(file_within(imagery))
 
 
 def scenes_of(imagery: str) -> list[Path]:
     """A raster, the rasters of a folder, or those that a pattern meets, sorted. Raises NotFound when there is none."""
     path = Path(imagery)
-    if path.is_dir() and not is_raster(imagery):
+    if is_raster(imagery):
+        found = [path]
+    elif path.is_dir():
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in RASTERS and not p.name.startswith("."))
     else:
-        found = [path] if is_raster(imagery) else sorted(map(Path, glob.glob(imagery, recursive=True)))  # noqa: PTH207
+        found = sorted(map(Path, glob.glob(imagery, recursive=True)))  # noqa: PTH207
     if not found:
         do = f"give a raster, a folder of rasters ({', '.join(sorted(RASTERS))}) or a pattern such as scenes/*.tif"
         raise NotFound("there is no imagery", where=imagery, do=do)

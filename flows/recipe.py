@@ -25,7 +25,7 @@ from tasks.cli_options import parse
 from tasks.export import ExportOptions
 from tasks.layers import file_of, layer_of, named_from
 from tasks.options import Options
-from tasks.receipt import belonging
+from tasks.receipt import belonging, files_in
 from tasks.train import TrainOptions
 
 REMOTE = ("://", "/vsi")
@@ -153,15 +153,15 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
     """
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
-    if layer_of(Path(path)):
-        return [(path, ""), *fingerprint(str(file_of(Path(path))))]
+    file = Path(path)
+    if layer_of(file):
+        return [(path, ""), *fingerprint(str(file_of(file)))]
     if "://" in path:
         return [(path, content_of(path))]
-    if (file := Path(path)).is_dir():
+    if file.is_dir():
         if file.suffix.lower() != ".gdb":
             raise OptionsError("expected a file", where=path, got="a folder", do="name the files in it, one by one")
-        tables = (part for part in sorted(file.iterdir()) if part.suffix != ".lock")  # of a geodatabase in use
-        return [(path, ""), *(fact for part in tables for fact in fingerprint(str(part)))]
+        return [(path, ""), *(fact for part in files_in(file) for fact in fingerprint(str(part)))]
     if not file.is_file():
         raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
     facts = file.stat()

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml"}
-SUBDATASET = re.compile(r"(?!(?:s3|gs|az|https?|ftp|file):)([A-Za-z][A-Za-z0-9_]+:)(.+)", re.IGNORECASE)  # driver, rest
+SUBDATASET = re.compile(r"(?!(?:s3|gs|az|https?|ftp|file):)[A-Za-z][A-Za-z0-9_]+:", re.IGNORECASE)  # the driver
 
 
 def file_of(path: Path) -> Path:
@@ -31,14 +31,16 @@ def layer_of(path: Path) -> str:
 
 def named_from(name: str, folder: Path) -> str:
     """GDAL's name of a raster whose file lies in `folder`, from anywhere; "" where it is no such name."""
-    file, match = file_within(name, folder), SUBDATASET.match(name)
-    if not match or not file or "/vsi" in file:
-        return file and name
-    return match[1] + match[2].replace(file, str((folder / file).resolve()), 1)
+    file = file_within(name, folder)
+    if not file:
+        return ""
+    driver, _, rest = name.partition(":")
+    return name if "/vsi" in file else f"{driver}:{rest.replace(file, str((folder / file).resolve()), 1)}"
 
 
 def file_within(name: str, folder: Path = Path()) -> str:
     """What is a file or folder in GDAL's name of a raster, from `folder` on; "" where it is no such name."""
-    match = SUBDATASET.match(name)
-    parts = filter(None, re.split(r':?"|:', match[2])) if match else ()
+    if not SUBDATASET.match(name):
+        return ""
+    parts = filter(None, re.split(r':?"|:', name)[1:])
     return next((part for part in parts if "/vsi" in part or (folder / part).exists()), "")

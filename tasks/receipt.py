@@ -77,12 +77,16 @@ def stamp(path: Path) -> Facts:
     if not path.exists():  # somewhere else than on this machine
         return {"path": str(path)}
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if p.is_file() and p.suffix != ".lock"]  # of a geodatabase in use
-        return {"path": str(path.resolve()), "files": [stamp(p) for p in files]}
+        return {"path": str(path.resolve()), "files": [stamp(p) for p in files_in(path)]}
     facts = path.stat()
     own = {"path": str(path.resolve()), "size": facts.st_size, "modified_ns": facts.st_mtime_ns}
     others = [stamp(other) for other in belonging(path)]
     return {**own, "beside": others} if others else own
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below it, sorted, without the locks of a geodatabase in use."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".lock"]
 
 
 def belonging(path: Path) -> list[Path]:
