@@ -78,7 +78,10 @@ def files_behind(path: Path) -> list[str]:
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     try:
-        with warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning), rasterio.open(path) as file:
+        with (
+            warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+            rasterio.open(gdal_name(str(path))) as file,
+        ):
             return sorted(name for name in file.files if Path(name) != path)
     except RasterioError:
         return []

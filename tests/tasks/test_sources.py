@@ -22,7 +22,7 @@ from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import open_scenes
 from tasks.imagery import open_imagery
 from tasks.inference_options import ClassifyOptions
-from tasks.sources import find_rasters, gdal_name, remote_settings
+from tasks.sources import files_read, find_rasters, gdal_name, remote_settings
 from tests import ranges
 from tests.servers import seaweed
 
@@ -79,6 +79,7 @@ def test_one_of_several_rasters_in_a_file_has_its_name_of_gdal(folder: Path, mon
     assert {**receipt.stamp(folder / "town.nc"), "layer": band} == receipt.stamp(Path(band))
     hdf5 = f'HDF5:"{folder / "town.nc"}"://Band2'
     assert (hdf5,) == find_rasters(Path(hdf5))  # pathlib has eaten a slash
+    assert [hdf5, str(folder / "town.nc")] == files_read(hdf5)
     monkeypatch.chdir(folder)
     assert ("netcdf:town.nc:Band2",) == find_rasters("netcdf:town.nc:Band2")
     with pytest.raises(ImageryError, match=r"nix.nc.*: does not exist"):
