@@ -73,7 +73,7 @@ def _table(path: Path) -> pandas.DataFrame:
             return pandas.DataFrame(pandas.read_csv(path, dtype=dict.fromkeys(names, str), **how))  # 007 is a name
         return pandas.DataFrame(pyogrio.read_dataframe(file, layer=layer_to_read(path), read_geometry=False))
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
-        do = "check the path" if not path.exists() else "save it as CSV in UTF-8 with a header line"
+        do = "check the path" if not file_of(path).exists() else "save it as CSV in UTF-8 with a header line"
         raise LabelError(f"cannot be read as a table ({error})", where=path, do=do) from error
 
 
