@@ -61,9 +61,10 @@ def ensure(client: SyncPrefectClient, kind: str, slots: str = "", names: str = "
     """
     limits = {"gpu": _slots(slots)} if slots else {}
     given = {name: _value(name) for name in filter(None, map(str.strip, names.split(",")))}
+    templates = {pool: template(kind, pool, given) for pool in POOLS}
     done = [told for name, value in given.items() for told in _secret(name, value)]
     for pool, description in POOLS.items():
-        done += _pool(client, template(kind, pool, given), kind, pool, description)
+        done += _pool(client, templates[pool], kind, pool, description)
         if pool in limits and client.read_work_pool(pool).concurrency_limit != limits[pool]:
             client.update_work_pool(pool, WorkPoolUpdate(concurrency_limit=limits[pool]))
             done.append(f"work pool {pool}: {slots} runs at once")
