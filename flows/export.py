@@ -26,7 +26,8 @@ def export(
 
     Args:
         imagery: raster, folder, STAC item or a list of rasters; local, s3:// or https://
-        labels: features (GeoPackage, GeoJSON, Shapefile) or a classified raster; none for Export_Tiles and CycleGAN
+        labels: features (GeoPackage, GeoJSON, Shapefile) or a classified raster, also s3:// or https://; none for
+            Export_Tiles and CycleGAN
         out: folder for the chips, new or empty, or an unfinished export of the same input
         options: how chips are cut, under the names of the ArcGIS tool
         classes: the classes; none given: those found in the labels

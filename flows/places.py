@@ -10,8 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
-from tasks.layers import file_within
-from tasks.sources import REMOTE, STORE
+from tasks.layers import REMOTE, file_within
+from tasks.sources import STORE
 
 RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
 RESULTS = {

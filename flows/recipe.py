@@ -24,6 +24,7 @@ from registry.scenes import content_of
 from tasks.cli_options import parse
 from tasks.export import ExportOptions
 from tasks.layers import file_of, layer_of, named_from
+from tasks.nearby import address, contents_of
 from tasks.options import Options
 from tasks.receipt import belonging, files_in
 from tasks.train import TrainOptions
@@ -34,7 +35,7 @@ IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
 IN_TRAIN = ("augmentation_file", "pretrained_model", "pretrained_weights")
 NO_PATHS = ("auto", "none")  # of pretrained_weights
 WITHIN = ("evaluation", "export", "train")
-LABELS = "features (GeoPackage, GeoJSON, Shapefile; a layer as town.gpkg/roofs) or a class raster over the imagery"
+LABELS = "features (GeoPackage, GeoJSON, Shapefile; a layer as town.gpkg/roofs) or a class raster, also s3:// or https://"
 Imagery = str | tuple[str, ...]
 
 
@@ -153,6 +154,9 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
     """
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
+    if address(path):
+        contents = contents_of(path)
+        return [*([] if path in contents else [(path, "")]), *contents.items()]
     file = Path(path)
     if layer_of(file):
         return [(path, ""), *fingerprint(str(file_of(file)))]

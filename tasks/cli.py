@@ -93,7 +93,7 @@ def export(
     """Cut imagery into labelled chips (Export Training Data For Deep Learning).
 
     IMAGERY is one raster or more, a folder of them, a text file that lists them, or a STAC item or collection; local,
-    s3:// or https://. LABELS are features, a classified raster, or - for none (Export_Tiles, CycleGAN).
+    s3:// or https://. LABELS are features, a classified raster, likewise; or - for none (Export_Tiles, CycleGAN).
     `dlpk export-training-data` is the same command.
     """
     from tasks.export import dry_run as only_survey

@@ -1,25 +1,34 @@
 """Feature files that people give: in any format that GDAL or GeoParquet reads."""
 
+import zipfile
 from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import geopandas
 import pyogrio
 from pyogrio.errors import DataSourceError
 
 from registry.errors import LabelError, OptionsError
-from tasks.layers import OF_LAYERS, file_of, layer_of
+from tasks.layers import OF_LAYERS, PACKED, file_of, layer_of
+from tasks.nearby import nearby
 
+FOR_A_MAC = "__MACOSX/"  # in a .zip, what only a Mac needs
+TOP = PurePosixPath()
+ONE_FILE = {".gpkg", ".geojson", ".json", ".fgb", ".gml", ".kml"}
 MAIN = "main."  # the schema before which ArcGIS puts the layers of a GeoPackage
 
 
 def read_features(path: Path) -> geopandas.GeoDataFrame:
-    """Raises LabelError when it holds no features, or several layers of which none is named (`layer_to_read`)."""
-    layer, file = layer_to_read(path), file_of(path)
+    """Raises LabelError when it holds no features, or several layers of which none is named (`layer_to_read`).
+
+    What lies in a bucket or on the web is copied first, see `tasks.nearby`.
+    """
+    path = nearby(path)
+    layer, source = layer_to_read(path), source_of(path)
     try:
-        parquet = file.suffix.lower() == ".parquet"
-        table = geopandas.read_parquet(file) if parquet else pyogrio.read_dataframe(file, layer=layer)
+        parquet = Path(source).suffix.lower() == ".parquet"
+        table = geopandas.read_parquet(source) if parquet else pyogrio.read_dataframe(source, layer=layer)
     except (OSError, ValueError, DataSourceError) as error:
         raise LabelError(f"cannot be read as features ({error})", where=path, do="give e.g. a GeoPackage") from error
     if not isinstance(table, geopandas.GeoDataFrame):
@@ -34,7 +43,7 @@ def layer_to_read(path: Path) -> str | None:
     Raises LabelError where there is none of the name, or none is named and several could be meant.
     """
     file, wanted = file_of(path), layer_of(path)
-    layers = layers_of(file)
+    layers = layers_of(path)
     if wanted:
         return _called(path, wanted, layers)
     named = [name for name, placed in layers.items() if placed]
@@ -44,12 +53,39 @@ def layer_to_read(path: Path) -> str | None:
     return file.stem if file.stem in named else next(iter(named), None)
 
 
-def layers_of(file: Path) -> dict[str, bool]:
+def layers_of(path: Path) -> dict[str, bool]:
     """The layers of a file that may hold several, and whether they have geometries."""
-    if file.suffix.lower() in OF_LAYERS:
+    if file_of(path).suffix.lower() in OF_LAYERS:
         with suppress(DataSourceError):  # why, is told by reading it
-            return {str(name): kind is not None for name, kind in pyogrio.list_layers(file)}
+            return {str(name): kind is not None for name, kind in pyogrio.list_layers(source_of(path))}
     return {}
+
+
+def source_of(path: Path) -> Path | str:
+    """What GDAL opens: the file; of a .zip or .kmz the geodatabase, file or folder of shapefiles in it.
+
+    Raises LabelError where several are packed together.
+    """
+    file = file_of(path)
+    if file.suffix.lower() not in PACKED or not file.is_file():
+        return file
+    with suppress(OSError, zipfile.BadZipFile):  # why, is told by reading it
+        inside = _packed_in(file)
+        if len(inside) > 1:
+            do = "unpack it and give one of them"
+            raise LabelError("holds several files of features", where=file, got=inside, do=do)
+        return f"/vsizip/{{{file.resolve()}}}/{''.join(inside)}"
+    return file
+
+
+def _packed_in(file: Path) -> list[str]:
+    """Of shapefiles the folder: each is a layer there."""
+    with zipfile.ZipFile(file) as archive:
+        names = [PurePosixPath(name) for name in archive.namelist() if not name.startswith(FOR_A_MAC)]
+    geodatabases = {parent for name in names for parent in name.parents if parent.suffix.lower() == ".gdb"}
+    shapes = {name.parent for name in names if name.suffix.lower() == ".shp"}
+    others = {name for name in names if name.suffix.lower() in ONE_FILE}
+    return sorted("" if name == TOP else str(name) for name in geodatabases or shapes or others)
 
 
 def _called(path: Path, wanted: str, layers: Collection[str]) -> str:

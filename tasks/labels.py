@@ -26,14 +26,14 @@ from registry.errors import LabelError
 from tasks.class_values import class_values
 from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
 from tasks.definition_query import meeting
-from tasks.feature_files import layer_to_read
+from tasks.feature_files import layer_to_read, source_of
 from tasks.geometries import BATCH, Geometries, moved
 from tasks.imagery import Imagery
-from tasks.layers import file_of
+from tasks.layers import PACKED, file_of
 from tasks.pixel_features import PixelFeatures
 
-VECTOR_SUFFIXES = {".gpkg", ".gdb", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml"}
-ALWAYS_PLACED = {".geojson", ".json", ".kml"}  # these have a coordinate system by definition, also for pixels
+VECTOR_SUFFIXES = {".gpkg", ".gdb", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml", *PACKED}
+ALWAYS_PLACED = {".geojson", ".json", ".kml", ".kmz"}  # these have a coordinate system by definition, also for pixels
 TOLD_BY_ROW = {".gpkg", ".gdb", ".shp", ".fgb"}  # others are parsed from the beginning for every row
 KEPT = 64  # grids whose features are remembered: those of all angles and of forks are the same
 SPACES_OF_PIXELS = ("PIXEL_SPACE", "IMAGE_SPACE")
@@ -223,7 +223,7 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
 
 def _opened(path: Path, read: Callable[..., pandas.DataFrame], **options: object) -> geopandas.GeoDataFrame:
     try:
-        table = read(file_of(path), **options)
+        table = read(source_of(path), **options)
     except (DataSourceError, DataLayerError, OSError, ValueError) as error:
         do = "check definition_query" if options.get("where") else "check that ogrinfo reads it"
         do = do if file_of(path).exists() else "check the path"

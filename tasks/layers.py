@@ -7,7 +7,9 @@ NETCDF:"town.nc":Band1                   a raster, as GDAL names its subdatasets
 import re
 from pathlib import Path
 
-OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml"}
+REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
+PACKED = {".zip", ".kmz"}
+OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml", *PACKED}
 SUBDATASET = re.compile(r"(?!(?:s3|gs|az|https?|ftp|file):)[A-Za-z][A-Za-z0-9_]+:", re.IGNORECASE)  # the driver
 
 

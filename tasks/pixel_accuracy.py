@@ -31,6 +31,7 @@ from tasks.feature_files import read_features
 from tasks.imagery import bounds_of
 from tasks.labels import is_vector
 from tasks.layers import file_of
+from tasks.nearby import nearby
 from tasks.options import Options
 from tasks.tables import check_table, write_rows
 
@@ -216,6 +217,7 @@ def _opened(path: Path) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _truth(path: Path, raster: Any, options: PixelAccuracyOptions) -> Iterator[Truth]:
+    path = nearby(path)
     if file_of(path).exists() and is_vector(path):
         yield _Features(path, raster, options.class_value_field)
         return

@@ -15,6 +15,7 @@ from registry.errors import Conflict
 from registry.files import write_text
 from registry.locks import locked
 from tasks.layers import file_of, layer_of
+from tasks.nearby import address, contents_of
 
 NAME = ".receipt.json"
 # Files of the same name that belong to a shapefile or a raster
@@ -71,7 +72,12 @@ def holds(folder: Path, verb: str, facts: Facts) -> bool:
 
 
 def stamp(path: Path) -> Facts:
-    """What tells a changed input file from the same: path, size and time of change, of what belongs to it, too."""
+    """What tells a changed input file from the same: path, size and time of change, of what belongs to it, too.
+
+    Of labels in a bucket or on the web their ETags. Raises NotFound or StoreError where these cannot be had.
+    """
+    if where := address(path):
+        return {"path": where, "contents": contents_of(where)}
     if layer := layer_of(path):
         return {**stamp(file_of(path)), "layer": layer}
     if not path.exists():  # somewhere else than on this machine

@@ -25,10 +25,9 @@ from pystac.errors import STACError, STACTypeError
 from pystac.stac_io import DefaultStacIO
 
 from registry.errors import ImageryError, OptionsError
-from tasks.layers import file_within, named_from
+from tasks.layers import REMOTE, file_within, named_from
 
 RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
-REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
 OF_HDF5 = re.compile(r"^(HDF5:.+?):/+", re.IGNORECASE)
 PRODUCT = "MTD_MSI*.xml"  # of a Sentinel-2 product, in whose folder rasters lie deep
 STORE = ".zarr"

@@ -18,6 +18,7 @@ from tasks.exporting.scene_labels import Classified, NoLabels, Objects, Panoptic
 from tasks.imagery import Imagery
 from tasks.labels import Features, features_of, is_vector, read_features
 from tasks.layers import file_of
+from tasks.nearby import nearby
 
 Source = Features | ClassRasters | ImageLabels | None
 MOST_CLASSES = 255  # class indexes of a mask are bytes; 0 is background
@@ -109,6 +110,7 @@ def _read(
     crs: object,
     pictures: Sequence[Path],
 ) -> Source:
+    path = nearby(path)
     if not file_of(path).exists():
         raise LabelError("does not exist", where=path, do="check the path")
     points = carries == "label" and options.crop_mode == "FIXED_SIZE"
@@ -138,7 +140,7 @@ def _read_objects(options: ExportOptions, given: Sequence[ClassLabel]) -> Featur
     if not options.in_instance_data:
         do = "name the features of the objects"
         raise OptionsError("Panoptic_Segmentation needs in_instance_data", do=do)
-    path, field = Path(options.in_instance_data), options.instance_class_value_field
+    path, field = nearby(Path(options.in_instance_data)), options.instance_class_value_field
     if not file_of(path).exists():
         raise LabelError("does not exist", where=path, do="check the path")
     return read_features(path, field, given, radius=options.buffer_radius)

@@ -53,7 +53,7 @@ def is_table(path: Path) -> bool:
     file = file_of(path)
     if file.suffix.lower() in TABLE_SUFFIXES:
         return True
-    layers = layers_of(file) if file.suffix.lower() in DATABASES else {}
+    layers = layers_of(path) if file.suffix.lower() in DATABASES else {}
     if layer_of(path):
         return layers.get(str(layer_to_read(path))) is False
     return bool(layers) and not any(layers.values())

@@ -23,6 +23,7 @@ from tasks.exporting.plan import Found, Job, Plan, Unit, chosen, numbered, units
 from tasks.exporting.scene import OUTSIDE_MASK, Survey
 from tasks.exporting.units import Surveyed, desk, far, survey_unit, write_unit
 from tasks.imagery import ImageryFacts
+from tasks.nearby import address
 from tasks.progress import OnProgress, Progress
 
 VERB = "export"
@@ -171,9 +172,9 @@ def _finish(job: Job, plan: Plan, part: Part, run: Run) -> None:
     from tasks.exporting.finish import Export, finish
     from tasks.exporting.report import ExportFacts
 
-    scenes = desk.open(job)
+    scenes, labels = desk.open(job), job.labels or ""
     facts = ExportFacts(
-        sources={"imagery": job.imagery, "labels": [str(job.labels)]},
+        sources={"imagery": job.imagery, "labels": [address(labels) or str(labels)]},
         options=job.options.model_dump(mode="json"),
         left_out=plan.left_out + part.left_out,
         warnings=[f"features in no chip: {number:,}, {why}" for why, number in sorted(plan.lost.items())],

@@ -46,6 +46,7 @@ from tasks.imagery import (
 )
 from tasks.labels import Features, read_areas
 from tasks.mosaic import alike, honest, laid_on, mosaic
+from tasks.nearby import nearby
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import Bounds, Place, Window, angles, grid
 
@@ -357,7 +358,7 @@ def _mask(options: ExportOptions, imagery: Imagery) -> shapely.Geometry | None:
     """The mask polygons as one area in pixels, ready to be asked often."""
     if options.in_mask_polygons is None:
         return None
-    polygons = read_areas(Path(options.in_mask_polygons)).on(imagery, options.reference_system)
+    polygons = read_areas(nearby(Path(options.in_mask_polygons))).on(imagery, options.reference_system)
     whole = shapely.union_all([shapely.union_all(batch) for batch in polygons.geometries.batches()])
     within = shapely.buffer(whole, SLACK)
     shapely.prepare(within)

@@ -1,5 +1,6 @@
 """Labels of every kind: classes that keep their value, features, rasters, tables."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError, LabelError, OptionsError
-from tasks import receipt, town
+from tasks import feature_files, receipt, town
 from tasks.chips import Chip
 from tasks.exporting.label_sources import Labels
 from tasks.exporting.options import ExportOptions
@@ -113,6 +114,47 @@ def test_a_layer_is_named_behind_its_file(scene: Town, tmp_path: Path, file: str
     with pytest.raises(LabelError, match=r"barns: there is no such layer, got \['ponds', 'roofs'\]; name one of these"):
         cut(scene[0], path / "barns")
     assert {**receipt.stamp(path), "layer": "ponds"} == receipt.stamp(path / "ponds")
+
+
+@pytest.mark.parametrize("top", ["", "2026/town plan/"])
+@pytest.mark.parametrize("file", ["town.gdb", "town.gpkg", "town.shp", "town.kml"])
+def test_features_are_read_as_they_are_packed(scene: Town, tmp_path: Path, file: str, top: str) -> None:
+    table = geopandas.read_file(scene[1]).astype({"Classvalue": "int32"})
+    whole, driver = tmp_path / "whole", {"town.gdb": "OpenFileGDB"}.get(file)
+    whole.mkdir()
+    (table.to_crs(4326) if file == "town.kml" else table).to_file(whole / file, driver=driver)
+    packed = tmp_path / ("town.kmz" if file == "town.kml" else "town.zip")
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sorted(whole.rglob("*")):
+            archive.write(path, f"{top}{path.relative_to(whole)}")
+        archive.writestr(f"__MACOSX/{top}._{file}", b"")
+    assert cut(scene[0], scene[1])[0].boxes.tolist() == cut(scene[0], packed)[0].boxes.tolist()
+    assert len(table) == len(feature_files.read_features(packed / "town"))
+
+
+def test_of_packed_shapefiles_each_is_a_layer(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "plan.zip", "w") as archive:
+        for name, shape in (("ponds", POND), ("roofs", ROOF)):
+            write_features(tmp_path / f"{name}.shp", [shape])
+            for path in tmp_path.glob(f"{name}.*"):
+                archive.write(path, path.name)
+    assert [ROOF.area] == read_features(tmp_path / "plan.zip" / "roofs").geometries.areas.tolist()
+    with pytest.raises(LabelError, match=r"holds several layers of features, got \['ponds', 'roofs'\]"):
+        read_features(tmp_path / "plan.zip")
+
+
+def test_what_is_packed_badly_is_told(tmp_path: Path) -> None:
+    (tmp_path / "torn.zip").write_bytes(b"PK")
+    with zipfile.ZipFile(tmp_path / "none.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    for name in ("torn.zip", "none.zip"):
+        with pytest.raises(LabelError, match="cannot be opened as features"):
+            read_features(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for name in ("a.gpkg", "b.gpkg"):
+            archive.write(write_features(tmp_path / name, [ROOF]), name)
+    with pytest.raises(LabelError, match=r"holds several files of features, got \['a.gpkg', 'b.gpkg'\]; unpack it"):
+        read_features(tmp_path / "two.zip")
 
 
 def test_numbers_kept_as_text_are_values(tmp_path: Path) -> None:

@@ -1,0 +1,109 @@
+"""Features and class rasters in a bucket or on the web: a copy on this machine is read.
+
+    s3://bucket/town.gpkg, s3://bucket/town.gpkg/roofs     with the settings of the stores
+    s3://bucket/town.shp, s3://bucket/plan.gdb/roofs       with the files that belong to them
+    https://host/town.geojson
+
+Copies lie in the cache under what their content is called there (an ETag): what has changed is fetched again.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from registry import scenes
+from registry.errors import Denied, NotFound, StoreError
+from registry.scenes import Scene, Search
+from registry.settings import settings
+from tasks.layers import OF_LAYERS, REMOTE
+
+COPIES = "features"  # in the cache
+WITH_SHAPES = (".shx", ".dbf", ".prj", ".cpg")
+IN_GEODATABASE = Search(suffixes=("", ".gdbtable", ".gdbtablx", ".gdbindexes", ".atx", ".spx", ".freelist", ".horizon"))
+Contents = dict[str, str]  # of each file, by its address, what its content is called
+
+
+def address(path: str | Path) -> str:
+    """The s3:// or https:// that it is, also where pathlib has eaten a slash; "" for what lies here."""
+    text = str(path)
+    return REMOTE.sub(lambda match: f"{match[1].lower()}://", text) if REMOTE.match(text) else ""
+
+
+def nearby(path: Path) -> Path:
+    """The path itself; of what lies elsewhere that of a copy, with the layer behind it.
+
+    Raises NotFound where there is none, StoreError where it cannot be had or changed meanwhile.
+    """
+    where = address(path)
+    if not where:
+        return path
+    file, layer = _split(where)
+    contents = contents_of(where)
+    folder = settings().cache / COPIES / hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
+    if not folder.is_dir():
+        _copy(contents, folder)
+        if contents_of(where) != contents:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise StoreError("changed while it was fetched", where=where, do="try again")
+    return folder / _below(file) / layer
+
+
+def contents_of(where: str) -> Contents:
+    """Of a file, and of those that belong to it. Raises NotFound, StoreError."""
+    file, _ = _split(where)
+    suffix = _below(file).suffix.lower()
+    if suffix == ".gdb" and (found := {one.place: one.content for one in scenes.find(file, IN_GEODATABASE)}):
+        return found
+    try:
+        contents = {file: scenes.content_of(file)}
+    except NotFound as error:
+        raise NotFound("there is no such file", where=file, do="check the address") from error
+    for end in WITH_SHAPES if suffix == ".shp" else ():
+        with suppress(NotFound, Denied):  # so tells a server that hides what is not there
+            contents[_beside(file, end)] = scenes.content_of(_beside(file, end))
+    return contents
+
+
+def _split(where: str) -> tuple[str, str]:
+    """The address of the file, and the layer that is named behind it or ""."""
+    parts = where.split("/")
+    for i, part in enumerate(parts[3:-1], start=3):
+        if PurePosixPath(part).suffix.lower() in OF_LAYERS:
+            return "/".join(parts[: i + 1]), "/".join(parts[i + 1 :])
+    return where, ""
+
+
+def _copy(contents: Contents, folder: Path) -> None:
+    """All files or none."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+    try:
+        for place, content in contents.items():
+            scheme = "s3" if place.startswith("s3://") else "https"
+            scenes.fetch(Scene(place, content, place, scheme), (part / _below(place)).parent)
+        try:
+            part.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # nobody was quicker
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _below(place: str) -> Path:
+    """Where its copy lies in the folder, by bucket or host and path: so messages tell where it came from."""
+    scheme, _, rest = place.partition("://")
+    parts = urlsplit(place)
+    names = rest.split("/") if scheme == "s3" else [parts.netloc, *unquote(parts.path).split("/")]
+    return Path(*(name for name in names if name not in ("", ".", "..")))
+
+
+def _beside(file: str, end: str) -> str:
+    """The address of the file of the same name that ends so, in large letters where the other one does."""
+    text, question, query = file.partition("?")
+    stem, _, suffix = text.rpartition(".")
+    return f"{stem}{end.upper() if suffix.isupper() else end}{question}{query}"
