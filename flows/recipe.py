@@ -18,6 +18,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from registry.catalog import is_reference
 from registry.emd import ClassLabel
 from registry.errors import NotFound, OptionsError
 from registry.scenes import content_of
@@ -35,7 +36,9 @@ IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
 IN_TRAIN = ("augmentation_file", "pretrained_model", "pretrained_weights")
 NO_PATHS = ("auto", "none")  # of pretrained_weights
 WITHIN = ("evaluation", "export", "train")
-LABELS = "features (GeoPackage, GeoJSON, Shapefile; a layer as town.gpkg/roofs) or a class raster, also s3:// or https://"
+LABELS = (
+    "features (GeoPackage, GeoJSON, Shapefile; a layer as town.gpkg/roofs) or a class raster, also s3:// or https://"
+)
 Imagery = str | tuple[str, ...]
 
 
@@ -108,6 +111,12 @@ class Recipe(Options):
         """What is trained on."""
         return LabelledScene(imagery=self.imagery, labels=self.labels, in_raster2=self.in_raster2), *self.also
 
+    @property
+    def goes_on_from(self) -> str:
+        """The model of the registry that the training begins with, such as roofs@champion; "" where it is none."""
+        model = self.train.pretrained_model
+        return model if model and _names("pretrained_model", model) else ""
+
     @model_validator(mode="after")
     def _hold_out_of_one(self) -> Self:
         if any(len(rasters(scene.imagery)) != 1 for scene in self.scenes) and not self.evaluation:
@@ -118,8 +127,8 @@ class Recipe(Options):
         for scene in filter(None, (*self.scenes, self.evaluation)):
             yield from filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2))
         yield from (path for key in IN_EXPORT if (path := getattr(self.export, key)))
-        known = (str(getattr(self.train, key) or "") for key in IN_TRAIN)
-        yield from (path for path in known if path and path not in NO_PATHS)
+        known = {key: str(getattr(self.train, key) or "") for key in IN_TRAIN}
+        yield from (path for key, path in known.items() if path and path not in NO_PATHS and not _names(key, path))
 
 
 def rasters(imagery: Imagery) -> tuple[str, ...]:
@@ -129,13 +138,19 @@ def rasters(imagery: Imagery) -> tuple[str, ...]:
 
 def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the paths in it made absolute."""
-    paths = {key: _absolute(document[key], folder) for key in (*IN_SCENE, *IN_EXPORT, *IN_TRAIN) if document.get(key)}
+    given = {key: document[key] for key in (*IN_SCENE, *IN_EXPORT, *IN_TRAIN) if document.get(key)}
+    paths = {key: _absolute(path, folder) for key, path in given.items() if not _names(key, path, folder)}
     within: dict[str, Any] = {
         key: _from_here(document[key], folder) for key in WITHIN if isinstance(document.get(key), Mapping)
     }
     if isinstance(document.get("also"), list):
         within["also"] = [_from_here(one, folder) if isinstance(one, Mapping) else one for one in document["also"]]
     return {**document, **paths, **within}
+
+
+def _names(key: str, path: Any, folder: Path = Path()) -> bool:
+    """Whether it is a model of the registry, such as roofs@champion."""
+    return key == "pretrained_model" and is_reference(str(path)) and not (folder / str(path)).exists()
 
 
 def _absolute(path: Any, folder: Path) -> Any:

@@ -22,10 +22,11 @@ def retrain(recipe: Recipe, only_if_changed: bool = False) -> str:
     if only_if_changed and (known := steps.unchanged(recipe)):
         return known
     with about(model=recipe.name), work.opened(recipe, run_tags()) as place:
+        start = steps.begin(place)
         training, held_out = steps.divide(recipe)
         chips = steps.export(place, training)
         unseen = steps.export(place, held_out)
-        model = steps.train(place, chips)
+        model = steps.train(place, chips, start)
         scores = steps.evaluate(place, model, unseen)
         package = steps.package(place, model)
         version = steps.publish(place, package, chips, scores)

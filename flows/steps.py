@@ -147,10 +147,25 @@ def _export(work: Work, parts: Sequence[Part]) -> ChipFolder:
     return ChipFolder.open(out)
 
 
-def _train(work: Work, chips: ChipFolder) -> Path:
+def _begin(work: Work) -> str:
+    """The version to go on from, `roofs@3`, in every try the same; "" where the recipe names none of the registry."""
+    model = work.recipe.goes_on_from
+    if not model:
+        return ""
+    record = work.once("begin", work.folder, lambda: {"model": catalog.find_version(model).ref})
+    work.run.set_tags({"dlpk.pretrained_model": record["model"]})
+    return str(record["model"])
+
+
+def _train(work: Work, chips: ChipFolder, start: str) -> Path:
+    """`start`: the version to go on from, or ""."""
+    train = work.recipe.train
+    if start:
+        say(f"goes on from {start}")
+        train = train.model_copy(update={"pretrained_model": str(catalog.fetch(start))})
     work.run.log_parameters(work.recipe.model_dump(mode="json"))
     work.run.log_dataset(work.recipe.name, chips.digest, ", ".join(rasters(work.recipe.imagery)))
-    options = ("--options", _file(work, "train", work.recipe.train))
+    options = ("--options", _file(work, "train", train))
     product = work.model / f"{work.recipe.name}.emd"
     with listening("train", work.run) as listen, work.run.machine_watched():
         work.once("train", product, lambda: child.run_on_gpu("train", chips.path, work.model, *options, listen=listen))
@@ -324,6 +339,7 @@ def _file(work: Work, name: str, content: Options | list[Any]) -> Path:
 cut = step(_cut, hours=24, retries=2)
 report_chips = step(_report_chips, hours=1, retries=3)
 unchanged = step(_unchanged, hours=1, retries=3)
+begin = step(_begin, hours=1, retries=3)
 export = step(_export, hours=6, retries=2)
 train = step(_train, hours=48, retries=3, tags=("gpu",))
 evaluate = step(_evaluate, hours=6, retries=3, tags=("gpu",))

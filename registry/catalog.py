@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from registry import signing
@@ -51,6 +51,12 @@ class ModelRef:
     def __str__(self) -> str:
         version = self.alias or ("" if self.number is None else str(self.number))
         return f"{self.name}@{version}" if version else self.name
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text may name a version, as `roofs@champion` does, and no path of a model."""
+    path = PurePath(text)
+    return len(path.parts) == 1 and path.suffix.lower() not in (".dlpk", ".emd")
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,8 @@ def train(program: console.JsonLines | None, chips: tuple[Path, ...], out: Path,
     from tasks.chip_folders import open_chips
     from tasks.train import train_model
 
+    if options.pretrained_model:
+        options = options.model_copy(update={"pretrained_model": str(fetched(options.pretrained_model)[0])})
     with console.watching(program) as listen:
         model = train_model(open_chips(chips), out, options, on_epoch=listen, on_progress=listen)
     console.end(program, {"model": model.name, "folder": str(model.path)})
@@ -415,11 +417,11 @@ def fetched(reference: str) -> tuple[Path, "ModelSource"]:
         return path, ModelSource(path.stem, sha256=sha256(path))
     if path.exists():
         return path, ModelSource.of(open_model(path))
-    if path.suffix.lower() in (".dlpk", ".emd") or len(path.parts) > 1:
-        do = "check the path, or give a reference such as trees@champion"
-        raise NotFound("there is no such model", where=reference, do=do)
     from registry import catalog
 
+    if not catalog.is_reference(reference):
+        do = "check the path, or give a reference such as trees@champion"
+        raise NotFound("there is no such model", where=reference, do=do)
     version = catalog.find_version(reference)
     return catalog.fetch(version.ref), ModelSource(version.name, str(version.number), version.sha256)
 

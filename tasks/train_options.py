@@ -35,7 +35,9 @@ class TrainOptions(Options):
         description="of the backbone. auto: an installed wheel, else a download; none: from scratch; or a file",
     )
     pretrained_model: str = Field(
-        "", description="an .emd or .dlpk of ours to go on from; it decides network and backbone, classes may differ"
+        "",
+        description="a model of ours to go on from: roofs@champion, an .emd or a .dlpk; it decides network and "
+        "backbone, classes may differ",
     )
     extract_bands: tuple[int | str, ...] = Field(
         (), description="bands to learn from, in this order, by index from 0 or by name; empty: all"

@@ -68,6 +68,16 @@ def test_files_of_the_training_start_at_the_recipe_and_change_its_digest(written
     assert "none" == Recipe.read(change(written, train={"pretrained_weights": "none"})).train.pretrained_weights
 
 
+def test_a_model_of_the_registry_is_no_file(written: Path) -> None:
+    recipe = Recipe.read(change(written, train={"pretrained_model": "roofs@champion"}))
+    assert "roofs@champion" == recipe.train.pretrained_model == recipe.goes_on_from
+    assert recipe.digest() != Recipe.read(change(written, train={"pretrained_model": "roofs@1"})).digest()
+    (written.parent / "old").mkdir()
+    recipe = Recipe.read(change(written, train={"pretrained_model": "old"}))
+    assert str(written.parent / "old") == recipe.train.pretrained_model
+    assert "" == recipe.goes_on_from
+
+
 def test_what_another_program_has_written_into_an_open_geopackage_changes_the_digest(written: Path) -> None:
     change(written, labels="roofs.gpkg")
     (written.parent / "roofs.gpkg").write_text("data")
