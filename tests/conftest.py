@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import flows  # noqa: F401  # before a test imports prefect: it tells that how long its server may take to start
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 SHARED = CHECKOUT.parent / "shared"
 QUIET = {

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 import yaml
 
 from tests.e2e.test_deployments import recipe
-from tests.tiny_model import published
 
 pytestmark = pytest.mark.slow
 POINTS: dict[str, Callable[[Path], bool]] = {  # what lies in the working folder when the process is killed
@@ -29,12 +27,9 @@ POINTS: dict[str, Callable[[Path], bool]] = {  # what lies in the working folder
 SECONDS = 240
 
 
-def command(file: Path) -> list[str]:
-    return [sys.executable, "-m", "flows.cli", "retrain", str(file)]
-
-
 def start(file: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(command(file), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "flows.cli", "retrain", str(file)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def work_folder(home: Path) -> Path:
@@ -43,15 +38,15 @@ def work_folder(home: Path) -> Path:
 
 def killed_when(reached: Callable[[Path], bool], file: Path, home: Path) -> None:
     """Kill the command as soon as its work is so far; its children must go with it."""
-    with start(file) as process:
+    with start(file) as command:
         deadline = time.monotonic() + SECONDS
         while not reached(work_folder(home)):
-            assert process.poll() is None, process.communicate()[1]
+            assert command.poll() is None, command.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        children = psutil.Process(process.pid).children(recursive=True)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        children = psutil.Process(command.pid).children(recursive=True)
+        os.kill(command.pid, signal.SIGKILL)
+        command.communicate()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert [] == alive
 
@@ -92,24 +87,6 @@ def test_a_retraining_killed_again_and_again_ends_as_if_it_never_was(tmp_path: P
     (experiment,) = (e for e in client.search_experiments() if e.name == "roofs")
     (run,) = client.search_runs([experiment.experiment_id])
     assert "FINISHED" == run.info.status
-
-
-def test_a_killed_retraining_goes_on_from_the_champion_that_it_began_with(tmp_path: Path, dlpk_home: Path) -> None:
-    from registry import catalog, promotion
-    from registry.tracking import connect
-
-    file, plain = tmp_path / "recipe.yaml", recipe(tmp_path / "town", "segmenter")
-    file.write_text(yaml.safe_dump(plain))
-    assert "roofs@1" == json.loads(subprocess.check_output(command(file)))["version"]
-    shutil.rmtree(dlpk_home / "work")
-    file.write_text(yaml.safe_dump({**plain, "train": {**plain["train"], "pretrained_model": "roofs@champion"}}))
-    killed_when(POINTS["when the network is trained"], file, dlpk_home)
-    promotion.promote("roofs", published(tmp_path / "other").number, reason="by hand", scores={})
-    assert "roofs@3" == json.loads(subprocess.check_output(command(file)))["version"]
-    run = connect().get_run(str(catalog.find_version("roofs@3").run_id))
-    assert "roofs@1" == run.data.tags["dlpk.pretrained_model"]
-    began = json.loads((work_folder(dlpk_home) / "model" / "roofs" / ".receipt.json").read_text())
-    assert catalog.find_version("roofs@1").sha256 in began["parts"][0]["options"]["pretrained_model"]
 
 
 def test_two_retrainings_of_the_same_recipe_do_not_meet(tmp_path: Path, dlpk_home: Path) -> None:

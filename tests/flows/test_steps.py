@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from flows.listening import run_tags
 from flows.pages import retrain_page
 from flows.recipe import HoldOut, LabelledScene, Recipe
 from flows.work import Work
+from registry import catalog
 from registry.catalog import Version
 from registry.errors import LabelError, StoreError
-from registry.promotion import Decision
-from registry.tracking import Run
+from registry.promotion import Decision, promote
+from registry.tracking import Run, connect
 from tasks.export import ExportOptions
+from tasks.train_options import TrainOptions
+from tests.exports import chip, written
 from tests.scenes import roofs
+from tests.tiny_model import published
 
 
 def failed(error: BaseException) -> State[Any]:
@@ -61,6 +66,32 @@ def test_held_out_ground_is_seen_once_and_empty_ground_counts() -> None:
     assert (96, True) == (held_out.options.stride, held_out.options.output_nofeature_tiles)
     assert ("a.tif", "b.tif") == training.scene.imagery
     assert scene == held_out.scene
+
+
+@pytest.mark.slow
+def test_every_try_goes_on_from_the_same_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though another one became champion between them."""
+    told = list[dict[str, Any]]()
+
+    def child(*words: Any, **_: Any) -> dict[str, Any]:
+        told.append(json.loads(Path(words[-1]).read_text()))
+        raise StoreError("away")
+
+    monkeypatch.setattr("flows.child.run_on_gpu", child)
+    first = published(tmp_path / "models", level=1)
+    promote("roofs", first.number, reason="by hand", scores={})
+    chips = written(tmp_path / "chips", [chip(1)], "Classified_Tiles")
+    train = TrainOptions(pretrained_model="roofs@champion")
+    recipe = Recipe(name="roofs", imagery="a.tif", labels="a.gpkg", train=train)
+    work = Work(recipe, tmp_path / "work", Run.start("roofs", "try"))
+    for level in (2, 3):
+        begun = steps.begin(work)
+        with pytest.raises(StoreError, match="away"):
+            steps.train(work, chips, begun)
+        promote("roofs", published(tmp_path / "models", level=level).number, reason="by hand", scores={})
+    assert [str(catalog.fetch(first.ref))] * 2 == [options["pretrained_model"] for options in told]
+    assert first.ref == connect().get_run(work.run.id).data.tags["dlpk.pretrained_model"]
+    assert "roofs@champion" == connect().get_run(work.run.id).data.params["train.pretrained_model"]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Roofs_2", "roofs-2"), ("land.use--x", "land-use-x")])

@@ -21,13 +21,16 @@ import psutil
 import pytest
 import rasterio
 import torch
+from click.testing import CliRunner
 
 from registry import plugins
-from registry.dlpk import ModelFolder, open_model
+from registry.dlpk import ModelFolder, open_model, pack
 from registry.emd import Emd
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
+from registry.publishing import publish
 from tasks import networks, receipt, town, train
 from tasks.chips import DEFINITION, Chip, ChipFolder
+from tasks.cli import main
 from tasks.definition import Training
 from tasks.definition import definition as written
 from tasks.evaluate import evaluate_model
@@ -132,8 +135,11 @@ def test_a_model_learns_from_the_bands_that_are_named_and_says_so(tmp_path: Path
     first = next(tensor for tensor in torch.load(model.weights, weights_only=True).values() if tensor.ndim == 4)
     assert 3 == first.shape[1]
 
-    again = TrainOptions(**{**TINY, "max_epochs": 1, "pretrained_model": str(model.emd_path)})
-    assert [2, 0, 3] == train_model(data, tmp_path / "again/town", again).emd.document["ExtractBands"]
+    publish(pack(model, tmp_path / "town.dlpk"), scores={}, data_digest="", git_commit="")
+    again = ("--max-epochs", "1", "--batch-size", "4", "--pretrained-model", "town@challenger")
+    done = CliRunner().invoke(main, ["train", str(data.path), str(tmp_path / "again/town"), *again])
+    assert 0 == done.exit_code, done.output
+    assert [2, 0, 3] == ModelFolder(tmp_path / "again/town").emd.document["ExtractBands"]
 
     batches = loader(data, data.names[:1], Loading(1, "mask", bands=(2, 0, 3)), train=False)
     (images, _, _), chip = next(iter(batches)), data.read(data.names[0])
