@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from registry import scenes
-from registry.errors import Denied, NotFound, StoreError
-from registry.scenes import Scene, Search
+from registry.errors import Denied, NotFound, OptionsError, StoreError
+from registry.scenes import UNKNOWN, Scene, Search
 from registry.settings import settings
 from tasks.layers import OF_LAYERS, REMOTE
 
@@ -45,15 +45,15 @@ def nearby(path: Path) -> Path:
     contents = contents_of(where)
     folder = settings().cache / COPIES / hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
     if not folder.is_dir():
-        _copy(contents, folder)
-        if contents_of(where) != contents:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise StoreError("changed while it was fetched", where=where, do="try again")
+        _copy(where, contents, folder)
     return folder / _below(file) / layer
 
 
 def contents_of(where: str) -> Contents:
-    """Of a file, and of those that belong to it. Raises NotFound, StoreError."""
+    """Of a file, and of those that belong to it.
+
+    Raises NotFound, StoreError, and OptionsError where a server tells nothing that changes with the content.
+    """
     file, _ = _split(where)
     suffix = _below(file).suffix.lower()
     if suffix == ".gdb" and (found := {one.place: one.content for one in scenes.find(file, IN_GEODATABASE)}):
@@ -62,6 +62,9 @@ def contents_of(where: str) -> Contents:
         contents = {file: scenes.content_of(file)}
     except NotFound as error:
         raise NotFound("there is no such file", where=file, do="check the address") from error
+    if contents[file] == UNKNOWN:
+        do = "copy it to this machine, or to a bucket"
+        raise OptionsError("its server tells no ETag, size or time of change", where=file, do=do)
     for end in WITH_SHAPES if suffix == ".shp" else ():
         with suppress(NotFound, Denied):  # so tells a server that hides what is not there
             contents[_beside(file, end)] = scenes.content_of(_beside(file, end))
@@ -77,14 +80,16 @@ def _split(where: str) -> tuple[str, str]:
     return where, ""
 
 
-def _copy(contents: Contents, folder: Path) -> None:
-    """All files or none."""
+def _copy(where: str, contents: Contents, folder: Path) -> None:
+    """All files or none. Raises StoreError when they are others than those of `contents`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         for place, content in contents.items():
             scheme = "s3" if place.startswith("s3://") else "https"
             scenes.fetch(Scene(place, content, place, scheme), (part / _below(place)).parent)
+        if contents_of(where) != contents:
+            raise StoreError("changed while it was fetched", where=where, do="try again")
         try:
             part.rename(folder)
         except OSError:

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 from registry import plugins
 from registry.errors import NotFound, OptionsError
 
+UNKNOWN = "unknown"  # content of which its server tells nothing
 RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg")
 
 

@@ -9,7 +9,7 @@ import httpx
 
 from registry.errors import Denied, NotFound, OptionsError, StoreError
 from registry.files import atomic
-from registry.scenes import Scene, Search
+from registry.scenes import UNKNOWN, Scene, Search
 
 PAGE = 100  # items in one answer
 SECONDS = 60.0
@@ -17,7 +17,7 @@ DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/
 NO_DATA = {"thumbnail", "overview", "metadata"}
 FOR_A_WHILE = (408, 425, 429)  # of the answers that say the question was wrong
 ANSWERS = ("etag", "last-modified", "content-length")  # of a server, the first that it gives
-UNKNOWN = "unknown"  # content of which its server tells nothing
+OF_GET_ONLY = (403, 405)  # answers to a HEAD where an address is good for GET alone, as presigned ones are
 
 
 def find(place: str, search: Search) -> Iterator[Scene]:
@@ -109,6 +109,9 @@ def _told_by_server(href: str) -> str:
         return f"etag:{s3.content(Scene('', '', href, 's3'))}"
     try:
         answer = httpx.head(href, timeout=SECONDS, follow_redirects=True)
+        if answer.status_code in OF_GET_ONLY:
+            with httpx.stream("GET", href, timeout=SECONDS, follow_redirects=True) as answer:
+                pass  # the head of the answer tells all
     except httpx.HTTPError as error:
         raise StoreError(f"does not answer ({error})", where=href, do="try again later") from error
     _check(answer)

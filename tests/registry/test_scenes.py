@@ -185,7 +185,7 @@ class Catalogue:
         path, query = urlsplit(request.path).path, parse_qs(urlsplit(request.path).query)
         if path.endswith("gone.tif"):
             request.send_error(404)
-        elif path.endswith("closed.tif"):
+        elif path.endswith("closed.tif") or ("signature" in query and request.command == "HEAD"):
             request.send_error(403)
         elif path.endswith(".tif"):
             self._send(request, PIXELS, "image/tiff", {"ETag": '"e1"'})
@@ -288,6 +288,10 @@ def test_an_item_without_its_data_keeps_no_other_one_from_being_found(catalogue:
     assert [scene.content for scene in found] == list(map(scenes.content, found))
     with pytest.raises(NotFound, match="is gone"):
         scenes.fetch(found[2], tmp_path)
+
+
+def test_an_address_that_is_signed_for_get_alone_tells_its_content(catalogue: Catalogue) -> None:
+    assert 'etag:"e1"' == scenes.content_of(f"{catalogue.url}/a.tif?signature=1")
 
 
 @pytest.mark.slow

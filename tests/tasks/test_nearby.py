@@ -14,7 +14,7 @@ import pytest
 
 from flows.recipe import fingerprint
 from registry import scenes
-from registry.errors import Conflict, NotFound, StoreError
+from registry.errors import Conflict, NotFound, OptionsError, StoreError
 from registry.settings import settings
 from registry.stores import open_store
 from registry.stores.s3 import S3Store
@@ -135,6 +135,12 @@ def test_what_changes_while_it_is_fetched_is_not_kept(web: str, labels: Path, mo
     with pytest.raises(StoreError, match="changed while it was fetched"):
         nearby(Path(f"{web}/{labels.name}"))
     assert [] == copies()
+
+
+def test_a_server_that_tells_nothing_of_a_change_is_refused(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quiet, "send_header", lambda *_: None)
+    with pytest.raises(OptionsError, match="its server tells no ETag, size or time of change; copy it to this machine"):
+        nearby(Path(f"{web}/town.gpkg"))
 
 
 def test_a_copy_that_breaks_off_leaves_nothing(web: str, labels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
