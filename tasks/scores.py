@@ -10,9 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from registry.emd import ClassLabel, background_name
 from tasks.bootstrap import Interval
@@ -254,13 +252,10 @@ class PixelScores:
         self, mask: NDArray[np.integer], truth: NDArray[np.integer], confidence: NDArray[np.float32] | None = None
     ) -> None:
         """One chip, each (rows, cols): class index, and where it is known the confidence 0-1 of the answer."""
-        found, real = (torch.from_numpy(values.astype(np.int64)) for values in (mask, truth))
-        size = len(self.classes) + 1
-        self.matrices.append(
-            multiclass_confusion_matrix(found, real, size, ignore_index=-1, validate_args=False).numpy()
-        )
+        counts, size = truth >= 0, len(self.classes) + 1
+        pairs = np.ravel_multi_index((truth[counts], mask[counts]), (size, size))
+        self.matrices.append(np.bincount(pairs, minlength=size**2).reshape(size, size))
         if confidence is not None:
-            counts = truth >= 0
             self.sure += binned(confidence[counts], (mask == truth)[counts])
 
     def compute(self, threshold: float = 0.5) -> Scores:

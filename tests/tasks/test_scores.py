@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
-from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_confusion_matrix
 
 from registry.emd import ClassLabel
 from tasks.bootstrap import draws, intervals
@@ -236,6 +236,16 @@ def test_an_object_of_several_labels_is_right_only_with_all_of_them() -> None:
     assert 2 / 3 == pytest.approx(result.values["accuracy"])
     assert [1.0, 0.5] == [row["Recall"] for row in result.per_class.values()]
     assert "f1_score" == result.primary
+
+
+def test_the_confusion_matrix_is_that_of_torchmetrics() -> None:
+    chance = np.random.default_rng(6)
+    mask, truth = chance.integers(0, 3, (40, 50)).astype(np.uint8), chance.integers(-1, 3, (40, 50))
+    found, real = torch.tensor(mask).long(), torch.tensor(truth)
+    expected = multiclass_confusion_matrix(found, real, 3, ignore_index=-1)
+    scores = PixelScores([ROOF, POND], background=True)
+    scores.add(mask, truth)
+    assert expected.tolist() == scores.matrices[0].tolist()
 
 
 def test_the_calibration_error_is_that_of_torchmetrics() -> None:
