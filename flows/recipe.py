@@ -115,7 +115,7 @@ class Recipe(Options):
     def goes_on_from(self) -> str:
         """The model of the registry that the training begins with, such as roofs@champion; "" where it is none."""
         model = self.train.pretrained_model
-        return model if model and _names("pretrained_model", model) else ""
+        return model if model and _of_registry("pretrained_model", model) else ""
 
     @model_validator(mode="after")
     def _hold_out_of_one(self) -> Self:
@@ -128,7 +128,9 @@ class Recipe(Options):
             yield from filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2))
         yield from (path for key in IN_EXPORT if (path := getattr(self.export, key)))
         known = {key: str(getattr(self.train, key) or "") for key in IN_TRAIN}
-        yield from (path for key, path in known.items() if path and path not in NO_PATHS and not _names(key, path))
+        yield from (
+            path for key, path in known.items() if path and path not in NO_PATHS and not _of_registry(key, path)
+        )
 
 
 def rasters(imagery: Imagery) -> tuple[str, ...]:
@@ -139,7 +141,7 @@ def rasters(imagery: Imagery) -> tuple[str, ...]:
 def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the paths in it made absolute."""
     given = {key: document[key] for key in (*IN_SCENE, *IN_EXPORT, *IN_TRAIN) if document.get(key)}
-    paths = {key: _absolute(path, folder) for key, path in given.items() if not _names(key, path, folder)}
+    paths = {key: _absolute(path, folder) for key, path in given.items() if not _of_registry(key, path, folder)}
     within: dict[str, Any] = {
         key: _from_here(document[key], folder) for key in WITHIN if isinstance(document.get(key), Mapping)
     }
@@ -148,7 +150,7 @@ def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {**document, **paths, **within}
 
 
-def _names(key: str, path: Any, folder: Path = Path()) -> bool:
+def _of_registry(key: str, path: Any, folder: Path = Path()) -> bool:
     """Whether it is a model of the registry, such as roofs@champion."""
     return key == "pretrained_model" and is_reference(str(path)) and not (folder / str(path)).exists()
 

@@ -24,7 +24,7 @@ from tasks.exporting.options import ExportOptions
 from tasks.exporting.report import PAGE
 from tasks.feature_files import read_features
 from tasks.nearby import COPIES, address, contents_of, nearby
-from tests.servers import s3_environment, seaweed
+from tests.servers import Seaweed, s3_environment, seaweed
 
 SMALL = ExportOptions(tile_size_x=32, tile_size_y=32, stride_x=32, stride_y=32)
 
@@ -49,14 +49,19 @@ def web(labels: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.fixture(scope="session")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
-    with seaweed(tmp_path_factory.mktemp("weed"), "labels") as server, pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_environment(server.endpoint).items():
-            patch.setenv(name, value)
-        store = open_store("s3://labels")
-        assert isinstance(store, S3Store)
-        yield store
+@pytest.fixture(scope="module")
+def weed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    with seaweed(tmp_path_factory.mktemp("weed"), "labels") as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(weed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    for name, value in s3_environment(weed.endpoint).items():
+        monkeypatch.setenv(name, value)
+    store = open_store("s3://labels")
+    assert isinstance(store, S3Store)
+    return store
 
 
 def later(path: Path) -> None:
@@ -189,9 +194,9 @@ def test_an_export_of_labels_in_a_bucket(bucket: S3Store, labels: Path, tmp_path
     assert near.digest == far.digest
     assert "s3://labels/roofs.gpkg" in (tmp_path / "far" / PAGE).read_text()
     shutil.rmtree(settings().cache)
-    before = (tmp_path / "far" / receipt.NAME).stat()
+    before = (tmp_path / "far" / receipt.NAME).stat().st_mtime_ns
     export_training_data(image, where, tmp_path / "far", SMALL, workers=1)
-    assert before == (tmp_path / "far" / receipt.NAME).stat()
+    assert before == (tmp_path / "far" / receipt.NAME).stat().st_mtime_ns
     masked = SMALL.model_copy(update={"in_mask_polygons": "s3://labels/mask.gpkg"})
     assert far.names == export_training_data(image, where, tmp_path / "masked", masked, workers=1).names
     geopandas.read_file(labels).iloc[:2].to_file(tmp_path / "fewer.gpkg")
