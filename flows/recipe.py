@@ -24,8 +24,8 @@ from registry.errors import NotFound, OptionsError
 from registry.scenes import content_of
 from tasks.cli_options import parse
 from tasks.export import ExportOptions
-from tasks.layers import file_of, layer_of, named_from
-from tasks.nearby import address, contents_of
+from tasks.layers import address, file_of, layer_of, named_from
+from tasks.nearby import contents_of
 from tasks.options import Options
 from tasks.receipt import belonging, files_in
 from tasks.train import TrainOptions
@@ -33,7 +33,8 @@ from tasks.train import TrainOptions
 REMOTE = ("://", "/vsi")
 IN_SCENE = ("imagery", "labels", "in_raster2")  # keys that hold paths
 IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
-IN_TRAIN = ("augmentation_file", "pretrained_model", "pretrained_weights")
+MODEL = "pretrained_model"
+IN_TRAIN = ("augmentation_file", MODEL, "pretrained_weights")
 NO_PATHS = ("auto", "none")  # of pretrained_weights
 WITHIN = ("evaluation", "export", "train")
 LABELS = (
@@ -115,7 +116,7 @@ class Recipe(Options):
     def goes_on_from(self) -> str:
         """The model of the registry that the training begins with, such as roofs@champion; "" where it is none."""
         model = self.train.pretrained_model
-        return model if model and _of_registry("pretrained_model", model) else ""
+        return model if _of_registry(model) else ""
 
     @model_validator(mode="after")
     def _hold_out_of_one(self) -> Self:
@@ -127,10 +128,8 @@ class Recipe(Options):
         for scene in filter(None, (*self.scenes, self.evaluation)):
             yield from filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2))
         yield from (path for key in IN_EXPORT if (path := getattr(self.export, key)))
-        known = {key: str(getattr(self.train, key) or "") for key in IN_TRAIN}
-        yield from (
-            path for key, path in known.items() if path and path not in NO_PATHS and not _of_registry(key, path)
-        )
+        known = (str(getattr(self.train, key) or "") for key in IN_TRAIN)
+        yield from (path for path in known if path and path not in (*NO_PATHS, self.goes_on_from))
 
 
 def rasters(imagery: Imagery) -> tuple[str, ...]:
@@ -140,8 +139,9 @@ def rasters(imagery: Imagery) -> tuple[str, ...]:
 
 def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The document with the paths in it made absolute."""
-    given = {key: document[key] for key in (*IN_SCENE, *IN_EXPORT, *IN_TRAIN) if document.get(key)}
-    paths = {key: _absolute(path, folder) for key, path in given.items() if not _of_registry(key, path, folder)}
+    paths = {key: _absolute(document[key], folder) for key in (*IN_SCENE, *IN_EXPORT, *IN_TRAIN) if document.get(key)}
+    if _of_registry(document.get(MODEL), folder):
+        paths.pop(MODEL, None)
     within: dict[str, Any] = {
         key: _from_here(document[key], folder) for key in WITHIN if isinstance(document.get(key), Mapping)
     }
@@ -150,9 +150,9 @@ def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return {**document, **paths, **within}
 
 
-def _of_registry(key: str, path: Any, folder: Path = Path()) -> bool:
-    """Whether it is a model of the registry, such as roofs@champion."""
-    return key == "pretrained_model" and is_reference(str(path)) and not (folder / str(path)).exists()
+def _of_registry(model: object, folder: Path = Path()) -> bool:
+    """Whether it is a model of the registry, such as roofs@champion, and no folder here."""
+    return isinstance(model, str) and is_reference(model) and not (folder / model).exists()
 
 
 def _absolute(path: Any, folder: Path) -> Any:
@@ -172,8 +172,7 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
     if "/vsi" in path:
         return [(path, "")]  # only GDAL can ask
     if address(path):
-        contents = contents_of(path)
-        return [*([] if path in contents else [(path, "")]), *contents.items()]
+        return list({path: "", **contents_of(path)}.items())
     file = Path(path)
     if layer_of(file):
         return [(path, ""), *fingerprint(str(file_of(file)))]

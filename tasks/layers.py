@@ -8,9 +8,16 @@ import re
 from pathlib import Path
 
 REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
+OF_SHAPEFILE = (".dbf", ".shx", ".prj", ".cpg")  # what lies beside it, under its name
 PACKED = {".zip", ".kmz"}
 OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml", *PACKED}
 SUBDATASET = re.compile(r"(?!(?:s3|gs|az|https?|ftp|file):)[A-Za-z][A-Za-z0-9_]+:", re.IGNORECASE)  # the driver
+
+
+def address(path: str | Path) -> str:
+    """The s3:// or https:// that it is, also where pathlib has eaten a slash; "" for what lies here."""
+    text = str(path)
+    return REMOTE.sub(lambda match: f"{match[1].lower()}://", text) if REMOTE.match(text) else ""
 
 
 def file_of(path: Path) -> Path:

@@ -17,20 +17,13 @@ from urllib.parse import unquote, urlsplit
 
 from registry import scenes
 from registry.errors import Denied, NotFound, OptionsError, StoreError
-from registry.scenes import UNKNOWN, Scene, Search
+from registry.scenes import UNKNOWN, Search
 from registry.settings import settings
-from tasks.layers import OF_LAYERS, REMOTE
+from tasks.layers import OF_LAYERS, OF_SHAPEFILE, address
 
 COPIES = "features"  # in the cache
-WITH_SHAPES = (".shx", ".dbf", ".prj", ".cpg")
 IN_GEODATABASE = Search(suffixes=("", ".gdbtable", ".gdbtablx", ".gdbindexes", ".atx", ".spx", ".freelist", ".horizon"))
 Contents = dict[str, str]  # of each file, by its address, what its content is called
-
-
-def address(path: str | Path) -> str:
-    """The s3:// or https:// that it is, also where pathlib has eaten a slash; "" for what lies here."""
-    text = str(path)
-    return REMOTE.sub(lambda match: f"{match[1].lower()}://", text) if REMOTE.match(text) else ""
 
 
 def nearby(path: Path) -> Path:
@@ -65,7 +58,7 @@ def contents_of(where: str) -> Contents:
     if contents[file] == UNKNOWN:
         do = "copy it to this machine, or to a bucket"
         raise OptionsError("its server tells no ETag, size or time of change", where=file, do=do)
-    for end in WITH_SHAPES if suffix == ".shp" else ():
+    for end in OF_SHAPEFILE if suffix == ".shp" else ():
         with suppress(NotFound, Denied):  # so tells a server that hides what is not there
             contents[_beside(file, end)] = scenes.content_of(_beside(file, end))
     return contents
@@ -85,9 +78,8 @@ def _copy(where: str, contents: Contents, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
-        for place, content in contents.items():
-            scheme = "s3" if place.startswith("s3://") else "https"
-            scenes.fetch(Scene(place, content, place, scheme), (part / _below(place)).parent)
+        for place in contents:
+            scenes.fetch(scenes.scene_at(place), (part / _below(place)).parent)
         if contents_of(where) != contents:
             raise StoreError("changed while it was fetched", where=where, do="try again")
         try:

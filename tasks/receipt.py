@@ -14,12 +14,12 @@ from typing import Any
 from registry.errors import Conflict
 from registry.files import write_text
 from registry.locks import locked
-from tasks.layers import file_of, layer_of
-from tasks.nearby import address, contents_of
+from tasks.layers import OF_SHAPEFILE, address, file_of, layer_of
+from tasks.nearby import contents_of
 
 NAME = ".receipt.json"
 # Files of the same name that belong to a shapefile or a raster
-BESIDE = (".dbf", ".shx", ".prj", ".cpg", ".tfw", ".pgw", ".jgw", ".j2w", ".wld")
+BESIDE = (*OF_SHAPEFILE, ".tfw", ".pgw", ".jgw", ".j2w", ".wld")
 AFTER = ("-wal", ".msk")  # of a name that goes on like this
 Facts = dict[str, Any]
 

@@ -25,7 +25,7 @@ from pystac.errors import STACError, STACTypeError
 from pystac.stac_io import DefaultStacIO
 
 from registry.errors import ImageryError, OptionsError
-from tasks.layers import REMOTE, file_within, named_from
+from tasks.layers import REMOTE, address, file_within, named_from
 
 RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
 OF_HDF5 = re.compile(r"^(HDF5:.+?):/+", re.IGNORECASE)
@@ -137,7 +137,7 @@ def _beside(name: str, folder: Path) -> str:
 
 
 def _stac(text: str) -> Iterator[str]:
-    where = REMOTE.sub(lambda match: f"{match[1].lower()}://", text)
+    where = address(text) or text
     try:
         for item in _items(where):
             yield from _assets(item)

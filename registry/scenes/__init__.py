@@ -84,9 +84,14 @@ def content(scene: Scene) -> str:
 
 def content_of(place: str) -> str:
     """The same of any file by its path or address."""
+    return content(scene_at(place))
+
+
+def scene_at(place: str) -> Scene:
+    """A file by its path or address, of whose content nothing is known yet."""
     scheme = _scheme(place)
     local = unquote(urlsplit(place).path) if scheme == "file" and "://" in place else place
-    return content(Scene(place, "", local, scheme))
+    return Scene(place, "", local, scheme)
 
 
 def fetch(scene: Scene, folder: Path) -> Path:

@@ -23,7 +23,7 @@ from tasks.exporting.plan import Found, Job, Plan, Unit, chosen, numbered, units
 from tasks.exporting.scene import OUTSIDE_MASK, Survey
 from tasks.exporting.units import Surveyed, desk, far, survey_unit, write_unit
 from tasks.imagery import ImageryFacts
-from tasks.nearby import address
+from tasks.layers import address
 from tasks.progress import OnProgress, Progress
 
 VERB = "export"

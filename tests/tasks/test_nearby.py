@@ -23,7 +23,8 @@ from tasks.export import export_training_data
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.report import PAGE
 from tasks.feature_files import read_features
-from tasks.nearby import COPIES, address, contents_of, nearby
+from tasks.layers import address
+from tasks.nearby import COPIES, contents_of, nearby
 from tests.servers import Seaweed, s3_environment, seaweed
 
 SMALL = ExportOptions(tile_size_x=32, tile_size_y=32, stride_x=32, stride_y=32)
@@ -159,7 +160,7 @@ def test_a_copy_that_breaks_off_leaves_nothing(web: str, labels: Path, monkeypat
 
 
 def test_no_address_leads_out_of_the_cache(web: str, labels: Path) -> None:
-    (copy,) = [nearby(Path(f"{web}/%2e%2e/%2e%2e/{labels.name}"))]
+    copy = nearby(Path(f"{web}/%2e%2e/%2e%2e/{labels.name}"))
     assert copy.is_relative_to(settings().cache / COPIES)
 
 
