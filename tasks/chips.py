@@ -6,7 +6,7 @@ On disk a chip speaks class Value, here it speaks class index: 0 is background, 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -70,6 +70,14 @@ class Chip:
     def dates(self) -> NDArray[np.generic]:
         """(bands, rows, cols) of the picture, and behind them those of the second one where there is one."""
         return self.image if self.image2 is None else np.concatenate([self.image, self.image2])
+
+    def without(self, ignored: Collection[int]) -> "Chip":
+        """With the objects only whose class index counts."""
+        if not ignored:
+            return self
+        keep = ~np.isin(self.labels, list(ignored))
+        masks = None if self.masks is None else self.masks[keep]
+        return replace(self, boxes=self.boxes[keep], labels=self.labels[keep], masks=masks)
 
     def __post_init__(self) -> None:
         for what, image in (("image", self.image), ("image2", self.image2)):

@@ -21,7 +21,6 @@ from tasks.inference import AnyFunction, load_function
 from tasks.inference_options import InferenceOptions
 from tasks.progress import OnProgress, Progress
 from tasks.scores import ChangeScores, DetectionScores, ObjectScores, PixelScores, Tally
-from tasks.targets import without
 
 LOWEST = 0.05  # confidence, 0-1: average precision needs the doubtful detections too
 CALIBRATED = 32  # chips, spread evenly, whose pixels are asked for their confidence: it costs a second look
@@ -115,7 +114,7 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], lo
         return Answer(answer, np.array([d.confidence / tally.whole for d in found], np.float32))
 
     def count(chip: Chip, answer: Answer) -> None:
-        chip = without(chip, ignored)
+        chip = chip.without(ignored)
         masks = {"masks": answer.chip.masks, "true_masks": chip.masks} if by_masks else {}
         tally.add(answer.chip.boxes, answer.chip.labels, answer.confidence, chip.boxes, chip.labels, **masks)
 

@@ -19,7 +19,7 @@ from registry.errors import LabelError
 from tasks import augment
 from tasks.chips import Chip, ChipFolder
 from tasks.raster_functions._tiles import centred
-from tasks.targets import Target, batch, ignoring, learned, normalised, statistics, without
+from tasks.targets import Target, batch, ignoring, learned, normalised, statistics
 
 KEPT = 2**30  # bytes of chips in memory, shared by the processes that load: opening a chip costs more than the rest
 WHOLE = ("label", "labels")  # what is shown does not move with the pixels
@@ -138,7 +138,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
             image = centred(image, self.chips.tile_shape)
         if chip.mask is not None:
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
-        chip = without(chip, self.loading.ignored)
+        chip = chip.without(self.loading.ignored)
         if self.loading.augment is not None:
             augment.seed(self.loading.augment, hash((self.loading.seed, epoch, i, turn)) % 2**32)
             image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in WHOLE)
@@ -214,7 +214,7 @@ def look(
     size, wanted = len(chips.classes) + 1, form(chips)
     found, boxes = [], []
     for name in names:
-        chip = without(read(chips, name, wanted), ignored)
+        chip = read(chips, name, wanted).without(ignored)
         indexes = chip.labels if chip.mask is None else chip.mask[chip.valid]
         found.append(np.bincount(indexes, minlength=size)[:size])
         boxes.append(chip.boxes)

@@ -1,7 +1,6 @@
 """What a network is to answer for a chip, as its `loss` takes it (see `tasks/networks`)."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,15 +42,6 @@ def ignoring(chip: Chip, ignored: Collection[int]) -> NDArray[np.int16]:
     mask = chip.mask.astype(np.int16)
     mask[~chip.valid | np.isin(chip.mask, list(ignored))] = IGNORED
     return mask
-
-
-def without(chip: Chip, ignored: Collection[int]) -> Chip:
-    """A chip with the objects only whose class index counts."""
-    if not ignored:
-        return chip
-    keep = ~np.isin(chip.labels, list(ignored))
-    masks = None if chip.masks is None else chip.masks[keep]
-    return replace(chip, boxes=chip.boxes[keep], labels=chip.labels[keep], masks=masks)
 
 
 def statistics(chips: ChipFolder) -> tuple[BandStatistics, ...]:
