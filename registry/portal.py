@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx
-
+from registry.arcgis_rest import ask
 from registry.dlpk import Package, inspect, unpack
 from registry.errors import OptionsError, StoreError
 
@@ -21,7 +20,6 @@ TYPE = "Deep Learning Package"
 PART = 50 * 2**20  # bytes of a part; larger files go in several
 PICTURES = ("loss_graph.png", "show_results.png", "confusion_matrix.png")
 LONGEST_SUMMARY = 2048  # characters of a snippet
-WAIT = httpx.Timeout(10, read=300, write=300)  # seconds
 NEW_TOKEN = "make a new token of a user who may publish"  # noqa: S105  (a remedy)
 PATIENCE = 300.0  # seconds for the portal to put the parts together
 
@@ -63,9 +61,7 @@ class Portal:
     def _owner(self) -> str:
         told = self._ask("community/self")
         if not (user := told.get("username")):
-            raise StoreError(
-                "the token belongs to no user", where=self._root, do="make a token of a user who may publish"
-            )
+            raise StoreError("the token belongs to no user", where=self._root, do=NEW_TOKEN)
         return str(user)
 
     def _add(self, place: str, dlpk: Path, facts: Mapping[str, str]) -> str:
@@ -109,33 +105,8 @@ class Portal:
             self._ask(f"{place}/items/{item}/update", dict(facts), files)
 
     def _ask(self, path: str, data: Mapping[str, str] | None = None, files: Sequence[Any] = ()) -> dict[str, Any]:
-        """The answer to a form; the portal tells errors with the status 200."""
         where = f"{self._root}/sharing/rest/{path}"
-        form = {**(data or {}), "f": "json", "token": self.token}
-        try:
-            answer = httpx.post(
-                where, data=form, files=list(files) or None, timeout=httpx.Timeout(10, read=300, write=300)
-            )
-            answer.raise_for_status()
-            told = answer.json()
-        except (httpx.HTTPError, ValueError) as error:
-            do = "check the address of the portal and that it runs"
-            raise StoreError(f"the portal did not answer ({error})", where=where, do=do) from error
-        if not isinstance(told, dict) or "error" in told or told.get("success") is False:
-            raise _refused(told, where)
-        return told
-
-
-def _refused(told: Any, where: str) -> StoreError:
-    error = told.get("error", told) if isinstance(told, dict) else {"message": str(told)}
-    texts = [str(error.get("message", "no reason")), *map(str, error.get("details") or ())]
-    text = " ".join(" ".join(texts).split())[:300]
-    do = (
-        "make a new token of a user who may publish"
-        if error.get("code") in (401, 403, 498, 499)
-        else "see the portal's log"
-    )
-    return StoreError(f"the portal refused ({text})", where=where, do=do)
+        return ask(where, data or {}, token=self.token, who="the portal", rights=NEW_TOKEN, files=files)
 
 
 def _texts(package: Package) -> dict[str, str]:

@@ -14,12 +14,14 @@ DLPK_SIGN_PASSWORD        none                          of that key
 DLPK_SIGNERS              none                          public keys or IDENTITY=https://ISSUER, joined by commas: no
                                                         package runs that none of them signed
 DLPK_SIGSTORE             the public one                trust configuration of another Sigstore, a JSON file
+DLPK_ARCGIS_TOKENS        none                          HOST=TOKEN, joined by commas: for layers of ArcGIS services
 """
 
 import getpass
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
@@ -44,6 +46,7 @@ class Settings:
     sign_key: str = ""
     signers: tuple[str, ...] = ()
     sigstore: Path | None = None
+    arcgis_tokens: Mapping[str, str] = field(default_factory=dict, repr=False)  # by host
 
     @property
     def cache(self) -> Path:
@@ -66,6 +69,7 @@ def settings() -> Settings:
         sign_key=os.environ.get("DLPK_SIGN_KEY", ""),
         signers=tuple(one.strip() for one in os.environ.get("DLPK_SIGNERS", "").split(",") if one.strip()),
         sigstore=Path(sigstore).absolute() if (sigstore := os.environ.get("DLPK_SIGSTORE")) else None,
+        arcgis_tokens=_tokens(os.environ.get("DLPK_ARCGIS_TOKENS", "")),
         s3_checksums=_checksums(os.environ.get("DLPK_S3_CHECKSUMS") or "when_supported"),
     )
 
@@ -74,6 +78,13 @@ def _checksums(value: str) -> Checksums:
     if value not in ("when_supported", "when_required"):
         raise OptionsError("expected when_supported or when_required", where="DLPK_S3_CHECKSUMS", got=value)
     return cast("Checksums", value)
+
+
+def _tokens(value: str) -> dict[str, str]:
+    pairs = [one.strip().partition("=") for one in value.split(",") if one.strip()]
+    if not all(host and token for host, _, token in pairs):
+        raise OptionsError("expected HOST=TOKEN, joined by commas", where="DLPK_ARCGIS_TOKENS")
+    return {host.lower(): token for host, _, token in pairs}
 
 
 def _user() -> str:

@@ -3,8 +3,10 @@
     s3://bucket/town.gpkg, s3://bucket/town.gpkg/roofs     with the settings of the stores
     s3://bucket/town.shp, s3://bucket/plan.gdb/roofs       with the files that belong to them
     https://host/town.geojson
+    https://host/rest/services/roofs/FeatureServer/0       a layer of ArcGIS, see `tasks.feature_layers`
 
-Copies lie in the cache under what their content is called there (an ETag): what has changed is fetched again.
+Copies lie in the cache under what their content is called there (an ETag, a time of the last edit): what has changed
+is fetched again.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from registry import scenes
 from registry.errors import Denied, NotFound, OptionsError, StoreError
 from registry.scenes import UNKNOWN, Search
 from registry.settings import settings
+from tasks import feature_layers
 from tasks.layers import OF_LAYERS, OF_SHAPEFILE, address
 
 COPIES = "features"  # in the cache
@@ -47,6 +50,8 @@ def contents_of(where: str) -> Contents:
 
     Raises NotFound, StoreError, and OptionsError where a server tells nothing that changes with the content.
     """
+    if feature_layers.is_layer(where):
+        return {where: feature_layers.content_of(where)}
     file, _ = _split(where)
     suffix = _below(file).suffix.lower()
     if suffix == ".gdb" and (found := {one.place: one.content for one in scenes.find(file, IN_GEODATABASE)}):
@@ -79,7 +84,10 @@ def _copy(where: str, contents: Contents, folder: Path) -> None:
     part = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         for place in contents:
-            scenes.fetch(scenes.scene_at(place), (part / _below(place)).parent)
+            if feature_layers.is_layer(place):
+                feature_layers.fetch(place, part / _below(place))
+            else:
+                scenes.fetch(scenes.scene_at(place), (part / _below(place)).parent)
         if contents_of(where) != contents:
             raise StoreError("changed while it was fetched", where=where, do="try again")
         try:
@@ -96,7 +104,8 @@ def _below(place: str) -> Path:
     scheme, _, rest = place.partition("://")
     parts = urlsplit(place)
     names = rest.split("/") if scheme == "s3" else [parts.netloc, *unquote(parts.path).split("/")]
-    return Path(*(name for name in names if name not in ("", ".", "..")))
+    path = Path(*(name for name in names if name not in ("", ".", "..")))
+    return path.with_name(f"{path.name}.json") if feature_layers.is_layer(place) else path
 
 
 def _beside(file: str, end: str) -> str:
