@@ -29,7 +29,7 @@ def retrain(recipe: Recipe, only_if_changed: bool = False) -> str:
         model = steps.train(place, chips, start)
         scores = steps.evaluate(place, model, unseen)
         package = steps.package(place, model)
-        version = steps.publish(place, package, chips, scores)
+        version = steps.publish(place, package, chips, scores, start)
         verdict = steps.promote(place, version, scores, unseen)
         steps.report(place, version, scores, verdict)
     return version.ref

@@ -187,13 +187,16 @@ def _package(work: Work, model: Path) -> Path:
     return work.package
 
 
-def _publish(work: Work, package: Path, chips: ChipFolder, scores: Scores) -> Version:
+def _publish(work: Work, package: Path, chips: ChipFolder, scores: Scores, start: str) -> Version:
+    """`start`: the version that it went on from, or ""."""
     work.run.log_scores({f"held_out/{name}": value for name, value in numbers(scores).items()})
     work.run.log_figures(work.model)
     work.run.log_images(work.model)
     from tasks.ground import ground_of
 
     made = {"recipe": work.recipe.model_dump(mode="json"), "evaluation": scores, "fingerprint": work.fingerprint}
+    if start:
+        made["pretrained_model"] = start
     if place := ground_of(chips):
         made["extent"] = place
     version = publishing.publish(

@@ -82,6 +82,7 @@ def _publish(
         "environment": {"Python": "3.11", "torch": "2.6"},
         "extent": {"bbox": TOWN, "geometry": _polygon(TOWN)},
     }
+    made |= {"pretrained_model": f"{name}@1"} if i else {}
     several = {metric: score, "precision": round(score + 0.08, 3), "recall": round(score - 0.05, 3)}
     return publish(dlpk, scores=several, data_digest=f"{name}-chips", git_commit="c0ffee" * 6, made=made)
 

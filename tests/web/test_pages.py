@@ -43,6 +43,12 @@ def test_a_card_tells_task_classes_score_trend_and_picture(page: TestClient) -> 
     assert "/models/roofs/4/picture/ModelCharacteristics/show_results.png" in card
 
 
+def test_a_version_tells_which_one_it_went_on_from(page: TestClient) -> None:
+    told = 'Went on from</span><br><a href="/models/roofs/1">roofs@1</a>'
+    assert told in page.get("/models/roofs/4").text
+    assert "Went on from" not in page.get("/models/roofs/1").text
+
+
 def test_the_conditions_of_a_search_must_all_hold(page: TestClient) -> None:
     def names(query: str) -> list[str]:
         return re.findall(r'<h2><a href="/models/([^"]+)"', page.get(f"/?{query}").text)

@@ -91,11 +91,10 @@ def _chain(told: Told, results: int) -> list[dict[str, str]]:
     imagery = recipe.get("imagery", "")
     data = imagery if isinstance(imagery, str) else ", ".join(imagery)
     links = [{"kind": "Training data", "name": data or "unknown", "note": version.data_digest, "address": ""}]
-    if version.parent:
-        name, _, number = version.parent.partition("@")
-        links.append(
-            {"kind": "In use before", "name": version.parent, "note": "", "address": f"/models/{name}/{number}"}
-        )
+    earlier = {"Went on from": str(told.document.get("pretrained_model") or ""), "In use before": version.parent}
+    for kind, ref in earlier.items():
+        if ref:
+            links.append({"kind": kind, "name": ref, "note": "", "address": f"/models/{ref.replace('@', '/')}"})
     run = version.run_id or ""
     code = f"code {version.git_commit[:12]}" if version.git_commit else ""
     links.append({"kind": "Training run", "name": run or "not recorded", "note": code, "address": ""})
