@@ -86,8 +86,9 @@ def main(debug: bool) -> None:
 
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--only-if-changed", is_flag=True, help="do nothing where the newest version is of these very inputs")
 @click.pass_obj
-def retrain(program: "console.JsonLines | None", recipe: Path) -> None:
+def retrain(program: "console.JsonLines | None", recipe: Path, only_if_changed: bool) -> None:
     """Train, publish and maybe promote a model by a recipe.
 
     Runs here and needs no server; with PREFECT_API_URL set it is a flow run on that server. The same command
@@ -102,7 +103,7 @@ def retrain(program: "console.JsonLines | None", recipe: Path) -> None:
     from flows.triggers import called
     from registry import catalog
 
-    version = catalog.find_version(called(flow, Recipe.read(recipe)))
+    version = catalog.find_version(called(flow, Recipe.read(recipe), only_if_changed))
     facts = {"aliases": list(version.aliases), "scores": dict(version.scores), "package": version.uri}
     console.end(program, {"version": version.ref, **facts})
 

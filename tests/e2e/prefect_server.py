@@ -51,8 +51,8 @@ class Prefect:
 
 
 @contextmanager
-def prefect_server(folder: Path, database: str = "") -> Iterator[Prefect]:
-    """On SQLite in the folder, or on another database."""
+def prefect_server(folder: Path, database: str) -> Iterator[Prefect]:
+    """`database`: its address."""
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}/api"
     environment = {
@@ -61,7 +61,7 @@ def prefect_server(folder: Path, database: str = "") -> Iterator[Prefect]:
         "PREFECT_SERVER_UI_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database or f"sqlite+aiosqlite:///{folder}/prefect.db",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     server = Server(command, folder / "server.log", environment)

@@ -1,4 +1,4 @@
-"""prefect.yaml on a real server: deployed, triggered over HTTP, run by a process worker, scheduled."""
+"""prefect.yaml on a real server with PostgreSQL: deployed, triggered over HTTP, run by a process worker, scheduled."""
 
 import json
 import os
@@ -39,15 +39,13 @@ def recipe(folder: Path, kind: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def prefect(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
+@pytest.fixture(scope="module")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
     """A server with prefect.yaml deployed, and a worker."""
-    folder = tmp_path_factory.mktemp(request.param)
+    folder = tmp_path_factory.mktemp("prefect")
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLPK_HOME", str(folder / "home"))
-        database = ""
-        if request.param == "postgres":
-            database = stack.enter_context(postgres("prefect")).uri("prefect", "postgresql+asyncpg")
+        database = stack.enter_context(postgres("prefect")).uri("prefect", "postgresql+asyncpg")
         server = stack.enter_context(prefect_server(folder, database))
         dlpk(server, "deploy", "--file", str(CHECKOUT / "prefect.yaml"))
         stack.enter_context(worker(server, folder))
@@ -55,12 +53,10 @@ def prefect(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_both_deployments_run_when_triggered_over_http(
-    prefect: Prefect, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    prefect: Prefect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from registry import catalog
 
-    if "sqlite" in request.node.name:
-        pytest.skip("export is run on that database")
     deployment = prefect.get("/deployments/name/retrain/retrain")
     started = prefect.post(
         f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"recipe": recipe(tmp_path, "detector")}}
@@ -87,11 +83,7 @@ def test_both_deployments_run_when_triggered_over_http(
     assert str(out) in page["data"]
 
 
-def test_a_deployment_is_triggered_with_some_options_changed(
-    prefect: Prefect, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    if "postgres" in request.node.name:
-        pytest.skip("retrain and infer are run on that database")
+def test_a_deployment_is_triggered_with_some_options_changed(prefect: Prefect, tmp_path: Path) -> None:
     imagery, labels = roofs(tmp_path / "town")
     chips = tmp_path / "roof-chips"
     places = ["-p", f"imagery={imagery}", "-p", f"labels={labels}", "-p", f"out={chips}"]
@@ -107,11 +99,9 @@ def test_a_deployment_is_triggered_with_some_options_changed(
 
 @browser.needs_chromium
 def test_the_page_starts_watches_and_cancels_runs(
-    prefect: Prefect, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    prefect: Prefect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody signs in, fills the form of `export`, follows the run to its end, and cancels one that is at work."""
-    if "postgres" in request.node.name:
-        pytest.skip("the page does not see Prefect's database")
     monkeypatch.setenv("PREFECT_API_URL", prefect.url)
     imagery, labels = roofs(tmp_path)
     token = Token(name="anna", role=Role.TRIGGER, sha256=digest("dlpk_anna"))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.testing.utilities import prefect_test_harness
 
 from registry.errors import LabelError
 from tasks import town
@@ -21,12 +22,18 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of Dask's own servers
 def test_a_cluster_gives_the_bytes_of_one_process_and_the_errors_too(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
     from flows.export_dask import export_on_dask
 
     scene = town.write(tmp_path / "town", repeat=6, noise=5)
-    options = ExportOptions(tile_size=32, stride=24)
+    options, bad = ExportOptions(tile_size=32, stride=24), ExportOptions(class_value_field="kind")
     at_home = export_training_data(*scene, tmp_path / "home/chips", options, workers=1)
-    on_dask = export_on_dask(*scene, tmp_path / "dask/chips", options, **CLUSTER)
+    # one server for all; else each worker starts its own
+    cluster_of: Any = LocalCluster  # dask has no types
+    with prefect_test_harness(server_startup_timeout=120), cluster_of(**CLUSTER) as cluster:
+        address = cluster.scheduler_address
+        on_dask = export_on_dask(*scene, tmp_path / "dask/chips", options, scheduler=address)
+        with pytest.raises(LabelError, match="no field 'kind'"):
+            export_on_dask(*scene, tmp_path / "bad", bad, scheduler=address)
     assert content(at_home.path) == content(on_dask.path)
-    with pytest.raises(LabelError, match="no field 'kind'"):
-        export_on_dask(*scene, tmp_path / "bad", ExportOptions(class_value_field="kind"), **CLUSTER)

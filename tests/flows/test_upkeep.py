@@ -1,5 +1,6 @@
 """What keeps a registry in order without anybody looking: no needless training, imports, pruning, scoring again."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import rasterio
+import yaml
+from click.testing import CliRunner
 
+from flows import cli
 from flows.evaluate import evaluate
 from flows.recipe import Recipe
 from flows.retrain import retrain
@@ -45,6 +49,11 @@ def test_where_nothing_changed_nothing_is_trained(recipe: Recipe, package: Calla
     version = publish(package("one"), scores={}, data_digest="", git_commit="", run_id=run.id, made=made)
     promotion.promote(version.name, version.number)
     assert version.ref == retrain.fn(recipe, only_if_changed=True)
+    file = Path(recipe.labels).with_name("roofs.yaml")
+    file.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    told = CliRunner().invoke(cli.main, ["retrain", str(file), "--only-if-changed"])
+    assert 0 == told.exit_code, told.output
+    assert version.ref == json.loads(told.stdout)["version"]
     assert not (settings().home / "work").exists()
 
 

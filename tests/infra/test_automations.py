@@ -37,7 +37,7 @@ class Mailbox(socketserver.StreamRequestHandler):
 @pytest.fixture
 def mailbox() -> Iterator[int]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mailbox) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server.server_address[1]
         server.shutdown()
 

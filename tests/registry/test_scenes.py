@@ -172,7 +172,7 @@ class Catalogue:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def add(self, name: str, asset: dict[str, Any], **properties: Any) -> None:
         item = {"type": "Feature", "stac_version": "1.0.0", "id": name, "collection": "s2", "geometry": None}

@@ -107,7 +107,7 @@ def service(scene: tuple[Path, Path]) -> Iterator[Service]:
     made = Service(read_features(scene[1]), {0: layer()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, made))
     made.url = f"http://127.0.0.1:{server.server_port}/arcgis/rest/services/town/roofs/FeatureServer"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield made
     server.shutdown()
     server.server_close()

@@ -154,7 +154,8 @@ def trained(folder: Path, pixels: NDArray[np.uint8]) -> ModelFolder:
     torch.manual_seed(0)
     mean, std = pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2))
     whole = torch.from_numpy((pixels - mean[:, None, None]) / std[:, None, None]).float()
-    options: dict[str, Any] = {"backbone": "resnet18", "finest": 4, "anchor": 12.0, "box_batch_size_per_image": 48}
+    options: dict[str, Any] = {"backbone": "resnet18", "finest": 4, "anchor": 12.0}
+    options |= {"depth": 64, "box_batch_size_per_image": 48}
     network: Any = mask_rcnn.build(4, 1, **options).train()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
     corners = [(row, col) for row in (0, 16, 32) for col in (0, 16, 32)]

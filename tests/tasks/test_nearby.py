@@ -44,7 +44,7 @@ def labels(tmp_path: Path) -> Path:
 def web(labels: Path) -> Iterator[str]:
     """Of the folder of the labels."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(labels.parent)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()

@@ -216,7 +216,10 @@ class Stopped(BaseException):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_model_also_after_an_interruption(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_model_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.rate_test.STEPS", 20)
     data = bright_roofs(tmp_path / "chips")
     more = {"average_weights": 0.9, "accumulate_batches": 2, "oversample": True, "learning_rate": None}
     options = TrainOptions(**{**QUICK, **more, "max_epochs": 3})
