@@ -119,6 +119,8 @@ def ground(parts: Mapping[str, Mapping[str, Any]]) -> str:
         axes.ticklabel_format(useOffset=False, style="plain")
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.yaxis.set_major_locator(MaxNLocator(4))
+        if axes.dataLim.width < axes.dataLim.height:  # numbers of seven digits would touch one another
+            axes.tick_params(axis="x", labelrotation=90)
         axes.set(xlabel=next((p["coordinate_system"] for p in known.values() if "coordinate_system" in p), "Map units"))
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1))
 

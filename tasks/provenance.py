@@ -45,13 +45,18 @@ def flattered(name: str) -> str:
     return f"{name} was trained on these chips, and does worse on ground that it has not seen; {do}"
 
 
-def described(chips: ChipFolder, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Of all chips or of those named: how many, of what, and where they lie; plain JSON values."""
+def described(
+    chips: ChipFolder, names: Sequence[str] | None = None, of: Mapping[str, int | str] | None = None
+) -> dict[str, Any]:
+    """Of all chips or of those named: how many, of what, and where they lie; plain JSON values.
+
+    `of`: what they show, by class; None = the objects that the export counted, where all of them are meant.
+    """
     chosen = chips.names if names is None else names
     cell = chips.definition.cell_size
     facts = {
         "chips": len(chosen),
-        "of": _objects(chips) if len(chosen) == len(chips.names) else {},
+        "of": of or (_objects(chips) if len(chosen) == len(chips.names) else {}),
         "tile_size": f"{chips.tile_shape[1]} × {chips.tile_shape[0]} pixels",
         "cell_size": f"{cell[0]:g}" if cell else "",
         "coordinate_system": f"EPSG:{cell[2]}" if cell and len(cell) > 2 and cell[2] else "",

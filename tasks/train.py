@@ -25,6 +25,9 @@ from tasks.train_options import TrainOptions
 from tasks.travelling import travelling
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from tasks.loading import Loading
     from tasks.scores import Scores
 
@@ -87,6 +90,7 @@ class _Plan:
     loading: "Loading"
     training: list[str]  # names of chips
     validation: list[str]
+    labels: dict[str, dict[str, int | str]]  # what the chips of each part show, by name of the class
     pretrained: ModelFolder | None  # a model to go on from
 
     @property
@@ -132,6 +136,11 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     training, validation = loading.divide(chips, options.validation_percentage / 100, held)
     monitor = _monitor(carries, options, judges=any(held[name].any() for name in validation))
     row = {name: i for i, name in enumerate(names)}
+    parts = {"training": training, "validation": validation}
+    pixels = carries in ("mask", "change")
+    labels = {
+        part: _shown(chips, counted[[row[name] for name in own]], ignored, pixels=pixels) for part, own in parts.items()
+    }
     counted, boxes = counted[[row[name] for name in training]], [boxes[row[name]] for name in training]
     loading.check_classes(chips, counted, ignored)
     map_space = chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE"
@@ -155,7 +164,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     arguments = _known(pretrained, module, options) if pretrained else _suggested(chips, boxes, module, options)
     balance = loading.balance(counted) if options.class_balancing else []
     arguments |= options.network_options | _asked(carries, options, balance, module)
-    return _Plan(options, carries, name, arguments, monitor, load, training, validation, pretrained)
+    return _Plan(options, carries, name, arguments, monitor, load, training, validation, labels, pretrained)
 
 
 def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder | None) -> tuple[int, ...]:
@@ -183,6 +192,17 @@ def _read(model: ModelFolder, dates: int) -> tuple[str, ...]:
     """Names of the bands that a model reads, those of the first of its dates."""
     bands, known = model.emd.extract_bands, model.emd.band_statistics
     return tuple(known[band].name if isinstance(band, int) else band for band in bands[: len(bands) // dates])
+
+
+def _shown(
+    chips: ChipFolder, counted: "NDArray[np.int64]", ignored: Sequence[int], *, pixels: bool
+) -> dict[str, int | str]:
+    """By class that counts, of chips of (chips, classes + 1) objects or pixels: how many, or which share of them."""
+    total = counted.sum(axis=0)
+    total[list(ignored)] = 0
+    names = ("background", *(label.name for label in chips.classes))
+    found = {name: int(n) for name, n in zip(names, total, strict=True) if n}
+    return {name: f"{100 * n / total.sum():.1f} %" for name, n in found.items()} if pixels else {**found}
 
 
 def _ignored(chips: ChipFolder, options: TrainOptions) -> tuple[int, ...]:
@@ -416,6 +436,7 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
     settled = (out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate, plan.bands)
     emd = definition(chips, Training(*settled, looks), fitted.scores)
     report.write_loss_graph(out, fitted.epochs, fitted.best)
+    parts = {"training": plan.training, "validation": plan.validation}
     report.write_metrics_page(
         out,
         emd,
@@ -423,7 +444,7 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
         hyperparameters=plan.options.model_dump(mode="json"),
         provenance=_provenance(chips, fitted),
         epochs=fitted.epochs,
-        data={"training": described(chips, plan.training), "validation": described(chips, plan.validation)},
+        data={part: described(chips, own, plan.labels[part]) for part, own in parts.items()},
         machine=machine(),
     )
     emd.validate(out).write(out / f"{out.name}.emd")

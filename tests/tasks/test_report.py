@@ -257,7 +257,7 @@ def test_the_page_has_rows_of_what_is_known_and_settings_in_words(tmp_path: Path
     parts = {"training": {"chips": 30, "bands": [f"B{i}" for i in range(369)]}, "scored": {"chips": 7}}
     page = Page(report.write_metrics_page(tmp_path, EMD, hyperparameters=settings, data=parts)).text.split("\n")
     assert {"chips307", "bandsB0, B1, B2, ... B368 (369)"} == {
-        line for line in page if line.startswith(("chips", "of", "bands", "cell size"))
+        line for line in page if line.startswith(("chips", "labels", "bands", "cell size"))
     }
     for expected in ("network optionsdetail 16, decoder 64, 32", "ignore classes0", "extract bandsnone"):
         assert expected in page
@@ -355,6 +355,13 @@ def test_a_gap_in_the_ground_is_not_painted() -> None:
     drawn = charts.ground({"training": {"outline": [outer, gap]}}).partition(",")[2]
     painted = re.findall('<path d="([^"]*)"[^>]*fill: #0072b2', base64.b64decode(drawn).decode())
     assert 2 == painted[0].count("z")  # one figure of both rings
+
+
+@pytest.mark.parametrize(("width", "turned"), [(9, True), (99, False)])
+def test_numbers_below_a_narrow_map_are_turned(width: int, turned: bool) -> None:
+    outline = [(9520000, 0), (9520000 + width, 0), (9520000 + width, 50), (9520000, 50), (9520000, 0)]
+    drawn = base64.b64decode(charts.ground({"training": {"outline": [outline]}}).partition(",")[2]).decode()
+    assert turned == ("rotate(-90)" in drawn)
 
 
 def test_a_report_elsewhere_keeps_what_the_model_folder_tells(tmp_path: Path) -> None:

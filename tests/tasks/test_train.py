@@ -42,6 +42,7 @@ from tasks.loading import Loading, Shuffled, divide, loader, split
 from tasks.networks._segmentation import Segmenter
 from tasks.package import package_model
 from tasks.progress import Epoch
+from tasks.provenance import PAGE, facts_in
 from tasks.rate_test import HIGHEST, LOWEST, find_rate
 from tasks.scores import Scores
 from tasks.train import TrainOptions, train_model
@@ -78,11 +79,21 @@ def test_a_model_folder_is_complete_and_stands_alone(metadata_format: str, tmp_p
     losses = json.loads((model.path / "ModelCharacteristics/training_validation_loss.json").read_text())
     assert ["0", "1"] == [str(e["epoch"]) for e in losses["training_validation_loss_per_epoch"]]
     assert 0 <= scores.values[scores.primary] <= 1
+    shown = facts_in(model.path / PAGE)["data"]
+    assert [["roof", "pond"]] * 2 == [[*shown[part]["of"]][-2:] for part in ("training", "validation")]
     members = {"town.emd", "town.pth", "_backbone.py", "_tiles.py", "model_metrics.html"}
     pictures = {f"ModelCharacteristics/{name}" for name in ("loss_graph.png", "show_results.png")}
     assert members | pictures <= set(zipfile.ZipFile(package).namelist())
     assert all(t.dtype != torch.float64 for t in torch.load(model.weights, weights_only=True).values())
     _runs_alone(open_model(package, tmp_path / "unpacked"))
+
+
+def test_what_chips_show_is_told_by_class_that_counts(tmp_path: Path) -> None:
+    data = write_chips(tmp_path, [chip(np.zeros((8, 8), np.uint8))], ROOFS)
+    counted = np.array([[10, 5], [20, 25]])
+    assert {"background": "50.0 %", "Roof": "50.0 %"} == train._shown(data, counted, (), pixels=True)
+    assert {"Roof": "100.0 %"} == train._shown(data, counted, (0,), pixels=True)
+    assert {"Roof": 30} == train._shown(data, counted, (0,), pixels=False)
 
 
 def _runs_alone(model: ModelFolder) -> None:
