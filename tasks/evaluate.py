@@ -18,7 +18,7 @@ from tasks.chips import ChipFolder
 from tasks.exam import Exam, examine
 from tasks.pictures import ResultSample
 from tasks.progress import OnProgress, ignore
-from tasks.provenance import described, flattered, learnt
+from tasks.provenance import described, flattered, learnt, shares
 from tasks.report import FOLDER, write_metrics_page, write_show_results, write_worst
 from tasks.scores import DetectionScores, PixelScores, Scores
 
@@ -69,12 +69,13 @@ def write_report(model: ModelFolder, folder: Path, exam: Exam, scores: Scores) -
     write_show_results(folder, [_sample(exam, name, scores.threshold) for name in spread], classes)
     write_worst(folder, [_sample(exam, name, scores.threshold) for name in ranked[:WORST]], classes)
     write_text(folder / FOLDER / TABLE, _table(scores))
+    pixels = {name: int(row["Pixels"]) for name, row in scores.per_class.items() if "Pixels" in row}
     write_metrics_page(
         folder,
         model.emd,
         name=model.name,
         scores=scores.document(),
-        data={"scored": described(exam.chips, exam.names)},
+        data={"scored": described(exam.chips, exam.names, shares(pixels) if pixels else None)},
         page=model.path,
     )
 

@@ -69,6 +69,11 @@ def described(
     return {key: value for key, value in facts.items() if value}
 
 
+def shares(pixels: Mapping[str, int]) -> dict[str, int | str]:
+    """Of each class that is there, as people read it: 12.5 %."""
+    return {name: f"{100 * n / sum(pixels.values()):.1f} %" for name, n in pixels.items() if n}
+
+
 def outline(chips: ChipFolder, names: Sequence[str]) -> list[list[tuple[float, float]]]:
     """Rings of the ground that the chips cover together, in map units, to a thousandth of a chip.
 

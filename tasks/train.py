@@ -198,11 +198,13 @@ def _shown(
     chips: ChipFolder, counted: "NDArray[np.int64]", ignored: Sequence[int], *, pixels: bool
 ) -> dict[str, int | str]:
     """By class that counts, of chips of (chips, classes + 1) objects or pixels: how many, or which share of them."""
+    from tasks.provenance import shares
+
     total = counted.sum(axis=0)
     total[list(ignored)] = 0
     names = ("background", *(label.name for label in chips.classes))
     found = {name: int(n) for name, n in zip(names, total, strict=True) if n}
-    return {name: f"{100 * n / total.sum():.1f} %" for name, n in found.items()} if pixels else {**found}
+    return shares(found) if pixels else {**found}
 
 
 def _ignored(chips: ChipFolder, options: TrainOptions) -> tuple[int, ...]:

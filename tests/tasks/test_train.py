@@ -80,7 +80,9 @@ def test_a_model_folder_is_complete_and_stands_alone(metadata_format: str, tmp_p
     assert ["0", "1"] == [str(e["epoch"]) for e in losses["training_validation_loss_per_epoch"]]
     assert 0 <= scores.values[scores.primary] <= 1
     shown = facts_in(model.path / PAGE)["data"]
-    assert [["roof", "pond"]] * 2 == [[*shown[part]["of"]][-2:] for part in ("training", "validation")]
+    assert [["roof", "pond"]] * 3 == [[*shown[part]["of"]][-2:] for part in ("training", "validation", "scored")]
+    told = {type(n) for part in shown.values() for n in part["of"].values()}
+    assert {int if metadata_format == FORMATS[0] else str} == told
     members = {"town.emd", "town.pth", "_backbone.py", "_tiles.py", "model_metrics.html"}
     pictures = {f"ModelCharacteristics/{name}" for name in ("loss_graph.png", "show_results.png")}
     assert members | pictures <= set(zipfile.ZipFile(package).namelist())
