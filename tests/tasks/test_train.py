@@ -93,8 +93,8 @@ def test_a_model_folder_is_complete_and_stands_alone(metadata_format: str, tmp_p
 def test_what_chips_show_is_told_by_class_that_counts(tmp_path: Path) -> None:
     data = write_chips(tmp_path, [chip(np.zeros((8, 8), np.uint8))], ROOFS)
     counted = np.array([[10, 5], [20, 25]])
-    assert {"background": "50.0 %", "Roof": "50.0 %"} == train._shown(data, counted, (), pixels=True)
-    assert {"Roof": "100.0 %"} == train._shown(data, counted, (0,), pixels=True)
+    assert {"background": "50.0\u00a0%", "Roof": "50.0\u00a0%"} == train._shown(data, counted, (), pixels=True)
+    assert {"Roof": "100.0\u00a0%"} == train._shown(data, counted, (0,), pixels=True)
     assert {"Roof": 30} == train._shown(data, counted, (0,), pixels=False)
 
 
