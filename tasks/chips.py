@@ -31,6 +31,7 @@ FIRST = ("images", "images_before", "A/images", "Images/train_a")  # where the p
 SECOND = ("images2", "images_after", "B/images", "Images/train_b")
 GATHERED = ("labels.json", "data.yaml")  # what some formats write once for all chips
 CONTENT = ("images", "images2", "images_before", "images_after", "Images", "labels", "labels2", "A", "B")
+OF_PIXELS = ("mask", "change")  # what formats carry whose labels are a class for each pixel
 NO_CONTENT = (".aux.xml", ".ovr", "thumbs.db")  # ends of names: what programs leave beside pictures that they show
 CHANGE = ClassLabel(255, "Change", (255, 255, 255))  # as arcgis.learn names and colours it
 NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the transform of a picture that does not say where it lies

@@ -75,7 +75,7 @@ def write_report(model: ModelFolder, folder: Path, exam: Exam, scores: Scores) -
         model.emd,
         name=model.name,
         scores=scores.document(),
-        data={"scored": described(exam.chips, exam.names, shares(pixels) if pixels else None)},
+        data={"scored": described(exam.chips, exam.names, shares(pixels))},
         page=model.path,
     )
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from registry.arcgis_rest import ask
 from registry.errors import LabelError, OptionsError
 from registry.files import atomic
 from registry.settings import settings
@@ -88,6 +87,8 @@ class _Layer:
 
 
 def _ask(url: str, form: Mapping[str, str]) -> dict[str, Any]:
+    from registry.arcgis_rest import ask  # only now: httpx takes longer to load than all that loads this module
+
     host = str(urlsplit(url).hostname)
     rights = f"set DLPK_ARCGIS_TOKENS={host}=TOKEN, with one of a user who may see the layer"
     token = settings().arcgis_tokens.get(host, "")

@@ -48,7 +48,8 @@ def nearby(path: Path) -> Path:
 def contents_of(where: str) -> Contents:
     """Of a file, and of those that belong to it.
 
-    Raises NotFound, StoreError, and OptionsError where a server tells nothing that changes with the content.
+    Raises NotFound, StoreError, OptionsError where a server tells nothing that changes with the content, and LabelError
+    where an ArcGIS service has no such layer.
     """
     if feature_layers.is_layer(where):
         return {where: feature_layers.content_of(where)}

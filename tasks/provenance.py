@@ -71,7 +71,8 @@ def described(
 
 def shares(pixels: Mapping[str, int]) -> dict[str, int | str]:
     """Of each class that is there, as people read it: 12.5 %, in one line."""
-    return {name: f"{100 * n / sum(pixels.values()):.1f}\u00a0%" for name, n in pixels.items() if n}
+    whole = sum(pixels.values())
+    return {name: f"{100 * n / whole:.1f}\u00a0%" for name, n in pixels.items() if n}
 
 
 def outline(chips: ChipFolder, names: Sequence[str]) -> list[list[tuple[float, float]]]:

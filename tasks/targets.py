@@ -10,7 +10,7 @@ from torch import Tensor
 
 from registry.emd import BandStatistics
 from tasks.augment import IGNORED
-from tasks.chips import Chip, ChipFolder
+from tasks.chips import OF_PIXELS, Chip, ChipFolder
 
 Target = dict[str, Tensor] | Tensor
 
@@ -21,7 +21,7 @@ def learned(image: NDArray[np.float32], chip: Chip, carries: str, classes: int) 
     A single label counts from 0, several are (classes,) of 0 and 1.
     """
     pixels = torch.from_numpy(np.ascontiguousarray(image))
-    if carries in ("mask", "change"):
+    if carries in OF_PIXELS:
         assert chip.mask is not None
         return pixels, torch.from_numpy(np.ascontiguousarray(chip.mask)).long()
     labels = torch.from_numpy(np.ascontiguousarray(chip.labels))

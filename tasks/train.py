@@ -12,14 +12,16 @@ import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from registry.dlpk import ModelFolder, open_model
+from registry.emd import background_name
 from registry.errors import OptionsError, TrainingError
 from registry.files import atomic, sha256
 from tasks import receipt
-from tasks.chips import ChipFolder
+from tasks.chips import OF_PIXELS, ChipFolder
 from tasks.progress import OnEpoch, OnProgress, ignore
 from tasks.train_options import TrainOptions
 from tasks.travelling import travelling
@@ -90,7 +92,8 @@ class _Plan:
     loading: "Loading"
     training: list[str]  # names of chips
     validation: list[str]
-    labels: dict[str, dict[str, int | str]]  # what the chips of each part show, by name of the class
+    trained_on: dict[str, int | str]  # what the chips of `training` show, by name of the class
+    validated_on: dict[str, int | str]
     pretrained: ModelFolder | None  # a model to go on from
 
     @property
@@ -136,12 +139,9 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     training, validation = loading.divide(chips, options.validation_percentage / 100, held)
     monitor = _monitor(carries, options, judges=any(held[name].any() for name in validation))
     row = {name: i for i, name in enumerate(names)}
-    parts = {"training": training, "validation": validation}
-    pixels = carries in ("mask", "change")
-    labels = {
-        part: _shown(chips, counted[[row[name] for name in own]], ignored, pixels=pixels) for part, own in parts.items()
-    }
+    unseen = counted[[row[name] for name in validation]]
     counted, boxes = counted[[row[name] for name in training]], [boxes[row[name]] for name in training]
+    shown = partial(_shown, chips, ignored=ignored, pixels=carries in OF_PIXELS)
     loading.check_classes(chips, counted, ignored)
     map_space = chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE"
     square = len(set(chips.tile_shape)) == 1
@@ -164,7 +164,19 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     arguments = _known(pretrained, module, options) if pretrained else _suggested(chips, boxes, module, options)
     balance = loading.balance(counted) if options.class_balancing else []
     arguments |= options.network_options | _asked(carries, options, balance, module)
-    return _Plan(options, carries, name, arguments, monitor, load, training, validation, labels, pretrained)
+    return _Plan(
+        options,
+        carries,
+        name,
+        arguments,
+        monitor,
+        load,
+        training,
+        validation,
+        shown(counted),
+        shown(unseen),
+        pretrained,
+    )
 
 
 def _extracted(chips: ChipFolder, options: TrainOptions, pretrained: ModelFolder | None) -> tuple[int, ...]:
@@ -202,7 +214,8 @@ def _shown(
 
     total = counted.sum(axis=0)
     total[list(ignored)] = 0
-    names = ("background", *(label.name for label in chips.classes))
+    names = [label.name for label in chips.classes]
+    names = [background_name(names), *names]
     found = {name: int(n) for name, n in zip(names, total, strict=True) if n}
     return shares(found) if pixels else {**found}
 
@@ -285,7 +298,7 @@ def _asked(carries: str, options: TrainOptions, balance: list[float], module: An
 
     Raises OptionsError for a way to learn that labels of this kind, or the network, do not know.
     """
-    pixels, objects = carries in ("mask", "change"), carries in ("label", "labels")
+    pixels, objects = carries in OF_PIXELS, carries in ("label", "labels")
     focal = pixels or "focal" in inspect.signature(module.build).parameters
     fits = {"class_balancing": pixels, "focal_loss": focal, "mixup": pixels or objects, "ignore_classes": not objects}
     if vain := [name for name, fit in fits.items() if getattr(options, name) and not fit]:
@@ -438,7 +451,8 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
     settled = (out.name, goal, plan.carries, plan.network, plan.arguments, plan.options, fitted.rate, plan.bands)
     emd = definition(chips, Training(*settled, looks), fitted.scores)
     report.write_loss_graph(out, fitted.epochs, fitted.best)
-    parts = {"training": plan.training, "validation": plan.validation}
+    training = described(chips, plan.training, plan.trained_on)
+    validation = described(chips, plan.validation, plan.validated_on)
     report.write_metrics_page(
         out,
         emd,
@@ -446,7 +460,7 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
         hyperparameters=plan.options.model_dump(mode="json"),
         provenance=_provenance(chips, fitted),
         epochs=fitted.epochs,
-        data={part: described(chips, own, plan.labels[part]) for part, own in parts.items()},
+        data={"training": training, "validation": validation},
         machine=machine(),
     )
     emd.validate(out).write(out / f"{out.name}.emd")
@@ -467,7 +481,7 @@ def _looks(network: Any, plan: _Plan) -> dict[str, int]:
     """Of a network for pixels; one that scales its tiles sees no picture of another size as it is."""
     from tasks.receptive_field import reach
 
-    if plan.carries not in {"mask", "change"} or plan.options.resize_to:
+    if plan.carries not in OF_PIXELS or plan.options.resize_to:
         return {}
     return reach(network.cpu().eval(), len(plan.bands))
 

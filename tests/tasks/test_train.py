@@ -96,6 +96,10 @@ def test_what_chips_show_is_told_by_class_that_counts(tmp_path: Path) -> None:
     assert {"background": "50.0\u00a0%", "Roof": "50.0\u00a0%"} == train._shown(data, counted, (), pixels=True)
     assert {"Roof": "100.0\u00a0%"} == train._shown(data, counted, (0,), pixels=True)
     assert {"Roof": 30} == train._shown(data, counted, (0,), pixels=False)
+    named = [{"Value": 5, "Name": "background", "Color": [230, 60, 40]}]
+    data = write_chips(tmp_path / "named", [chip(np.zeros((8, 8), np.uint8))], named)
+    told = {"unlabelled": "50.0\u00a0%", "background": "50.0\u00a0%"}
+    assert told == train._shown(data, counted, (), pixels=True)
 
 
 def _runs_alone(model: ModelFolder) -> None:
