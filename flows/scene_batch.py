@@ -14,7 +14,7 @@ from flows.patience import patiently
 from registry import results, scenes
 from registry.errors import Denied, DlpkError, NotFound, StoreError
 from registry.files import write_text
-from registry.ledger import Claim, Ledger
+from registry.ledger import Claim, Entry, Ledger
 from tasks.console import Listener
 from tasks.inference_options import InferenceOptions
 from tasks.progress import Epoch, Progress
@@ -34,7 +34,8 @@ class Batch:
     ledger: Ledger
     folder: Path
     open: dict[str, Claim] = field(default_factory=dict)  # entry -> claim, while nothing has come of it
-    places: dict[str, tuple[Path, Path]] = field(default_factory=dict)  # entry -> raster, folder of its result
+    rasters: dict[str, list[Path]] = field(default_factory=dict)  # entry -> its file, or that of each band
+    places: dict[str, Path] = field(default_factory=dict)  # entry -> folder of its result
     done: list[dict[str, Any]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # scene -> why its server does not hand it out
@@ -62,9 +63,9 @@ def run_batch(known: "Known", ledger: Ledger, claims: Sequence[Claim], options: 
 
 def _fetch(batch: Batch, claim: Claim) -> None:
     entry = claim.entry
-    folder = batch.folder / entry.key / entry.scene.name
     try:
-        batch.places[entry.key] = (scenes.fetch(entry.scene, batch.folder / entry.key / "scene"), folder)
+        batch.rasters[entry.key] = scenes.fetch_all(entry.scene, batch.folder / entry.key / "scene")
+        batch.places[entry.key] = batch.folder / entry.key / entry.scene.name
     except NotFound as error:
         _lose(batch, claim, str(error))
     except Denied as error:
@@ -102,9 +103,15 @@ def _job(batch: Batch, options: InferenceOptions, gpu: Gpu | None) -> Path:
         "model": str(batch.known.path),
         "source": asdict(batch.known.source),
         "options": on(gpu, options).model_dump(mode="json"),
-        "scenes": [[str(raster), str(out)] for key, (raster, out) in batch.places.items() if key in batch.open],
+        "scenes": [_files(batch, claim.entry) for claim in batch.open.values()],
     }
     return write_text(batch.folder / "job.json", json.dumps(document))
+
+
+def _files(batch: Batch, entry: Entry) -> dict[str, Any]:
+    """As `tasks.scene_run.Files` has it."""
+    bands = [band.id for band in entry.scene.bands]
+    return {"rasters": [*map(str, batch.rasters[entry.key])], "bands": bands, "out": str(batch.places[entry.key])}
 
 
 def on(gpu: Gpu | None, options: InferenceOptions) -> InferenceOptions:
@@ -115,7 +122,7 @@ def on(gpu: Gpu | None, options: InferenceOptions) -> InferenceOptions:
 def _publish_finished(batch: Batch) -> None:
     """Every scene whose record has come since the last look."""
     for key, claim in list(batch.open.items()):
-        record = batch.places[key][1] / RECORD
+        record = batch.places[key] / RECORD
         if record.is_file():
             patiently(lambda record=record, claim=claim: _publish(batch, claim, json.loads(record.read_text())))  # type: ignore[misc]
 

@@ -31,7 +31,16 @@ class NewScenes(Options):
     query: dict[str, Any] = Field(
         default_factory=dict, description='of a STAC API with the Query extension: {"eo:cloud_cover": {"lt": 20}}'
     )
-    asset: str = Field("", description="of a STAC item: the asset to read; none: the first that is a data raster")
+    asset: str = Field(
+        "",
+        description="of a STAC item: the asset to read, or several that are its bands in this order, red,green,nir;"
+        " none: the first that is a data raster",
+    )
+    bands: tuple[str, ...] = Field(
+        (),
+        description="of scenes whose bands are files: a pattern for each band in their order, such as *_B02.tif or"
+        " R10m/*_B02_10m.jp2; * is alike in all files of a scene",
+    )
 
     @property
     def search(self) -> Search:
@@ -51,6 +60,13 @@ class NewScenes(Options):
     @classmethod
     def _with_dots(cls, suffixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(f".{suffix.lower().lstrip('.')}" for suffix in suffixes)
+
+    @field_validator("bands")
+    @classmethod
+    def _tell_bands_apart(cls, bands: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(bands)) < len(bands) or any(pattern.count("*") != 1 for pattern in bands):
+            raise ValueError(f"expected different patterns with one * each, such as *_B02.tif, got {list(bands)}")
+        return bands
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

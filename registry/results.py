@@ -87,7 +87,8 @@ def _item(claim: Claim, files: Sequence[Path], record: Mapping[str, Any]) -> dic
         key, kind, roles = _kind(file)
         item.add_asset(key, pystac.Asset(f"./{Path(claim.folder).name}/{file.name}", media_type=kind, roles=roles))
     item.add_link(pystac.Link("collection", f"../{COLLECTION}", "application/json"))
-    item.add_link(pystac.Link("derived_from", entry.scene.place))
+    for source in entry.scene.bands or (entry.scene,):
+        item.add_link(pystac.Link("derived_from", source.place))
     return dict(item.to_dict(include_self_link=False))
 
 

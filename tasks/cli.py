@@ -365,10 +365,11 @@ def convert(program: console.JsonLines | None, *, model: str, out: Path) -> None
 def run_scenes(program: console.JsonLines | None, job: Path) -> None:
     """Run one model over several scenes, by a JSON file: tool, model, source, options, scenes."""
     from tasks.inference_options import ModelSource
+    from tasks.scene_run import Files
     from tasks.scene_run import run_scenes as verb
 
     asked = json.loads(job.read_text(encoding="utf-8"))
-    scenes = [(Path(raster), Path(out)) for raster, out in asked["scenes"]]
+    scenes = [Files(**scene) for scene in asked["scenes"]]
     with console.watching(program) as listen:
         source = ModelSource(**asked["source"])
         good = verb(asked["tool"], Path(asked["model"]), source, asked["options"], scenes, on_progress=listen)

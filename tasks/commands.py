@@ -14,6 +14,7 @@ LAZY: Mapping[str, tuple[str, str]] = {
     "evaluate": ("tasks.cli:evaluate", "Score a model on held-out chips."),
     "compare": ("tasks.cli:compare", "Tell which of two models is better on the same chips."),
     "package": ("tasks.cli:package", "Make a deep learning package (.dlpk) of a model folder."),
+    "composite-bands": ("tasks.raster_cli:composite_bands", "Make one raster of bands that lie in files of their own."),
     "convert": ("tasks.cli:convert", "Write a model that ArcGIS trained so that it runs without ArcGIS."),
     "export-onnx": ("tasks.cli:export_onnx", "Write the network of a model as ONNX, for QGIS and others."),
     "detect-objects": ("tasks.cli:detect_objects", "Find the objects in a raster."),

@@ -113,11 +113,16 @@ def hired(workers: int | None, job: Job) -> "Hire":
 def split_extent(imagery: Path, side: str, share: float) -> tuple[Extent, Extent]:
     """Two extents of a scene, in map units: what remains, and the `share` of it held out at `side`.
 
-    `side` is north, east, south or west.
+    `side` is north, east, south or west. Raises OptionsError for several rasters.
     """
     from tasks.imagery import open_imagery
+    from tasks.sources import find_rasters
 
-    with open_imagery(imagery) as image:
+    found = find_rasters(imagery)
+    if len(found) > 1:
+        do = "give an evaluation scene, or one raster"
+        raise OptionsError("hold_out divides a single raster", where=imagery, got=len(found), do=do)
+    with open_imagery(found[0]) as image:
         west, south, east, north = image.bounds
     x, y = (east - west) * share, (north - south) * share
     halves = {

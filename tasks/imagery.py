@@ -331,7 +331,7 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
         raise ImageryError(f"cannot be opened as a raster ({error})", where=short_name(name), do=do) from error
     with source:
         if not source.count and source.subdatasets:
-            do = "name one of them, or put some into one: gdalbuildvrt -separate ONE.vrt NAME NAME"
+            do = "name one of them, or make one of some: dlpk composite-bands NAME NAME ONE.vrt"
             raise ImageryError("holds several rasters", where=short_name(name), got=source.subdatasets, do=do)
         yield source
 

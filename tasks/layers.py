@@ -2,6 +2,7 @@
 
 town.gpkg/roofs, plan.gdb/town/roofs     a layer, behind the file, as ArcGIS does
 NETCDF:"town.nc":Band1                   a raster, as GDAL names its subdatasets
+item.json#red,green,nir                  a raster of these assets of a STAC item, in this order
 """
 
 import re
@@ -11,6 +12,7 @@ REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
 OF_SHAPEFILE = (".dbf", ".shx", ".prj", ".cpg")  # what lies beside it, under its name
 PACKED = {".zip", ".kmz"}
 OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml", *PACKED}
+OF_ITEM = re.compile(r"^(?P<item>.+?\.json)(?P<query>\?[^#]*)?#(?P<assets>.+)$", re.IGNORECASE)  # of a STAC item
 SUBDATASET = re.compile(r"(?!(?:s3|gs|az|https?|ftp|file):)[A-Za-z][A-Za-z0-9_]+:", re.IGNORECASE)  # the driver
 
 
@@ -39,16 +41,20 @@ def layer_of(path: Path) -> str:
 
 
 def named_from(name: str, folder: Path) -> str:
-    """GDAL's name of a raster whose file lies in `folder`, from anywhere; "" where it is no such name."""
+    """The name of a raster whose file lies in `folder`, from anywhere; "" where it names none within a file."""
     file = file_within(name, folder)
     if not file:
         return ""
+    if OF_ITEM.match(name):
+        return f"{(folder / file).resolve()}{name.removeprefix(file)}"
     driver, _, rest = name.partition(":")
     return name if "/vsi" in file else f"{driver}:{rest.replace(file, str((folder / file).resolve()), 1)}"
 
 
 def file_within(name: str, folder: Path = Path()) -> str:
-    """What is a file or folder in GDAL's name of a raster, from `folder` on; "" where it is no such name."""
+    """What is a file or folder in the name of a raster within it, from `folder` on; "" where it is no such name."""
+    if (item := OF_ITEM.match(name)) and (folder / item["item"]).is_file():
+        return item["item"]
     if not SUBDATASET.match(name):
         return ""
     parts = filter(None, re.split(r':?"|:', name)[1:])

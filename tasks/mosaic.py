@@ -29,6 +29,7 @@ GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "
     "float64": "Float64",
 }
 GDAL_TYPES |= {"int8": "Int8", "int64": "Int64", "uint64": "UInt64"}  # of classes alone
+Box = tuple[float, float, float, float]  # column, row, width, height in pixels of a grid
 NO_COLOURS = ("alpha", "palette")  # of a band that is measured, or of classes
 
 
@@ -47,6 +48,7 @@ class Kind:
     colours: tuple[str, ...]  # of the bands
     descriptions: tuple[str | None, ...]
     masks: tuple[str, ...]  # of a masked one: bands, as VRT names them, of which any is not 0 where a pixel is valid
+    nodata: float | None  # the value that tells all of these
 
     @property
     def cell(self) -> tuple[float, float]:
@@ -81,9 +83,10 @@ def kind_of(name: str, *, classes: bool = False) -> Kind:
         masked = image.validity != "all"
         colours = tuple(source.colorinterp[i - 1].name for i in bands)
         descriptions = tuple(source.descriptions[i - 1] for i in bands)
-        size = source.width, source.height
+        size, dtype = (source.width, source.height), source.dtypes[0]
+        nodata = image.nodata if image.validity == "nodata" else None
         masks = _masks(image)
-        return Kind(name, source.crs, place, *size, bands, source.dtypes[0], masked, colours, descriptions, masks)
+        return Kind(name, source.crs, place, *size, bands, dtype, masked, colours, descriptions, masks, nodata)
 
 
 def _masks(image: Imagery) -> tuple[str, ...]:
@@ -109,19 +112,15 @@ def alike(names: Sequence[str], *, warp: bool, any_cell: bool) -> tuple[str, ...
 
 def mosaic(names: Sequence[str], *, classes: bool = False) -> str:
     """The VRT of several rasters of one kind, as XML that GDAL opens like a file name; `classes` as of `kind_of`."""
-    one = kind_of if len(names) == 1 else _with_one_mask
+    one = kind_of if len(names) == 1 else with_one_mask
     kinds = [one(name, classes=classes) for name in names]
     first, dtype = kinds[0], str(np.result_type(*(kind.dtype for kind in kinds)))
     _refuse_turned(kinds)
     _refuse_unplaced(kinds)
-    boxes = [_box(first.transform, kind) for kind in kinds]
+    boxes = [box_on(first.transform, kind) for kind in kinds]
     left, top = min(b[0] for b in boxes), min(b[1] for b in boxes)
     width, height = (round(max(b[i] + b[i + 2] for b in boxes) - corner) for i, corner in enumerate((left, top)))
-    moved = first.transform @ Affine.translation(left, top)
-    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
-    if first.crs:
-        ET.SubElement(root, "SRS").text = first.crs.to_wkt()
-    ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, moved.to_gdal()))
+    root = grid_of(first, left, top, width, height)
     places = [(kind, (b[0] - left, b[1] - top, b[2], b[3])) for kind, b in zip(kinds, boxes, strict=True)]
     masked = any(kind.masked for kind in kinds)
     by_number = _is_float(first) and not masked  # valid is then what is a number
@@ -133,7 +132,7 @@ def mosaic(names: Sequence[str], *, classes: bool = False) -> str:
         if by_number:
             ET.SubElement(band, "NoDataValue").text = "nan"
         for kind, place in places:
-            _add(band, kind, str(kind.bands[number]), place, **(_hidden(kind) if len(kinds) > 1 else {}))
+            add_source(band, kind, str(kind.bands[number]), place, **(_hidden(kind) if len(kinds) > 1 else {}))
     covered = shapely.union_all(shapely.box(*np.array([(x, y, x + w, y + h) for _, (x, y, w, h) in places]).T))
     if by_number or (covered.area == width * height and not masked):
         return ET.tostring(root, encoding="unicode")
@@ -143,7 +142,17 @@ def mosaic(names: Sequence[str], *, classes: bool = False) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
-def _with_one_mask(name: str, *, classes: bool) -> Kind:
+def grid_of(first: Kind, left: float, top: float, width: int, height: int) -> ET.Element:
+    """A VRT without bands in the cells of a raster, from a column and row of it on."""
+    root = ET.Element("VRTDataset", rasterXSize=str(width), rasterYSize=str(height))
+    if first.crs:
+        ET.SubElement(root, "SRS").text = first.crs.to_wkt()
+    moved = first.transform @ Affine.translation(left, top)
+    ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, moved.to_gdal()))
+    return root
+
+
+def with_one_mask(name: str, *, classes: bool = False) -> Kind:
     """For all of its bands: by a nodata value of each, the raster below would shine through some of them."""
     kind = kind_of(name, classes=classes)
     return kind if kind.has_one_mask else kind_of(mosaic((name,), classes=classes), classes=classes)
@@ -265,8 +274,8 @@ def _warped(first: Kind, other: Kind) -> str:
     return name
 
 
-def _box(grid: Affine, kind: Kind) -> tuple[float, float, float, float]:
-    """column, row, width, height of a raster in pixels of a grid."""
+def box_on(grid: Affine, kind: Kind) -> Box:
+    """Of a raster."""
     left, top = ~grid @ (kind.transform.c, kind.transform.f)
     right, bottom = ~grid @ (kind.transform @ (kind.width, kind.height))
     return _near(left), _near(top), _near(right - left), _near(bottom - top)
@@ -298,8 +307,17 @@ def _is_float(kind: Kind) -> bool:
     return np.dtype(kind.dtype).kind == "f"
 
 
-def _add(band: ET.Element, kind: Kind, index: str, place: tuple[float, float, float, float], **elements: str) -> None:
-    source = ET.SubElement(band, "ComplexSource" if elements else "SimpleSource")
+def add_source(
+    band: ET.Element,
+    kind: Kind,
+    index: str,
+    place: Box,
+    resampling: str = "",
+    **elements: str,
+) -> None:
+    """A band of a raster, by number or as mask,number, laid at column, row, width, height of the VRT's grid."""
+    how = {"resampling": resampling} if resampling else {}
+    source = ET.SubElement(band, "ComplexSource" if elements else "SimpleSource", how)
     ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = kind.name
     ET.SubElement(source, "SourceBand").text = index
     ET.SubElement(source, "SrcRect", xOff="0", yOff="0", xSize=str(kind.width), ySize=str(kind.height))
@@ -308,11 +326,11 @@ def _add(band: ET.Element, kind: Kind, index: str, place: tuple[float, float, fl
         ET.SubElement(source, name).text = text
 
 
-def _add_mask(band: ET.Element, kind: Kind, place: tuple[float, float, float, float]) -> None:
+def _add_mask(band: ET.Element, kind: Kind, place: Box) -> None:
     if not kind.masked:
-        _add(band, kind, str(kind.bands[0]), place, ScaleOffset="255", ScaleRatio="0", **_hidden(kind))
+        add_source(band, kind, str(kind.bands[0]), place, ScaleOffset="255", ScaleRatio="0", **_hidden(kind))
     for index in kind.masks if kind.masked else ():
-        _add(band, kind, index, place, NODATA="0")  # what is not valid here leaves what lies below
+        add_source(band, kind, index, place, NODATA="0")  # what is not valid here leaves what lies below
 
 
 def _same_cells(first: Kind, other: Kind) -> bool:

@@ -8,6 +8,7 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import rasterio
 from registry.dlpk import ModelFolder, open_model
 from registry.errors import OptionsError, StoreError
 from registry.files import write_text
+from tasks.composite import composite_bands
 from tasks.counts import count_features, count_pixels
 from tasks.inference_options import (
     ClassifyObjectsOptions,
@@ -36,16 +38,35 @@ KINDS: Mapping[str, tuple[str, type[InferenceOptions]]] = {  # tool -> suffix of
 }
 
 
+@dataclass(frozen=True)
+class Files:
+    """A scene: its raster, or one for each of its bands with what these are called, and where its result goes."""
+
+    rasters: Sequence[str]
+    bands: Sequence[str]
+    out: str
+
+    @property
+    def name(self) -> str:
+        return Path(self.out if self.bands else self.rasters[0]).name
+
+    def raster(self) -> Path:
+        """The one, or one of its bands beside the folder of the result."""
+        if not self.bands:
+            return Path(self.rasters[0])
+        return composite_bands(self.rasters, Path(f"{self.out}.vrt"), self.bands)
+
+
 def run_scenes(
     tool: str,
     model: Path,
     source: ModelSource,
     options: Mapping[str, Any],
-    scenes: Sequence[tuple[Path, Path]],
+    scenes: Sequence[Files],
     *,
     on_progress: OnProgress = ignore,
 ) -> int:
-    """`scenes`: (raster, folder for what comes of it); how many gave a result. Raises OptionsError for other tools."""
+    """How many gave a result. Raises OptionsError for tools that need more than one raster."""
     if tool not in KINDS:
         do = f"it needs more than one raster: use dlpk {tool}"
         raise OptionsError("does not run over single scenes", where=source.name, got=tool, do=do)
@@ -53,12 +74,13 @@ def run_scenes(
     folder, dials = open_model(model), kind.model_validate(options)
     verb = getattr(importlib.import_module(f"tasks.{tool.replace('-', '_')}"), tool.replace("-", "_"))
     good = 0
-    for done, (raster, out) in enumerate(scenes, 1):
+    for done, files in enumerate(scenes, 1):
+        out = Path(files.out)
         result = out / f"{out.name}{suffix}"
-        record = _tried(lambda raster=raster, result=result: _run(verb, folder, raster, result, dials, source))  # type: ignore[misc]
+        record = _tried(lambda files=files, result=result: _run(verb, folder, files.raster(), result, dials, source))  # type: ignore[misc]
         good += "error" not in record
         write_text(out / RECORD, json.dumps(record))
-        on_progress(Progress("run scenes", done, len(scenes), "scenes", raster.name))
+        on_progress(Progress("run scenes", done, len(scenes), "scenes", files.name))
     return good
 
 

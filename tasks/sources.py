@@ -6,6 +6,7 @@ Everything becomes a list of names that GDAL opens:
     scenes/                      every raster in the folder, sorted by name
     scenes.txt                   one raster a line
     item.json, collection.json   the data assets of a STAC item, of all items of a collection or feature collection
+    item.json#red,green,nir      these assets of an item, or of each, as the bands of one raster
     s3://bucket/town.tif         /vsis3/bucket/town.tif, read by ranges; likewise https://
     NETCDF:"town.nc":Band1       itself: one of several rasters in a file, as GDAL names it
     S2A_..._MSIL2A_....SAFE      the metadata, which tell the names of the rasters in it; likewise a Zarr store
@@ -24,7 +25,7 @@ import pystac
 from pystac.errors import STACError, STACTypeError
 from pystac.stac_io import DefaultStacIO
 
-from registry.errors import ImageryError, OptionsError
+from registry.errors import DlpkError, ImageryError, OptionsError
 from tasks.layers import REMOTE, address, file_within, named_from
 
 RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
@@ -99,7 +100,7 @@ def remote_settings() -> dict[str, str]:
 def _find(text: str) -> Iterator[str]:
     if text.startswith("<VRTDataset"):
         yield text
-    elif text.lower().partition("?")[0].endswith(".json"):
+    elif re.search(r"\.json(\?[^#]*)?(#.*)?$", text, re.IGNORECASE):
         yield from _stac(text)
     elif REMOTE.match(text) or text.startswith("/vsi") or file_within(text):
         yield gdal_name(text)
@@ -137,13 +138,13 @@ def _beside(name: str, folder: Path) -> str:
 
 
 def _stac(text: str) -> Iterator[str]:
-    where = address(text) or text
+    where, _, assets = (address(text) or text).partition("#")
     try:
         for item in _items(where):
-            yield from _assets(item)
+            yield from _named(item, assets.split(",")) if assets else _assets(item)
     except (OSError, ValueError, KeyError, AttributeError, STACError, STACTypeError) as error:
         do = "check that it is a STAC item, collection or feature collection"
-        if isinstance(error, ImageryError):
+        if isinstance(error, DlpkError):
             raise
         raise ImageryError(f"cannot be read as STAC ({error})", where=text, do=do) from error
 
@@ -181,12 +182,28 @@ def _assets(item: pystac.Item) -> Iterator[str]:
     data = {key: asset for key, asset in rasters.items() if "data" in (asset.roles or ())}
     chosen = data or {key: a for key, a in rasters.items() if not NO_DATA_ROLES & set(a.roles or ())}
     if len(chosen) != 1:
-        do = "give the raster itself, or a list of rasters; bands in files of their own go together with gdalbuildvrt"
+        do = "name it behind a #, or several that are the bands of one raster: item.json#red,green,nir"
         what = "expected one asset with the role data"
         raise ImageryError(what, where=item.get_self_href() or item.id, got=sorted(chosen), do=do)
-    (asset,) = chosen.values()
-    href = asset.get_absolute_href() or asset.href
-    yield from _find(href)
+    yield from _rasters_of(item, *chosen)
+
+
+def _named(item: pystac.Item, keys: Sequence[str]) -> Iterator[str]:
+    """The asset of that name, or a raster of several."""
+    if missing := sorted({*keys} - item.assets.keys()):
+        what = f"the item has no asset {', '.join(map(repr, missing))}"
+        raise ImageryError(what, where=item.get_self_href() or item.id, got=sorted(item.assets), do="name one of these")
+    rasters = [name for key in keys for name in _rasters_of(item, key)]
+    if len(rasters) > 1:
+        from tasks.composite import kept_composite
+
+        rasters = [str(kept_composite(rasters, keys, item.id))]
+    yield from rasters
+
+
+def _rasters_of(item: pystac.Item, key: str) -> Iterator[str]:
+    asset = item.assets[key]
+    yield from _find(asset.get_absolute_href() or asset.href)
 
 
 def _is_raster(asset: pystac.Asset) -> bool:

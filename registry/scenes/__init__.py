@@ -7,15 +7,19 @@
 A source has `find(place, search) -> Iterator[Scene]`, `content(scene) -> str` and `fetch(scene, folder) -> Path`. A
 scene is known by its id and by what its content is called there (an ETag, a checksum, size and time of change): one
 that is replaced under the same name is a new scene. What still grows is not found until it has come to rest.
+
+Bands may lie in files of their own, each found like a scene: what shares all but the name of the band is one scene.
 """
 
 import hashlib
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import cache
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -37,7 +41,8 @@ class Search:
     bbox: tuple[float, ...] = ()  # west, south, east, north in degrees
     dates: str = ""  # as STAC writes them: 2026-01-01/.. or 2026-03
     query: dict[str, Any] = field(default_factory=dict)  # of the Query extension: {"eo:cloud_cover": {"lt": 20}}
-    asset: str = ""  # of a STAC item; none: the first that is a data raster
+    asset: str = ""  # of a STAC item, or several that are its bands: red,green,nir; none: the first data raster
+    bands: tuple[str, ...] = ()  # of files: patterns of which each finds a band, *_B02.tif; * is alike in all
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Scene:
     place: str  # a path, s3://... or https://...
     source: str  # the scheme that found it
     taken: str = ""  # ISO 8601; of a file: when it was last changed
+    bands: tuple["Scene", ...] = ()  # files that together are its bands, each known by what the band is called
 
     @property
     def key(self) -> str:
@@ -74,11 +80,23 @@ class Scene:
 
 def find(place: str, search: Search) -> Iterator[Scene]:
     """The scenes of a place, by id. Raises OptionsError for an unknown kind of address, StoreError, NotFound."""
-    return iter(sorted(_source(_scheme(place)).find(place, search), key=lambda scene: scene.id))
+    scheme = _scheme(place)
+    found = _source(scheme).find(place, search)
+    if search.bands and scheme == "https":
+        raise OptionsError("are of files", where="bands", do="name the assets of an item as asset: red,green,nir")
+    return iter(sorted(_composites(found, search.bands) if search.bands else found, key=lambda scene: scene.id))
+
+
+def composite(name: str, bands: Sequence[Scene]) -> Scene:
+    """One scene of files that hold a band or some each."""
+    content, place = (", ".join(getattr(band, key) for band in bands) for key in ("content", "place"))
+    return Scene(name, content, place, bands[0].source, max(band.taken for band in bands), tuple(bands))
 
 
 def content(scene: Scene) -> str:
     """What its content is called now. Raises NotFound when it is gone."""
+    if scene.bands:
+        return composite(scene.id, [replace(band, content=content(band)) for band in scene.bands]).content
     return str(_source(scene.source).content(scene))
 
 
@@ -98,6 +116,36 @@ def fetch(scene: Scene, folder: Path) -> Path:
     """A file on this machine with its pixels: itself, or a copy in `folder`."""
     found: Path = _source(scene.source).fetch(scene, folder)
     return found
+
+
+def fetch_all(scene: Scene, folder: Path) -> list[Path]:
+    """The same of a scene whose bands may lie in files of their own."""
+    return [fetch(band, folder / str(i)) for i, band in enumerate(scene.bands, 1)] or [fetch(scene, folder)]
+
+
+def _composites(found: Iterable[Scene], patterns: Sequence[str]) -> Iterator[Scene]:
+    """Of the files that a pattern finds those that are there for all of them, by what * stands for."""
+    groups: dict[str, dict[str, Scene]] = defaultdict(dict)
+    for scene in found:
+        for pattern in patterns:
+            if match := _pattern(pattern).fullmatch(scene.id):
+                groups[f"{match['above']}{match['alike']}"][pattern] = scene
+    called = _called(patterns)
+    for name, group in groups.items():
+        if len(group) == len(patterns):
+            bands = [replace(group[pattern], id=band) for pattern, band in zip(patterns, called, strict=True)]
+            yield composite(name.rstrip("/_-. ") or "scene", bands)
+
+
+def _called(patterns: Sequence[str]) -> list[str]:
+    """B02_10m of R10m/*_B02_10m.jp2."""
+    return [PurePosixPath(pattern.replace("*", "")).stem.strip("_-. ") for pattern in patterns]
+
+
+@cache
+def _pattern(text: str) -> re.Pattern[str]:
+    before, _, after = text.partition("*")
+    return re.compile(rf"(?P<above>(?:.*/)?){re.escape(before)}(?P<alike>[^/]*){re.escape(after)}", re.DOTALL)
 
 
 def _scheme(place: str) -> str:

@@ -9,7 +9,7 @@ import httpx
 
 from registry.errors import Denied, NotFound, OptionsError, StoreError
 from registry.files import atomic
-from registry.scenes import UNKNOWN, Scene, Search
+from registry.scenes import UNKNOWN, Scene, Search, composite
 
 PAGE = 100  # items in one answer
 SECONDS = 60.0
@@ -66,9 +66,15 @@ def fetch(scene: Scene, folder: Path) -> Path:
 
 
 def _scene(item: Mapping[str, Any], search: Search) -> Scene:
-    asset = _asset(item, search.asset)
-    href = str(asset["href"])
     name = f"{item['collection']}/{item['id']}" if item.get("collection") else str(item["id"])
+    keys = search.asset.split(",")
+    if len(keys) == 1:
+        return _of_asset(item, name, _asset(item, search.asset))
+    return composite(name, [_of_asset(item, key, _asset(item, key)) for key in keys])
+
+
+def _of_asset(item: Mapping[str, Any], name: str, asset: Mapping[str, Any]) -> Scene:
+    href = str(asset["href"])
     properties = item["properties"]
     told = asset.get("file:checksum"), asset.get("updated") or properties.get("updated")
     known = [f"{kind}:{value}" for kind, value in zip(("checksum", "updated"), told, strict=True) if value]

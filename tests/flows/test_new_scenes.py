@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from flows import new_scenes, steps
 from flows.infer import infer
@@ -111,6 +112,27 @@ def test_new_scenes_are_done_once_and_a_damaged_one_stops_no_other(roofs: Versio
     assert kinds == made["s0.tif"]["assets"].keys()
     infer.fn(roofs.ref, str(place), scenes=dials)
     assert made == {item["properties"]["dlpk:scene"]: item for item in results.items(store)}
+
+
+@pytest.mark.slow
+def test_bands_in_files_of_their_own_are_done_as_one_scene(roofs: Version, tmp_path: Path, store: Store) -> None:
+    scene(tmp_path / "scenes/a_B02.tif", roof=20)
+    scene(tmp_path / "scenes/a_B08.tif")
+    scene(tmp_path / "scenes/b_B08.tif")
+    dials = NewScenes(settle=0, bands=("*_B08.tif", "*_B02.tif"))
+    for _ in range(2):
+        infer.fn(roofs.ref, str(tmp_path / "scenes"), scenes=dials)
+    [made] = results.items(store)
+    facts = made["properties"]
+    assert ("a", {"background": 3840, "roof": 256}) == (facts["dlpk:scene"], facts["dlpk:counts"])
+    sources = [link["href"] for link in made["links"] if link["rel"] == "derived_from"]
+    assert [str(tmp_path / f"scenes/a_{band}.tif") for band in ("B08", "B02")] == sources
+
+
+@pytest.mark.parametrize("bands", [("*_B02.tif", "*_B02.tif"), ("_B02.tif",), ("*_B*.tif",)])
+def test_patterns_that_do_not_tell_bands_apart_are_refused(bands: tuple[str, ...]) -> None:
+    with pytest.raises(ValidationError, match=r"expected different patterns with one \* each, such as \*_B02.tif, got"):
+        NewScenes(bands=bands)
 
 
 @pytest.mark.slow

@@ -103,6 +103,50 @@ def test_a_scene_without_a_date_is_done_again_by_any_policy() -> None:
     assert [True, True, False, True] == [Scene("a", "", "", "s3", when).since(day) for when in moments]
 
 
+# -- bands in files of their own ---------------------------------------------------------------------------------------
+BANDS = ("*_B02.tif", "*_B08.tif")
+
+
+def test_files_of_which_each_is_a_band_are_one_scene_once_all_are_there(tmp_path: Path) -> None:
+    for name in ("2026/a_B02.tif", "2026/a_B08.tif", "2026/a_B8A.tif", "b_B02.tif", "c_B02.tif", "d/c_B08.tif"):
+        write(tmp_path / name, name.encode())
+    [found] = scenes.find(str(tmp_path), Search(settle=0, bands=BANDS[::-1]))
+    assert ("2026/a", ["B08", "B02"]) == (found.id, [band.id for band in found.bands])
+    assert [b"2026/a_B08.tif", b"2026/a_B02.tif"] == [
+        path.read_bytes() for path in scenes.fetch_all(found, tmp_path / "copies")
+    ]
+    assert found.content == scenes.content(found)
+    write(tmp_path / "2026/a_B02.tif", b"another")
+    assert found.content != scenes.content(found)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names", "expected"),
+    [
+        (("*_B1.TIF", "*_B10.TIF"), ("L8_B1.TIF", "L8_B10.TIF", "L8_B11.TIF"), ("L8", ["B1", "B10"])),
+        (("B02*.jp2", "B05*.jp2"), ("x/B02.jp2", "x/B05.jp2"), ("x", ["B02", "B05"])),
+        (("B02*.jp2", "B05*.jp2"), ("B02.jp2", "B05.jp2"), ("scene", ["B02", "B05"])),
+        (
+            ("R10m/*_B02_10m.jp2", "R20m/*_B05_20m.jp2"),
+            ("S.SAFE/R10m/T_B02_10m.jp2", "S.SAFE/R20m/T_B02_20m.jp2", "S.SAFE/R20m/T_B05_20m.jp2"),
+            ("S.SAFE/T", ["B02_10m", "B05_20m"]),
+        ),
+    ],
+)
+def test_patterns_find_the_bands_of_the_usual_products(
+    patterns: tuple[str, ...], names: tuple[str, ...], expected: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    for name in names:
+        write(tmp_path / name)
+    [found] = scenes.find(str(tmp_path), Search(settle=0, bands=patterns))
+    assert expected == (found.id, [band.id for band in found.bands])
+
+
+def test_patterns_of_files_are_refused_where_items_have_assets() -> None:
+    with pytest.raises(OptionsError, match=r"bands: are of files; name the assets of an item as asset: red,green,nir"):
+        scenes.find("https://host/stac", Search(bands=BANDS))
+
+
 # -- a prefix ----------------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_the_rasters_below_a_prefix_are_its_scenes(weed: Seaweed, tmp_path: Path, use: Callable[[str], str]) -> None:
@@ -277,6 +321,17 @@ def test_an_asset_that_is_gone_or_not_named_is_told(catalogue: Catalogue, tmp_pa
         scenes.fetch(next(s for s in scenes.find(catalogue.url, READY) if s.id == "s2/closed"), tmp_path)
     with pytest.raises(OptionsError, match="no asset 'B04'"):
         ids(catalogue.url, Search(asset="B04"))
+
+
+@pytest.mark.slow
+def test_assets_may_be_the_bands_of_a_scene(catalogue: Catalogue, tmp_path: Path) -> None:
+    catalogue.add("a", {}, updated="2026-05-03T00:00:00Z")
+    [scene] = scenes.find(catalogue.url, Search(asset="visual,small"))
+    assert ("s2/a", ["visual", "small"]) == (scene.id, [band.id for band in scene.bands])
+    assert scene.content == scenes.content(scene)
+    assert [PIXELS, PIXELS] == [path.read_bytes() for path in scenes.fetch_all(scene, tmp_path)]
+    with pytest.raises(OptionsError, match="no asset 'nir'"):
+        ids(catalogue.url, Search(asset="visual,nir"))
 
 
 @pytest.mark.slow

@@ -174,6 +174,15 @@ def test_nothing_of_the_held_out_side_is_seen_in_the_other(scene: tuple[Path, Pa
     assert [[0, 10, 2, 22], [0, 60, 18, 84]] == rest.boxes.tolist()
 
 
+def test_the_one_raster_of_a_list_is_divided_and_several_are_not(scene: tuple[Path, Path], tmp_path: Path) -> None:
+    lines = f"{scene[0]}\n"
+    (tmp_path / "one.txt").write_text(lines)
+    (tmp_path / "two.txt").write_text(2 * lines)
+    assert split_extent(scene[0], "east", 0.25) == split_extent(tmp_path / "one.txt", "east", 0.25)
+    with pytest.raises(OptionsError, match=r"two.txt: hold_out divides a single raster, got 2; give an eval"):
+        split_extent(tmp_path / "two.txt", "east", 0.25)
+
+
 def test_a_coarser_cell_size_averages_pixels(scene: tuple[Path, Path], tmp_path: Path) -> None:
     chip = export(scene, tmp_path / "chips", tile_size=48, stride=48, cell_size=1.0).read("000000000")
     assert (4, 48, 48) == chip.image.shape

@@ -172,7 +172,8 @@ def test_whatever_is_odd_about_a_scene_no_other_one_waits_for_it(
         return make_preview(scene, *rest) if scene.stem == "even" else dict[str, str]()["sensor"]
 
     monkeypatch.setattr(scene_run, "make_preview", odd)
-    scenes = [(make_raster(np.zeros((64, 64), np.uint8), f"{name}.tif"), tmp_path / name) for name in ("odd", "even")]
+    rasters = [make_raster(np.zeros((64, 64), np.uint8), f"{name}.tif") for name in ("odd", "even")]
+    scenes = [scene_run.Files([str(raster)], (), str(tmp_path / raster.stem)) for raster in rasters]
     assert 1 == scene_run.run_scenes("detect-objects", make_model().path, ModelSource("town"), {}, scenes)
-    records = [json.loads((folder / scene_run.RECORD).read_text()) for _, folder in scenes]
+    records = [json.loads(Path(files.out, scene_run.RECORD).read_text()) for files in scenes]
     assert ("KeyError", "'sensor'", {}) == (records[0]["type"], records[0]["error"], records[1]["counts"])

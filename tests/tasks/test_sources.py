@@ -144,10 +144,46 @@ def test_a_search_result_is_all_its_features(folder: Path) -> None:
     assert (str(folder / "town.tif"),) * 2 == find_rasters(folder / "search.json")
 
 
+def bands_of(folder: Path, name: str, **places: str) -> Path:
+    """A STAC item with a raster for each band."""
+    assets = {band: data(href)["data"] for band, href in places.items()}
+    (folder / f"{name}.json").write_text(json.dumps(item(name, assets)), encoding="utf-8")
+    return folder / f"{name}.json"
+
+
+def test_assets_named_behind_an_item_are_the_bands_of_one_raster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bands_of(folder, "one", red="./town.tif", nir="./b.TIF")
+    assert (str(folder / "b.TIF"),) == find_rasters(f"{one}#nir")
+    [made] = find_rasters(f"{one}#nir,red")
+    with open_imagery(made) as image:
+        assert ("one.vrt", 8) == (Path(made).name, image.bands)
+    assert {made, str(folder / "town.tif"), str(folder / "b.TIF")} == set(files_read(f"{one}#nir,red"))
+    monkeypatch.chdir(folder)
+    (folder / "list.txt").write_text("one.json#nir,red\n", encoding="utf-8")
+    assert (made,) == find_rasters("one.json#nir,red") == find_rasters("list.txt")
+    with pytest.raises(ImageryError, match=r"one.json: the item has no asset 'green', got \['nir', 'red'\]; name one"):
+        find_rasters("one.json#red,green")
+
+
+def test_assets_are_taken_of_every_item_of_a_collection(folder: Path) -> None:
+    for name in ("one", "two"):
+        bands_of(folder, name, red="./town.tif", nir="./b.TIF")
+    (folder / "collection.json").write_text(json.dumps(collection("./one.json", "./two.json")), encoding="utf-8")
+    found = find_rasters(f"{folder / 'collection.json'}#red,nir")
+    assert ["one.vrt", "two.vrt"] == [Path(name).name for name in found]
+
+
+def test_an_item_that_changed_is_noticed_whatever_is_named_behind_it(folder: Path) -> None:
+    named = Path(f"{bands_of(folder, 'one', red='./town.tif')}#red")
+    before = receipt.stamp(named)
+    bands_of(folder, "one", red="./b.TIF", nir="./b.TIF")
+    assert before != receipt.stamp(named)
+
+
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        (item("one", {"b2": data("a.tif")["data"], "b3": data("b.tif")["data"]}), r"one asset .*got \['b2', 'b3'\]"),
+        (item("one", {b: data(f"{b}.tif")["data"] for b in ("b2", "b3")}), r"one asset .*\['b2', 'b3'\]; name .*#red"),
         (item("one", {}), r"role data, got \[\]"),
         ({"type": "Feature"}, "cannot be read as STAC"),
         ([1], "cannot be read as STAC"),
