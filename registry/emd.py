@@ -165,11 +165,15 @@ class Emd:
         return tuple(bands) if isinstance(bands, list) and are_bands(bands) else ()
 
     @property
+    def trained_bands(self) -> tuple[str, ...]:
+        """Names of the bands of the training imagery, in its order; () where they are not told."""
+        names = self._object("InputRastersProps").get("BandNames") or self.document.get("BandNames")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
+    @property
     def band_names(self) -> tuple[str, ...]:
-        """Of the training imagery, in its order; where they are not told, the bands that are extracted."""
-        props = self._object("InputRastersProps")
-        names = props.get("BandNames") or self.document.get("BandNames") or self.extract_bands
-        return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+        """The same; where they are not told, the bands that are extracted."""
+        return self.trained_bands or tuple(map(str, self.extract_bands))
 
     @property
     def sensor(self) -> str:

@@ -1,5 +1,6 @@
 """Which bands of a picture a raster function reads (`extractBands`, ArcGIS formats E.2): indexes from 0, or names."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +27,12 @@ class Bands:
 
 
 def band_indexes(image: Banded, configuration: Configuration) -> tuple[int, ...] | None:
-    """The bands that the function asks for, as indexes from 0. Raises ImageryError when the raster has them not."""
-    wanted = configuration.extract_bands
+    """The bands that the function asks for, as indexes from 0; None: all. Raises ImageryError where some are missing.
+
+    Indexes count the bands of the training imagery. A raster that has bands of the same names in another order, or
+    others between them, is read by name; ArcGIS would read it by index.
+    """
+    wanted = _where_they_lie(configuration.extract_bands, configuration.trained_bands, image.band_names)
     if wanted is None:
         return None
     found = places(wanted, image.band_names)
@@ -60,6 +65,17 @@ def pair_indexes(first: Banded, second: Banded, configuration: Configuration) ->
     assert one is not None
     assert two is not None
     return one + tuple(len(first.band_names) + band for band in two)
+
+
+def _where_they_lie(
+    wanted: tuple[int | str, ...] | None, trained: Sequence[str], names: Sequence[str]
+) -> tuple[int | str, ...] | None:
+    """Indexes for this raster, where it has each of these bands of the training imagery once; else as they are."""
+    indexes = range(len(trained)) if wanted is None else wanted
+    told = [trained[b] if isinstance(b, int) and 0 <= b < len(trained) else "" for b in indexes]
+    found, known = places(told, names), Counter(name.lower() for name in names)
+    sure = found and -1 not in found and all(known[name.lower()] == 1 for name in told) and len({*found}) == len(found)
+    return tuple(found) if sure and (wanted is not None or found != [*range(len(names))]) else wanted
 
 
 def places(wanted: Sequence[int | str], names: Sequence[str]) -> list[int]:

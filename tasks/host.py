@@ -38,6 +38,7 @@ class Configuration:
     ty: int
     padding: int = 0  # pixels on each side
     extract_bands: tuple[int | str, ...] | None = None  # indexes from 0 or names; None = all
+    trained_bands: tuple[str, ...] = ()  # names of the bands that the indexes count; () where they are not told
     data_range: tuple[float, float] | None = None  # the host rescales pixels into it
     fixed_tile_size: bool = True  # False: blocks at the right and lower edge may be smaller
     input_mask: bool = True  # False: the function gets no mask
@@ -57,6 +58,7 @@ class Configuration:
             ty,
             int(answer.get("padding") or 0),
             bands,
+            emd.trained_bands,
             limits,
             fixed_tile_size=truth(answer.get("fixedTileSize", 1)),
             input_mask=truth(answer.get("inputMask", True)),

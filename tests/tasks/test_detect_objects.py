@@ -15,6 +15,7 @@ from registry.dlpk import open_model, pack
 from registry.emd import Emd
 from registry.errors import DlpkError, ImageryError, OptionsError
 from registry.files import sha256
+from tasks.composite import composite_bands
 from tasks.detect_objects import detect_objects
 from tasks.inference_options import DetectOptions, ModelSource, parse_arguments
 from tasks.overlap import keep_best
@@ -149,6 +150,16 @@ def test_a_raster_that_is_rotated_is_laid_straight(
     overlaps = [max(shapely.area(t & f) / shapely.area(t | f) for f in found.geometry) for t in true]
     assert 2 == len(found)
     assert min(overlaps) > 0.85  # the corners of a roof that is not parallel to the grid are blurred
+
+
+def test_a_band_in_a_file_of_its_own_and_in_another_place_is_found_by_its_name(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    model = make_model(InputRastersProps={"BandNames": ["B08"]})
+    town = rows_of_roofs(64, 64, side=11, gap=7)
+    bands = [make_raster(roofs(64, 64, some), f"{name}.tif") for name, some in (("B02", []), ("B08", town))]
+    made = composite_bands([str(band) for band in bands], tmp_path / "both.vrt")
+    assert town == in_pixels(detect_objects(model, made, tmp_path / "roofs.gpkg"))
 
 
 def test_imagery_is_brought_to_the_cell_size_of_the_training(

@@ -13,9 +13,9 @@ from registry.dlpk import ModelFolder
 from registry.emd import ClassLabel, Emd
 from registry.errors import ImageryError, OptionsError, RasterFunctionError
 from tasks.arguments import Parameter, fitting
-from tasks.band_choice import band_indexes
+from tasks.band_choice import Bands, band_indexes, pair_indexes
 from tasks.feature_sets import Detection, read_detections
-from tasks.host import Place, RasterFunction
+from tasks.host import Configuration, Place, RasterFunction
 from tasks.imagery import open_imagery
 from tasks.inference import blocks
 from tasks.tiling import Window, block_windows
@@ -369,6 +369,37 @@ def test_bands_are_found_by_name(template: Any, make_raster: Any) -> None:
         assert (2, 0) == band_indexes(image, replace(configuration, extract_bands=("blue", "Red")))
         with pytest.raises(ImageryError, match="no NearInfrared"):
             band_indexes(image, replace(configuration, extract_bands=("NearInfrared",)))
+
+
+RGBN = ("Red", "Green", "Blue", "NIR")
+
+
+@pytest.mark.parametrize(
+    ("raster", "asked", "expected"),
+    [
+        (RGBN, (0, 1, 2), (0, 1, 2)),
+        (("blue", "green", "red", "nir", "swir"), (0, 1, 2), (2, 1, 0)),
+        (("blue", "green", "red", "nir"), (3, 0), (3, 2)),
+        (("blue", "green", "red", "nir"), None, (2, 1, 0, 3)),
+        (RGBN, None, None),
+        (("coastal", *RGBN), None, (1, 2, 3, 4)),
+        (("B02", "B03", "B04", "B08"), (0, 1, 2), (0, 1, 2)),  # other names: by index, as ArcGIS does
+        (("blue", "green", "B04"), (0, 1, 2), (0, 1, 2)),
+        (("Blue", "Red", "Green", "Red"), (0, 1, 2), (0, 1, 2)),
+        (RGBN, ("NIR",), (3,)),
+    ],
+)
+def test_bands_are_read_by_their_names_where_the_raster_has_them_elsewhere(
+    raster: tuple[str, ...], asked: tuple[int | str, ...] | None, expected: tuple[int, ...] | None
+) -> None:
+    wanted = Configuration(8, 8, extract_bands=asked, trained_bands=RGBN)
+    assert expected == band_indexes(Bands(Path("town.tif"), raster), wanted)
+
+
+def test_each_of_two_dates_has_its_bands_where_its_names_say() -> None:
+    wanted = Configuration(8, 8, extract_bands=(0, 1, 4, 5), trained_bands=RGBN)
+    before, after = Bands(Path("a.tif"), RGBN), Bands(Path("b.tif"), ("green", "red"))
+    assert (0, 1, 5, 4) == pair_indexes(before, after, wanted)
 
 
 @pytest.mark.parametrize(
