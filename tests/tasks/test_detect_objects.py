@@ -159,7 +159,7 @@ def test_a_band_in_a_file_of_its_own_and_in_another_place_is_found_by_its_name(
     town = rows_of_roofs(64, 64, side=11, gap=7)
     bands = [make_raster(roofs(64, 64, some), f"{name}.tif") for name, some in (("B02", []), ("B08", town))]
     made = composite_bands([str(band) for band in bands], tmp_path / "both.vrt")
-    assert town == in_pixels(detect_objects(model, made, tmp_path / "roofs.gpkg"))
+    assert town == in_pixels(detect_objects(model, made, tmp_path / "roofs.gpkg", DetectOptions()))
 
 
 def test_imagery_is_brought_to_the_cell_size_of_the_training(
