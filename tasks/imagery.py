@@ -8,9 +8,10 @@ doubled to rounding, and memory follows the window, not the raster.
 import itertools
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -34,8 +35,14 @@ CACHE = 128 * 2**20  # bytes, as rasterio wants it: decoded blocks that neighbou
 GDAL_SETTINGS: dict[str, str | int] = {
     "GDAL_NUM_THREADS": "2",
     "GDAL_CACHEMAX": CACHE,
+    "GDAL_HTTP_MAX_RETRY": 3,  # of imagery in a bucket or on the web, whose server may be busy for a moment
+    "GDAL_HTTP_RETRY_DELAY": 1,  # seconds, then about twice as many each time
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # or GDAL 3.10 reads noise, and no error, out of a PNG that is cut off
 }
+FAR = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(?:_streaming)?/")  # GDAL's names of other machines
+# Two threads of GDAL 3.10 take a block of a plain TIFF that a server does not hand out (503, a lost connection) for
+# zeros, and tell nobody; one thread asks again
+READ_BY_ONE: dict[str, str | int] = {"GDAL_NUM_THREADS": 1}
 KEYS = (  # variables that boto3 makes a session of
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     *("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"),
@@ -291,10 +298,15 @@ def open_in_pixels(path: Path | str) -> Iterator[Imagery]:
         yield Imagery(name, source, data_bands(name, source), placed=not scattered(source))
 
 
-def gdal_settings() -> rasterio.Env:
+def gdal_settings(**more: str | int) -> rasterio.Env:
     """How GDAL is to behave, unless the environment says otherwise: flat memory, and the S3 server that it names."""
     own = {name: value for name, value in GDAL_SETTINGS.items() if name not in os.environ}
-    return gdal_env(**own, **remote_settings())
+    return gdal_env(**{**own, **remote_settings(), **more})
+
+
+def as_here() -> dict[str, str | int]:
+    """What a thread that reads a raster has to be told, because GDAL's settings are those of a thread."""
+    return {name: value for name, value in rasterio.env.getenv().items() if name in READ_BY_ONE}
 
 
 def one_thread() -> rasterio.Env:
@@ -318,10 +330,23 @@ def _session(_: tuple[str | None, ...]) -> AWSSession:
 def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
     """Raises ImageryError when GDAL cannot open it."""
     name = gdal_name(str(path))
+    with ExitStack() as stack:
+        if FAR.search(name):
+            stack.enter_context(gdal_env(**READ_BY_ONE))
+        source = stack.enter_context(_opened(name))
+        if not source.count and source.subdatasets:
+            do = "name one of them, or make one of some: dlpk composite-bands NAME NAME ONE.vrt"
+            raise ImageryError("holds several rasters", where=short_name(name), got=source.subdatasets, do=do)
+        if source.driver == "VRT" and any(map(FAR.search, source.files)):
+            stack.enter_context(gdal_env(**READ_BY_ONE))
+        yield source
+
+
+def _opened(name: str) -> rasterio.DatasetReader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by our own errors where it matters
-            source = rasterio.open(name)
+            return rasterio.open(name)
     except RasterioError as error:
         do = (
             "check that GDAL reads it: gdalinfo FILE"
@@ -329,11 +354,6 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
             else "check the path"
         )
         raise ImageryError(f"cannot be opened as a raster ({error})", where=short_name(name), do=do) from error
-    with source:
-        if not source.count and source.subdatasets:
-            do = "name one of them, or make one of some: dlpk composite-bands NAME NAME ONE.vrt"
-            raise ImageryError("holds several rasters", where=short_name(name), got=source.subdatasets, do=do)
-        yield source
 
 
 def short_name(name: str) -> Path:

@@ -11,7 +11,7 @@ from registry.errors import OptionsError
 from registry.signing import demand
 from tasks.guarded import GuardedFunction
 from tasks.host import Configuration, Place, RasterFunction
-from tasks.imagery import Block, Imagery, gdal_settings
+from tasks.imagery import Block, Imagery, as_here, gdal_settings
 from tasks.inference_options import InferenceOptions, ModelSource, tool_of
 from tasks.parts import Readable
 from tasks.receipt import stamp
@@ -98,12 +98,12 @@ def blocks(
     the raster, or that thread reads what is no more.
     """
     waiting: deque[tuple[int, int, Future[Block]]] = deque()
-    padding = configuration.padding
+    padding, settings = configuration.padding, as_here()
     with ThreadPoolExecutor(1, "reader") as reader:
         try:
             for w in windows:
                 padded = (w.col - padding, w.row - padding, w.width + 2 * padding, w.height + 2 * padding)
-                waiting.append((w.col, w.row, reader.submit(_read, image, padded, bands)))
+                waiting.append((w.col, w.row, reader.submit(_read, image, padded, bands, settings)))
                 if len(waiting) > AHEAD:
                     yield _next(waiting)
             while waiting:
@@ -112,8 +112,10 @@ def blocks(
             reader.shutdown(cancel_futures=True)
 
 
-def _read(image: Readable, window: tuple[int, int, int, int], bands: tuple[int, ...] | None) -> Block:
-    with gdal_settings():  # GDAL's settings are those of a thread
+def _read(
+    image: Readable, window: tuple[int, int, int, int], bands: tuple[int, ...] | None, settings: dict[str, str | int]
+) -> Block:
+    with gdal_settings(**settings):
         return image.read(*window, bands)
 
 

@@ -11,9 +11,16 @@ from typing import Any
 
 
 class Ranges(SimpleHTTPRequestHandler):
-    """Parts of files on request."""
+    """Parts of files on request; of a file in busy/ every other request is refused for the moment."""
+
+    asked = 0
 
     def send_head(self) -> Any:
+        if self.path.startswith("/busy/"):
+            Ranges.asked += 1
+            if Ranges.asked % 2:
+                self.send_error(503)
+                return None
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         path = Path(self.translate_path(self.path))
         if not asked or not path.is_file():

@@ -20,9 +20,12 @@ from tasks.export import export_training_data
 from tasks.exporting import finish, run, units
 from tasks.exporting.options import ExportOptions
 from tasks.exporting.scene import open_scenes
+from tasks.host import Configuration
 from tasks.imagery import open_imagery
+from tasks.inference import blocks
 from tasks.inference_options import ClassifyOptions
 from tasks.sources import files_read, find_rasters, gdal_name, remote_settings
+from tasks.tiling import Window
 from tests import ranges
 from tests.servers import seaweed
 
@@ -202,6 +205,26 @@ def web(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         assert child.stdout
         yield f"http://127.0.0.1:{child.stdout.readline().strip()}", child
         child.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["town.tif", "town.vrt"])
+def test_a_server_that_is_busy_for_a_moment_gives_no_black_ground(
+    name: str, tmp_path: Path, web: tuple[str, subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GDAL_HTTP_RETRY_DELAY", "0.05")
+    monkeypatch.setenv("GDAL_NUM_THREADS", "2")
+    near, _ = town.write(tmp_path / "busy", repeat=4)
+    [far] = find_rasters(f"{web[0]}/busy/town.tif")
+    copy(near, tmp_path / "town.vrt", driver="VRT")
+    text = (tmp_path / "town.vrt").read_text().replace(str(near), far).replace("busy/town.tif", far)
+    (tmp_path / "town.vrt").write_text(text.replace('relativeToVRT="1"', 'relativeToVRT="0"'))
+    raster = far if name == "town.tif" else tmp_path / name
+    windows = [Window(x, y, 192, 192) for y in (0, 192) for x in (0, 192)]
+    with open_imagery(near) as image, open_imagery(raster) as found:
+        for x, y, block in blocks(found, Configuration(192, 192), None, windows):  # by a thread of its own
+            assert (image.read(x, y, 192, 192).pixels == block.pixels).all()
+        assert (image.read(0, 0, 384, 384).pixels == found.read(0, 0, 384, 384).pixels).all()
 
 
 def test_imagery_on_the_web_is_read_where_it_is(tmp_path: Path, web: tuple[str, subprocess.Popen[str]]) -> None:
