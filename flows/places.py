@@ -10,7 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
-from tasks.layers import REMOTE, file_within
+from tasks.image_services import is_image_service
+from tasks.layers import address, file_within
 from tasks.sources import STORE
 
 RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
@@ -28,10 +29,10 @@ def is_stream(imagery: str) -> bool:
 
 
 def is_raster(imagery: str) -> bool:
-    """A file here, one of several rasters in it as GDAL names it, or a Zarr store."""
+    """A file here, one of several rasters in it as GDAL names it, a Zarr store, or an image service of ArcGIS."""
     path = Path(imagery)
-    if REMOTE.match(imagery):
-        return False
+    if where := address(imagery):
+        return is_image_service(where)
     return path.is_file() or path.suffix.lower() == STORE or bool(file_within(imagery))
 
 

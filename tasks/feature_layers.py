@@ -4,7 +4,7 @@
     https://gis.town.org/server/rest/services/roofs/FeatureServer      the only layer of the service
     .../FeatureServer/0?where=checked=1                                with parameters of the server's `query`
 
-A token is one of DLPK_ARCGIS_TOKENS. Tested against a stand-in that answers as the REST interface is described, not
+Tested against a stand-in that answers as the REST interface is described, not
 against ArcGIS itself.
 """
 
@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
-from registry.errors import LabelError, OptionsError
+from registry.errors import LabelError
 from registry.files import atomic
-from registry.settings import settings
+from tasks.arcgis_services import address_of, told_by
 
 SERVICE = re.compile(r"/(?:Feature|Map)Server(/\d+)?/?$", re.IGNORECASE)
 ALL = {"where": "1=1", "outFields": "*", "returnGeometry": "true"}
@@ -55,19 +55,15 @@ class _Layer:
 
     @classmethod
     def at(cls, where: str) -> "_Layer":
-        parts = urlsplit(where)
-        url, query = parts._replace(path=parts.path.rstrip("/"), query="", fragment="").geturl(), parts.query
-        if "token" in (given := dict(parse_qsl(query))):
-            do = f"leave it out and set DLPK_ARCGIS_TOKENS={parts.hostname}=TOKEN"
-            raise OptionsError("a token in an address would be kept with what is made of it", where=url, do=do)
-        facts = _ask(url, {})
+        url, given = address_of(where)
+        facts = told_by(url, {})
         if not SERVICE.search(url).group(1):  # type: ignore[union-attr]  # `is_layer` was asked
             layers = {f"{url}/{layer.get('id')}": layer.get("name") for layer in facts.get("layers") or ()}
             if len(layers) != 1:
                 do = f"name one: {url}/NUMBER"
                 raise LabelError("expected one layer in the service", where=url, got=layers, do=do)
             url = next(iter(layers))
-            facts = _ask(url, {})
+            facts = told_by(url, {})
         if facts.get("type") != "Feature Layer":
             raise LabelError("is no feature layer", where=url, got=facts.get("type"), do="name one that has features")
         return cls(url, given, facts)
@@ -77,19 +73,10 @@ class _Layer:
         named = (field["name"] for field in self.facts.get("fields") or () if field.get("type") == OBJECT_ID)
         identity = self.facts.get("objectIdField") or next(named, "")
         form = {**ALL, **({"orderByFields": identity} if identity else {}), **self.query}
-        page = whole = _ask(f"{self.url}/query", form)
+        page = whole = told_by(f"{self.url}/query", form)
         features = list(whole.get("features") or ())
         while page.get("exceededTransferLimit") and page.get("features"):
-            page = _ask(f"{self.url}/query", {**form, "resultOffset": str(len(features))})
+            page = told_by(f"{self.url}/query", {**form, "resultOffset": str(len(features))})
             features += page.get("features") or ()
         kept = {key: value for key, value in whole.items() if key != "exceededTransferLimit"}
         return json.dumps({**kept, "features": features}).encode()
-
-
-def _ask(url: str, form: Mapping[str, str]) -> dict[str, Any]:
-    from registry.arcgis_rest import ask  # only now: httpx takes longer to load than all that loads this module
-
-    host = str(urlsplit(url).hostname)
-    rights = f"set DLPK_ARCGIS_TOKENS={host}=TOKEN, with one of a user who may see the layer"
-    token = settings().arcgis_tokens.get(host, "")
-    return ask(url, form, token=token, who="the server", rights=rights)

@@ -4,6 +4,7 @@
     s3://bucket/town.shp, s3://bucket/plan.gdb/roofs       with the files that belong to them
     https://host/town.geojson
     https://host/rest/services/roofs/FeatureServer/0       a layer of ArcGIS, see `tasks.feature_layers`
+    https://host/rest/services/cover/ImageServer           classes as pixels; read where they are, not copied
 
 Copies lie in the cache under what their content is called there (an ETag, a time of the last edit): what has changed
 is fetched again.
@@ -21,8 +22,8 @@ from registry import scenes
 from registry.errors import Denied, NotFound, OptionsError, StoreError
 from registry.scenes import UNKNOWN, Search
 from registry.settings import settings
-from tasks import feature_layers
-from tasks.layers import OF_LAYERS, OF_SHAPEFILE, address
+from tasks import feature_layers, image_services
+from tasks.layers import OF_ITEM, OF_LAYERS, OF_SHAPEFILE, address
 
 COPIES = "features"  # in the cache
 IN_GEODATABASE = Search(suffixes=("", ".gdbtable", ".gdbtablx", ".gdbindexes", ".atx", ".spx", ".freelist", ".horizon"))
@@ -37,6 +38,8 @@ def nearby(path: Path) -> Path:
     where = address(path)
     if not where:
         return path
+    if image_services.is_image_service(where):
+        return image_services.description(where)
     file, layer = _split(where)
     contents = contents_of(where)
     folder = settings().cache / COPIES / hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
@@ -53,6 +56,8 @@ def contents_of(where: str) -> Contents:
     """
     if feature_layers.is_layer(where):
         return {where: feature_layers.content_of(where)}
+    if image_services.is_image_service(where):
+        return {where: image_services.content_of(where)}
     file, _ = _split(where)
     suffix = _below(file).suffix.lower()
     if suffix == ".gdb" and (found := {one.place: one.content for one in scenes.find(file, IN_GEODATABASE)}):
@@ -71,7 +76,9 @@ def contents_of(where: str) -> Contents:
 
 
 def _split(where: str) -> tuple[str, str]:
-    """The address of the file, and the layer that is named behind it or ""."""
+    """The address of the file, and the layer that is named behind it or ""; of a STAC item none."""
+    if item := OF_ITEM.match(where):
+        return f"{item['item']}{item['query'] or ''}", ""
     parts = where.split("/")
     for i, part in enumerate(parts[3:-1], start=3):
         if PurePosixPath(part).suffix.lower() in OF_LAYERS:

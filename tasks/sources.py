@@ -8,6 +8,7 @@ Everything becomes a list of names that GDAL opens:
     item.json, collection.json   the data assets of a STAC item, of all items of a collection or feature collection
     item.json#red,green,nir      these assets of an item, or of each, as the bands of one raster
     s3://bucket/town.tif         /vsis3/bucket/town.tif, read by ranges; likewise https://
+    https://host/.../ImageServer an image service of ArcGIS, see `tasks.image_services`
     NETCDF:"town.nc":Band1       itself: one of several rasters in a file, as GDAL names it
     S2A_..._MSIL2A_....SAFE      the metadata, which tell the names of the rasters in it; likewise a Zarr store
 """
@@ -26,6 +27,7 @@ from pystac.errors import STACError, STACTypeError
 from pystac.stac_io import DefaultStacIO
 
 from registry.errors import DlpkError, ImageryError, OptionsError
+from tasks import image_services
 from tasks.layers import REMOTE, address, file_within, named_from
 
 RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
@@ -100,6 +102,8 @@ def remote_settings() -> dict[str, str]:
 def _find(text: str) -> Iterator[str]:
     if text.startswith("<VRTDataset"):
         yield text
+    elif image_services.is_image_service(where := address(text)):
+        yield str(image_services.description(where))
     elif re.search(r"\.json(\?[^#]*)?(#.*)?$", text, re.IGNORECASE):
         yield from _stac(text)
     elif REMOTE.match(text) or text.startswith("/vsi") or file_within(text):
