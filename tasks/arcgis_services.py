@@ -14,11 +14,8 @@ from registry.settings import settings
 def address_of(where: str) -> tuple[str, dict[str, str]]:
     """The address alone, and the parameters behind its ?. Raises OptionsError for a token among these."""
     parts = urlsplit(where)
-    url, given = (
-        parts._replace(path=parts.path.rstrip("/"), query="", fragment="").geturl(),
-        dict(parse_qsl(parts.query)),
-    )
-    if "token" in given:
+    url = parts._replace(path=parts.path.rstrip("/"), query="", fragment="").geturl()
+    if "token" in (given := dict(parse_qsl(parts.query))):
         do = f"leave it out and set DLPK_ARCGIS_TOKENS={parts.hostname}=TOKEN"
         raise OptionsError("a token in an address would be kept with what is made of it", where=url, do=do)
     return url, given

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 from xml.etree import ElementTree as ET
 
-from registry.errors import ImageryError
+from registry.errors import ImageryError, OptionsError
 from registry.files import atomic
 from registry.settings import settings
 from tasks.arcgis_services import address_of, token_for, told_by
@@ -87,7 +87,9 @@ def _bands(facts: Facts, given: Mapping[str, str]) -> list[str]:
     """What they are called, in the order that is asked for."""
     names = list(facts.get("bandNames") or ())
     names += [f"Band_{i}" for i in range(len(names) + 1, int(facts.get("bandCount") or 0) + 1)]
-    asked = given.get("bandIds")
+    asked = given.get("bandIds", "")
+    if not all(i.isdecimal() and int(i) < len(names) for i in asked.split(",") if asked):
+        raise OptionsError(f"expected numbers of bands below {len(names)}", where="bandIds", got=asked)
     return [names[int(i)] for i in asked.split(",")] if asked else names
 
 

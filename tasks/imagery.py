@@ -337,6 +337,7 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
         if not source.count and source.subdatasets:
             do = "name one of them, or make one of some: dlpk composite-bands NAME NAME ONE.vrt"
             raise ImageryError("holds several rasters", where=short_name(name), got=source.subdatasets, do=do)
+        _refuse_short(Path(name), source)
         if source.driver == "VRT" and any(map(FAR.search, source.files)):
             stack.enter_context(gdal_env(**READ_BY_ONE))
         yield source
@@ -354,6 +355,17 @@ def _opened(name: str) -> rasterio.DatasetReader:
             else "check the path"
         )
         raise ImageryError(f"cannot be opened as a raster ({error})", where=short_name(name), do=do) from error
+
+
+def _refuse_short(path: Path, source: rasterio.DatasetReader) -> None:
+    """Raises ImageryError for an ENVI file that was copied in part: GDAL gives zeros for what it has not."""
+    header = source.tags(ns="ENVI") if source.driver == "ENVI" and path.is_file() else {}
+    if not header or header.get("file_compression", "0") != "0" or not {*source.dtypes} <= {*DTYPES}:
+        return
+    pixels = source.width * source.height * sum(np.dtype(dtype).itemsize for dtype in source.dtypes)
+    whole, size = int(header.get("header_offset") or 0) + pixels, path.stat().st_size
+    if size < whole:
+        raise ImageryError(f"is cut off: its header tells of {whole} bytes", where=path, got=size, do="copy it anew")
 
 
 def short_name(name: str) -> Path:

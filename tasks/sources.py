@@ -145,7 +145,7 @@ def _stac(text: str) -> Iterator[str]:
     where, _, assets = (address(text) or text).partition("#")
     try:
         for item in _items(where):
-            yield from _named(item, assets.split(",")) if assets else _assets(item)
+            yield from _named(item, [key.strip() for key in assets.split(",")]) if assets else _assets(item)
     except (OSError, ValueError, KeyError, AttributeError, STACError, STACTypeError) as error:
         do = "check that it is a STAC item, collection or feature collection"
         if isinstance(error, DlpkError):

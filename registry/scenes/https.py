@@ -67,9 +67,9 @@ def fetch(scene: Scene, folder: Path) -> Path:
 
 def _scene(item: Mapping[str, Any], search: Search) -> Scene:
     name = f"{item['collection']}/{item['id']}" if item.get("collection") else str(item["id"])
-    keys = search.asset.split(",")
+    keys = [key.strip() for key in search.asset.split(",")]
     if len(keys) == 1:
-        return _of_asset(item, name, _asset(item, search.asset))
+        return _of_asset(item, name, _asset(item, keys[0]))
     return composite(name, [_of_asset(item, key, _asset(item, key)) for key in keys])
 
 

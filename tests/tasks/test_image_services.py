@@ -133,6 +133,12 @@ def test_bands_are_those_that_are_asked_for(service: Service) -> None:
         assert (behind.read(0, 0, 96, 96).pixels[[3, 0]] == image.read(0, 0, 96, 96).pixels).all()
 
 
+@pytest.mark.parametrize("asked", ["4", "-1", "red", "0,"])
+def test_bands_that_are_not_there_are_told(asked: str, service: Service) -> None:
+    with pytest.raises(OptionsError, match=rf"bandIds: expected numbers of bands below 4, got '{asked}'"):
+        find_rasters(f"{service.url}?bandIds={asked}")
+
+
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "float32"])
 def test_pixels_keep_their_type(dtype: str, service: Service, make_raster: Any) -> None:
     pixels = np.arange(2 * 8 * 9).reshape(2, 8, 9).astype(dtype)

@@ -98,6 +98,18 @@ def test_a_file_of_several_rasters_tells_their_names(folder: Path) -> None:
         pass
 
 
+def test_an_envi_file_that_was_copied_in_part_is_told(folder: Path) -> None:
+    copy(folder / "town.tif", folder / "town.dat", driver="ENVI")
+    with open_imagery(folder / "town.dat") as image:
+        assert image.read(0, 0, 96, 96).valid.all()
+    (folder / "town.dat").write_bytes((folder / "town.dat").read_bytes()[:-1])
+    with (
+        pytest.raises(ImageryError, match=r"town.dat: is cut off: its header tells of 36864 bytes, got 36863; copy it"),
+        open_imagery(folder / "town.dat"),
+    ):
+        pass
+
+
 def test_products_and_stores_are_folders_that_gdal_knows(folder: Path) -> None:
     (folder / "S2A.SAFE").mkdir()
     (folder / "S2A.SAFE" / "MTD_MSIL2A.xml").touch()
@@ -157,7 +169,7 @@ def bands_of(folder: Path, name: str, **places: str) -> Path:
 def test_assets_named_behind_an_item_are_the_bands_of_one_raster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = bands_of(folder, "one", red="./town.tif", nir="./b.TIF")
     assert (str(folder / "b.TIF"),) == find_rasters(f"{one}#nir")
-    [made] = find_rasters(f"{one}#nir,red")
+    [made] = find_rasters(f"{one}#nir, red")
     with open_imagery(made) as image:
         assert ("one.vrt", 8) == (Path(made).name, image.bands)
     assert {made, str(folder / "town.tif"), str(folder / "b.TIF")} == set(files_read(f"{one}#nir,red"))
