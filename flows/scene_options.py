@@ -34,7 +34,7 @@ class NewScenes(Options):
     asset: str = Field(
         "",
         description="of a STAC item: the asset to read, or several that are its bands in this order, red,green,nir;"
-        " none: the first that is a data raster",
+        " none: its only data raster",
     )
     bands: tuple[str, ...] = Field(
         (),

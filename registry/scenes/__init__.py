@@ -41,7 +41,7 @@ class Search:
     bbox: tuple[float, ...] = ()  # west, south, east, north in degrees
     dates: str = ""  # as STAC writes them: 2026-01-01/.. or 2026-03
     query: dict[str, Any] = field(default_factory=dict)  # of the Query extension: {"eo:cloud_cover": {"lt": 20}}
-    asset: str = ""  # of a STAC item, or several that are its bands: red,green,nir; none: the first data raster
+    asset: str = ""  # of a STAC item, or several that are its bands: red,green,nir; none: its only data raster
     bands: tuple[str, ...] = ()  # of files: patterns of which each finds a band, *_B02.tif; * is alike in all
 
 

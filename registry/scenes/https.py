@@ -88,13 +88,15 @@ def _asset(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         if name not in assets:
             raise OptionsError(f"the item has no asset {name!r}", where=item["id"], got=sorted(assets))
         return assets[name]
-    data = [a for a in assets.values() if str(a.get("type", "")).startswith(DATA_TYPES)]
-    chosen = [a for a in data if "data" in a.get("roles", ())] or [
-        a for a in data if not NO_DATA & {*a.get("roles", ())}
-    ]
-    if not chosen:
-        raise OptionsError("the item has no raster", where=item["id"], got=sorted(assets), do="name the asset")
-    return chosen[0]
+    rasters = {key: a for key, a in assets.items() if str(a.get("type", "")).startswith(DATA_TYPES)}
+    chosen = {key: a for key, a in rasters.items() if "data" in a.get("roles", ())} or {
+        key: a for key, a in rasters.items() if not NO_DATA & {*a.get("roles", ())}
+    }
+    if len(chosen) != 1:
+        what = "the item has several rasters" if chosen else "the item has no raster"
+        do = "name one as asset, or several that are the bands of one raster: red,green,nir"
+        raise OptionsError(what, where=item["id"], got=sorted(chosen or assets), do=do)
+    return next(iter(chosen.values()))
 
 
 def _told_or_unknown(href: str) -> str:

@@ -335,6 +335,17 @@ def test_assets_may_be_the_bands_of_a_scene(catalogue: Catalogue, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "told"), [("image/tiff", r"has several rasters, got \['nir', 'red'\]"), ("image/png", "has no raster")]
+)
+def test_of_several_rasters_or_none_the_asset_has_to_be_named(catalogue: Catalogue, kind: str, told: str) -> None:
+    catalogue.add("a", {})
+    catalogue.items[0]["assets"] = {name: {"type": kind, "href": f"{catalogue.url}/a.tif"} for name in ("red", "nir")}
+    with pytest.raises(OptionsError, match=rf"a: the item {told}.*name one as asset, or several that are the bands"):
+        ids(catalogue.url)
+
+
+@pytest.mark.slow
 def test_an_item_without_its_data_keeps_no_other_one_from_being_found(catalogue: Catalogue, tmp_path: Path) -> None:
     for name in ("a", "closed", "gone"):
         catalogue.add(name, {})
