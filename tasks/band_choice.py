@@ -9,6 +9,9 @@ from typing import Protocol
 from registry.errors import ImageryError
 from registry.records import few
 from tasks.host import Configuration
+from tasks.imagery import COLOURS
+
+OF_ANY_PICTURE = (COLOURS, (*COLOURS, "band_4"))  # so GDAL calls three or four bands of 8 bits, whatever they are
 
 
 class Banded(Protocol):
@@ -71,6 +74,8 @@ def _where_they_lie(
     wanted: tuple[int | str, ...] | None, trained: Sequence[str], names: Sequence[str]
 ) -> tuple[int | str, ...] | None:
     """Indexes for this raster, where it has each of these bands of the training imagery once; else as they are."""
+    if tuple(map(str.lower, names)) in OF_ANY_PICTURE:
+        return wanted
     indexes = range(len(trained)) if wanted is None else wanted
     told = [trained[b] if isinstance(b, int) and 0 <= b < len(trained) else "" for b in indexes]
     found, known = places(told, names), Counter(name.lower() for name in names)

@@ -386,6 +386,7 @@ RGBN = ("Red", "Green", "Blue", "NIR")
         (("B02", "B03", "B04", "B08"), (0, 1, 2), (0, 1, 2)),  # other names: by index, as ArcGIS does
         (("blue", "green", "B04"), (0, 1, 2), (0, 1, 2)),
         (("Blue", "Red", "Green", "Red"), (0, 1, 2), (0, 1, 2)),
+        (("Red", "Green", "Blue"), (2, 1, 0), (2, 1, 0)),
         (RGBN, ("NIR",), (3,)),
     ],
 )
@@ -394,6 +395,15 @@ def test_bands_are_read_by_their_names_where_the_raster_has_them_elsewhere(
 ) -> None:
     wanted = Configuration(8, 8, extract_bands=asked, trained_bands=RGBN)
     assert expected == band_indexes(Bands(Path("town.tif"), raster), wanted)
+
+
+@pytest.mark.parametrize("more", [(), ("Band_4",)])
+def test_a_plain_picture_is_read_by_index_because_gdal_calls_any_three_bands_red_green_and_blue(
+    more: tuple[str, ...],
+) -> None:
+    wanted = Configuration(8, 8, extract_bands=(0, 1, 2), trained_bands=("Blue", "Green", "Red"))
+    assert (0, 1, 2) == band_indexes(Bands(Path("a.png"), ("Red", "Green", "Blue", *more)), wanted)
+    assert (2, 1, 0) == band_indexes(Bands(Path("a.png"), ("Red", "Green", "Blue", "NIR")), wanted)
 
 
 def test_each_of_two_dates_has_its_bands_where_its_names_say() -> None:
