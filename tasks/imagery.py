@@ -8,7 +8,6 @@ doubled to rounding, and memory follows the window, not the raster.
 import itertools
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,8 +27,8 @@ from rasterio.session import AWSSession
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from registry.errors import ImageryError
-from tasks.sources import gdal_name, remote_settings
+from registry.errors import ImageryError, StoreError
+from tasks.sources import gdal_name, is_far, remote_settings
 
 CACHE = 128 * 2**20  # bytes, as rasterio wants it: decoded blocks that neighbouring windows share, on any raster
 GDAL_SETTINGS: dict[str, str | int] = {
@@ -39,7 +38,6 @@ GDAL_SETTINGS: dict[str, str | int] = {
     "GDAL_HTTP_RETRY_DELAY": 1,  # seconds, then about twice as many each time
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # or GDAL 3.10 reads noise, and no error, out of a PNG that is cut off
 }
-FAR = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(?:_streaming)?/")  # GDAL's names of other machines
 # Two threads of GDAL 3.10 take a block of a plain TIFF that a server does not hand out (503, a lost connection) for
 # zeros, and tell nobody; one thread asks again
 READ_BY_ONE: dict[str, str | int] = {"GDAL_NUM_THREADS": 1}
@@ -153,6 +151,11 @@ class Imagery:
         return tuple(self._band_name(i) for i in self.data_bands)
 
     @cached_property
+    def far(self) -> bool:
+        """Whether any of it lies on another machine, that of a VRT too."""
+        return any(map(is_far, self.dataset.files))
+
+    @cached_property
     def always_valid(self) -> bool:
         """No pixel inside the raster can be nodata, so none needs to be read to know."""
         return self.validity == "all" and np.dtype(self.dtype).kind != "f"
@@ -160,7 +163,8 @@ class Imagery:
     def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block:
         """One window, which may reach over the raster's edge; `bands` are indexes from 0, None = all.
 
-        Raises ImageryError naming the window when the file cannot be read there.
+        Raises ImageryError naming the window when the file cannot be read there, StoreError when another machine does
+        not hand it out.
         """
         col, row = col - self.shift[0], row - self.shift[1]
         indexes = list(self.data_bands if bands is None else (self.data_bands[b] for b in bands))
@@ -208,11 +212,14 @@ class Imagery:
 
     @contextmanager
     def _naming(self, x0: int, y0: int, x1: int, y1: int) -> Iterator[Window]:
-        """Raises ImageryError that names the window when it cannot be read."""
+        """Raises ImageryError or StoreError that names the window when it cannot be read."""
         try:
             yield Window(x0, y0, x1 - x0, y1 - y0)
         except (RasterioError, OSError) as error:
             where = f"{self.path} columns {x0}-{x1}, rows {y0}-{y1}"
+            if self.far:
+                do = "run the same command again, or repair it there"
+                raise StoreError(f"cannot be read ({error})", where=where, do=do) from error
             raise ImageryError(f"cannot be read ({error})", where=where, do="repair or copy the file anew") from error
 
     def _band_name(self, index: int) -> str:
@@ -331,14 +338,14 @@ def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
     """Raises ImageryError when GDAL cannot open it."""
     name = gdal_name(str(path))
     with ExitStack() as stack:
-        if FAR.search(name):
+        if is_far(name):
             stack.enter_context(gdal_env(**READ_BY_ONE))
         source = stack.enter_context(_opened(name))
         if not source.count and source.subdatasets:
             do = "name one of them, or make one of some: dlpk composite-bands NAME NAME ONE.vrt"
             raise ImageryError("holds several rasters", where=short_name(name), got=source.subdatasets, do=do)
         _refuse_short(Path(name), source)
-        if source.driver == "VRT" and any(map(FAR.search, source.files)):
+        if source.driver == "VRT" and any(map(is_far, source.files)):
             stack.enter_context(gdal_env(**READ_BY_ONE))
         yield source
 

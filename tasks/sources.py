@@ -36,6 +36,7 @@ PRODUCT = "MTD_MSI*.xml"  # of a Sentinel-2 product, in whose folder rasters lie
 STORE = ".zarr"
 DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
 NO_DATA_ROLES = {"thumbnail", "overview", "metadata", "visual", "data-mask", "snow-ice", "cloud"}
+FAR = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(?:_streaming)?/")  # GDAL's names of other machines
 ENDPOINTS = ("DLPK_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 Imageries = str | Path | Sequence[str | Path]
@@ -72,6 +73,11 @@ def gdal_name(text: str) -> str:
         return OF_HDF5.sub(r"\1://", text)
     scheme, rest = match[1].lower(), text[match.end() :]
     return f"/vsis3/{rest}" if scheme == "s3" else f"/vsicurl/{scheme}://{rest}"
+
+
+def is_far(name: str) -> bool:
+    """Whether GDAL reads it from another machine: a server may be busy, a connection lost."""
+    return name.endswith(image_services.SUFFIX) or bool(FAR.search(name))
 
 
 def files_behind(path: Path) -> list[str]:

@@ -15,13 +15,14 @@ import numpy as np
 import rasterio
 
 from registry.emd import ClassLabel
-from registry.errors import ImageryError
+from registry.errors import ImageryError, StoreError
 from tasks.exporting.chip_writer import ChipWriter
 from tasks.exporting.crew import alone
 from tasks.exporting.plan import Found, Job, Unit
 from tasks.exporting.scene import Scenes, Survey, open_scenes
 from tasks.exporting.scene_labels import Held
 from tasks.imagery import CACHE, gdal_env
+from tasks.sources import is_far
 
 if TYPE_CHECKING:
     from tasks.chips import Chip
@@ -73,7 +74,7 @@ def far(job: Job) -> bool:
     """Whether any pixels lie elsewhere than in files of this machine: of the second date and inside a VRT, too."""
     scenes = desk.open(job)
     files = (name for i in range(0, len(scenes), len(scenes.angles)) for name in scenes[i].files)
-    return any(name.startswith("/vsi") and not name.startswith("/vsimem/") for name in files)
+    return any(map(is_far, files))
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _cache(scene: "Scene", unit: Unit) -> rasterio.Env:
 def _surveyed(scene: "Scene", window: "Window", *, skip: bool) -> Survey:
     try:
         return scene.survey(window)
-    except ImageryError:
+    except (ImageryError, StoreError):
         if not skip:
             raise
         return Survey(UNREADABLE, Held(np.zeros(0, np.int64)))
@@ -149,7 +150,7 @@ def _once(rows: Iterable[np.ndarray]) -> np.ndarray:
 def _cut(scene: "Scene", window: "Window", *, skip: bool) -> "Chip | None":
     try:
         return scene.cut(window)
-    except ImageryError:
+    except (ImageryError, StoreError):
         if not skip:
             raise
         return None

@@ -24,6 +24,7 @@ from registry.errors import ImageryError, OptionsError, StoreError
 from tasks import image_services, receipt, town
 from tasks.detect_objects import detect_objects
 from tasks.export import export_training_data, split_extent
+from tasks.exporting import run, units
 from tasks.exporting.options import ExportOptions
 from tasks.imagery import open_imagery
 from tasks.inference_options import DetectOptions
@@ -213,8 +214,26 @@ def test_a_token_goes_to_its_host_is_for_the_owner_alone_and_changes_nothing_els
 def test_a_server_that_fails_gives_no_black_ground(service: Service) -> None:
     with opened(service.url) as image:
         service.broken = True
-        with pytest.raises(ImageryError, match=r"town.imageserver columns 0-9, rows 0-9: cannot be read"):
+        with pytest.raises(
+            StoreError, match=r"town.imageserver columns 0-9, rows 0-9: cannot be read .*; run the same"
+        ):
             image.read(0, 0, 9, 9)
+
+
+def test_a_failure_of_the_server_keeps_the_chips_that_are_there(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, options = units.write_unit, ExportOptions(tile_size=32, stride=32)
+
+    def failing(job: Any, unit: Any) -> int:
+        service.broken = True
+        return write(job, unit)
+
+    labels = tmp_path / "town" / "town.gpkg"
+    monkeypatch.setattr(run, "write_unit", failing)
+    with pytest.raises(StoreError, match="cannot be read"):
+        export_training_data(service.url, labels, tmp_path / "chips", options, workers=1)
+    assert (tmp_path / "chips").exists()
 
 
 @pytest.mark.parametrize(
