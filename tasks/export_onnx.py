@@ -108,15 +108,11 @@ def _finish(emd: Emd, classes: int) -> tuple[Callable[[Any], Answer], list[str]]
             several = emd.metadata_format == "MultiLabeled_Tiles"
             return lambda logits: (logits.sigmoid() if several else logits.softmax(1),), ["chances"]
         case _:
-            background = emd.document.get("PredictBackground", True)
-            return lambda logits: (_shares(logits, bool(background)),), ["shares"]
-
-
-def _shares(logits: Tensor, background: bool) -> Tensor:
-    if background:
-        return logits.softmax(1)
-    shares = logits[:, 1:].softmax(1)
-    return torch.cat([torch.zeros_like(shares[:, :1]), shares], dim=1)
+            never = [k for k in emd.document.get("ignore_mapped_class") or () if k]
+            never += [] if emd.document.get("PredictBackground", True) else [0]
+            barred = torch.zeros(1, classes + 1, 1, 1)
+            barred[:, never] = -float("inf")
+            return lambda logits: ((logits + barred).softmax(1),), ["shares"]
 
 
 def _objects(found: dict[str, Tensor], classes: int) -> Tensor:

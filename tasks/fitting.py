@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from registry.emd import ClassLabel
 from registry.errors import TrainingError
 from tasks import checkpoints, convolutions
+from tasks.chips import class_index
 from tasks.goals import Goal
 from tasks.judging import judge
 from tasks.scores import DetectionScores, Scores, Tally
@@ -99,13 +100,13 @@ class Fitting(pl.LightningModule):
             self.steps = self.trainer.global_step
 
     def on_validation_epoch_start(self) -> None:
-        self.tally = self.goal.tally(self.classes, self._background)
+        self.tally = self.goal.tally(self.classes, 0 not in self._never)
 
     def validation_step(self, batch: tuple[Tensor, Any, list[str]], _: int) -> None:
         images, targets, _names = batch
         loss = self.judged.loss(images, targets)  # type: ignore[operator]
         self.log("validation_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
-        judge(self.tally, self.judged(images), targets, background=self._background)
+        judge(self.tally, self.judged(images), targets, self._never)
 
     def on_validation_epoch_end(self) -> None:
         values = self.result().values
@@ -138,8 +139,10 @@ class Fitting(pl.LightningModule):
         torch.manual_seed(int(draw.generate_state(1)[0]))
 
     @property
-    def _background(self) -> bool:
-        return 0 not in self.options.ignore_classes
+    def _never(self) -> tuple[int, ...]:
+        """Indexes of the classes that were not to be learnt."""
+        index = {0: 0, **class_index(self.classes)}
+        return tuple(index[value] for value in self.options.ignore_classes)
 
 
 class Patience(EarlyStopping):

@@ -12,15 +12,19 @@ from tasks.scores import DetectionScores, ObjectScores, Tally
 SEEN = 0.5  # probability from which a pixel belongs to a mask, and a label to an object of several
 
 
-def judge(tally: Tally, found: Any, targets: Any, *, background: bool = True) -> None:
-    """`found` is what the network's forward gave, `targets` as its loss takes them; see `tasks.networks`."""
+def judge(tally: Tally, found: Any, targets: Any, never: Sequence[int] = ()) -> None:
+    """`found` is what the network's forward gave, `targets` as its loss takes them; see `tasks.networks`.
+
+    `never`: indexes of classes, background 0, that no pixel gets.
+    """
     if isinstance(tally, DetectionScores):
         _objects(tally, found, targets)
     elif isinstance(tally, ObjectScores):
         _labels(tally, found, targets)
     else:
-        first = 0 if background else 1  # a model that may not answer background
-        for mask, truth in zip(found[:, first:].max(1)[1] + first, targets, strict=True):
+        for k in never:
+            found[:, k] = -float("inf")
+        for mask, truth in zip(found.max(1)[1], targets, strict=True):
             tally.add(mask.cpu().numpy(), truth.cpu().numpy())  # type: ignore[attr-defined]
 
 

@@ -33,6 +33,8 @@ class ClassifyPixels:
         if "model" in kwargs:
             self.model = _tiles.Model(kwargs["model"], kwargs.get("device", -1), HOME)
             self.raster = _class_raster.ClassRaster(self.model)
+            ignored = self.model.document.get("ignore_mapped_class") or ()
+            self.never = [k for k in ignored if k]  # of background the parameter tells
 
     def getParameterInfo(self) -> list[dict[str, Any]]:
         background = self.model.document.get("PredictBackground", True) if self.model else True
@@ -79,6 +81,6 @@ class ClassifyPixels:
 
     def _shares(self, logits: Any) -> Any:
         """(n, classes + 1, rows, cols) -> probabilities, or what has the same order where there is only one view."""
-        if not self.background:
-            logits[:, 0] = -float("inf")
+        for k in [*self.never, *([] if self.background else [0])]:
+            logits[:, k] = -float("inf")
         return logits if len(self.views) == 1 else logits.float().softmax(1)

@@ -201,6 +201,16 @@ def test_without_background_every_pixel_gets_a_class(make_model: Any) -> None:
     assert 1 == function.update_pixels(*block(1, 96)).min()
 
 
+@pytest.mark.parametrize("arguments", [{}, {"test_time_augmentation": "True"}])
+def test_a_class_that_was_not_to_be_learnt_is_given_to_no_pixel(make_model: Any, arguments: dict[str, str]) -> None:
+    pixels, valid = block(1, 96)
+    for name, ignored, values in (("all", None, {0, 1, 2}), ("some", [0, 1], {0, 2})):
+        model = make_model("levels", name, level=50, ignore_mapped_class=ignored)
+        function = RasterFunction.load(model, arguments=arguments)
+        pixels[:, :, :32], pixels[:, :, 32:64], pixels[:, :, 64:] = 0, 50, 100
+        assert values == set(np.unique(function.update_pixels(pixels, valid)).tolist())
+
+
 def test_a_missing_torch_is_named_with_the_remedy(make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     function = RasterFunction.load(make_model())
     monkeypatch.setitem(sys.modules, "torch", None)
