@@ -12,7 +12,7 @@ What Deepness needs to know stands in the file's metadata: the kind of model, cl
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass
 from io import StringIO
@@ -110,9 +110,14 @@ def _finish(emd: Emd, classes: int) -> tuple[Callable[[Any], Answer], list[str]]
         case _:
             never = [k for k in emd.document.get("ignore_mapped_class") or () if k]
             never += [] if emd.document.get("PredictBackground", True) else [0]
-            barred = torch.zeros(1, classes + 1, 1, 1)
-            barred[:, never] = -float("inf")
-            return lambda logits: ((logits + barred).softmax(1),), ["shares"]
+            return lambda logits: (_shares(logits, never),), ["shares"]
+
+
+def _shares(logits: Tensor, never: Sequence[int]) -> Tensor:
+    """`never`: classes that no pixel gets."""
+    barred = torch.zeros(1, logits.shape[1], 1, 1)
+    barred[:, list(never)] = -float("inf")
+    return (logits + barred).softmax(1)
 
 
 def _objects(found: dict[str, Tensor], classes: int) -> Tensor:

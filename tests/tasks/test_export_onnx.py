@@ -125,6 +125,14 @@ def test_a_network_answers_in_onnx_as_in_torch(
 
 
 @pytest.mark.slow
+def test_classes_that_were_not_to_be_learnt_have_no_share(make: Make, tmp_path: Path) -> None:
+    made = export_onnx(make("unet", ignore_mapped_class=[0, 1], PredictBackground=False), tmp_path / "town.onnx")
+    pixels = np.random.default_rng(3).random(made.input, np.float32)
+    [shares] = onnxruntime.InferenceSession(str(made.path)).run(None, {"pixels": pixels})
+    assert [0, 0, 1] == [shares[:, k].min() for k in range(3)] == [shares[:, k].max() for k in range(3)]
+
+
+@pytest.mark.slow
 def test_a_pixel_model_answers_as_its_raster_function_and_is_described_to_deepness(make: Make, tmp_path: Path) -> None:
     model = make("unet")
     made = export_onnx(model, tmp_path / "town.onnx")
