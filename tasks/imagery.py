@@ -8,6 +8,7 @@ doubled to rounding, and memory follows the window, not the raster.
 import itertools
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -41,6 +42,7 @@ GDAL_SETTINGS: dict[str, str | int] = {
 # Two threads of GDAL 3.10 take a block of a plain TIFF that a server does not hand out (503, a lost connection) for
 # zeros, and tell nobody; one thread asks again
 READ_BY_ONE: dict[str, str | int] = {"GDAL_NUM_THREADS": 1}
+NO_ANSWER = re.compile(r"HTTP response code: (?:429|5\d\d)|CURL error")  # as GDAL tells of it
 KEYS = (  # variables that boto3 makes a session of
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     *("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"),
@@ -216,7 +218,7 @@ class Imagery:
         try:
             yield Window(x0, y0, x1 - x0, y1 - y0)
         except (RasterioError, OSError) as error:
-            where = f"{self.path} columns {x0}-{x1}, rows {y0}-{y1}"
+            where = f"{as_named(self.path)} columns {x0}-{x1}, rows {y0}-{y1}"
             if self.far:
                 do = "run the same command again, or repair it there"
                 raise StoreError(f"cannot be read ({error})", where=where, do=do) from error
@@ -356,12 +358,19 @@ def _opened(name: str) -> rasterio.DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by our own errors where it matters
             return rasterio.open(name)
     except RasterioError as error:
-        do = (
-            "check that GDAL reads it: gdalinfo FILE"
-            if name.startswith("/vsi") or Path(name).exists()
-            else "check the path"
-        )
-        raise ImageryError(f"cannot be opened as a raster ({error})", where=short_name(name), do=do) from error
+        where = as_named(short_name(name))
+        if is_far(name) and NO_ANSWER.search(str(error)):
+            do = "check that its server runs, then run the same command again"
+            raise StoreError(f"cannot be opened ({error})", where=where, do=do) from error
+        near = name.startswith("/vsi") or Path(name).exists()
+        do = "check that GDAL reads it: gdalinfo FILE" if near else "check the path"
+        raise ImageryError(f"cannot be opened as a raster ({error})", where=where, do=do) from error
+
+
+def as_named(path: Path) -> str:
+    """How people name it, who do not know GDAL's names of what lies elsewhere."""
+    far = re.match(r"/vsi(?:curl/(?P<scheme>https?):|(?P<s3>s3))/+(?P<rest>.*)", str(path), re.DOTALL)
+    return f"{far['scheme'] or far['s3']}://{far['rest']}" if far else str(path)
 
 
 def _refuse_short(path: Path, source: rasterio.DatasetReader) -> None:

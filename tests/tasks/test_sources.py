@@ -13,7 +13,7 @@ import pytest
 from rasterio.session import AWSSession
 from rasterio.shutil import copy
 
-from registry.errors import ImageryError
+from registry.errors import ImageryError, StoreError
 from tasks import imagery, receipt, town
 from tasks.classify_pixels import classify_pixels
 from tasks.export import export_training_data
@@ -237,6 +237,19 @@ def test_a_server_that_is_busy_for_a_moment_gives_no_black_ground(
         for x, y, block in blocks(found, Configuration(192, 192), None, windows):  # by a thread of its own
             assert (image.read(x, y, 192, 192).pixels == block.pixels).all()
         assert (image.read(0, 0, 384, 384).pixels == found.read(0, 0, 384, 384).pixels).all()
+
+
+def test_a_server_that_does_not_answer_is_told_apart_from_a_raster_that_is_not_there(
+    tmp_path: Path, web: tuple[str, subprocess.Popen[str]]
+) -> None:
+    missing = pytest.raises(ImageryError, match=rf"^{web[0]}/nix.tif: cannot be opened as a raster \(.*code: 404\)")
+    with missing, open_imagery(find_rasters(f"{web[0]}/nix.tif")[0]):
+        pass
+    web[1].kill()
+    web[1].wait()
+    silent = pytest.raises(StoreError, match=rf"^{web[0]}/a.tif: cannot be opened \(.*; check that its server runs")
+    with silent, open_imagery(find_rasters(f"{web[0]}/a.tif")[0]):
+        pass
 
 
 def test_imagery_on_the_web_is_read_where_it_is(tmp_path: Path, web: tuple[str, subprocess.Popen[str]]) -> None:
