@@ -5,6 +5,7 @@ is killed, and keeps the forks of data loaders away from Prefect, whose at-exit 
 """
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from flows.gpus import Gpu, held
+from flows.listening import say
 from registry import errors
 from registry.errors import DlpkError
 from tasks.cli import PARENT
@@ -65,6 +67,8 @@ def _heard(lines: Iterable[bytes], listen: Listener) -> Mapping[str, Any]:
         message = json.loads(line)
         if event := event_of(message):
             listen(event)
+        elif "warning" in message:
+            say(message["warning"], logging.WARNING)
         else:
             last = message
     return last

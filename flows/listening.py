@@ -39,20 +39,20 @@ def about(**facts: str) -> Iterator[None]:
         _FACTS.reset(before)
 
 
-def _log(line: str) -> None:
-    get_run_logger().info(line, extra=dict(_FACTS.get()))
+def _log(line: str, level: int = logging.INFO) -> None:
+    get_run_logger().log(level, line, extra=dict(_FACTS.get()))
 
 
 def in_flow_run() -> bool:
     return FlowRunContext.get() is not None
 
 
-def say(line: str) -> None:
+def say(line: str, level: int = logging.INFO) -> None:
     """A line for the flow run's log, or for the person at the terminal."""
     if in_flow_run():
-        _log(line)
+        _log(line, level)
     if _someone_looks():
-        logging.getLogger("dlpk").info(line)
+        logging.getLogger("dlpk").log(level, line)
 
 
 def _someone_looks() -> bool:

@@ -26,6 +26,7 @@ from tasks.feature_sets import Labelling
 from tasks.imagery import Block, Imagery, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function
 from tasks.inference_options import ClassifyObjectsOptions, ModelSource
+from tasks.likeness import tell_unlike
 from tasks.parts import Part, Readable, wanted_part
 from tasks.placement import in_pixels, placement_of
 from tasks.progress import OnProgress, Progress, ignore
@@ -92,6 +93,7 @@ def _features(
         if len(table) and not len(rows):
             do = "check the coordinate systems of both"
             raise LabelError(f"has no feature inside {image.path.name}", where=options.in_features, do=do)
+        tell_unlike(image, function.configuration, model.emd, band_indexes(image, function.configuration))
         for done in range(0, len(rows), CROPS):
             some = rows[done : done + CROPS].tolist()
             crops = {row: _crop(function, image, shapes[row]) for row in some}

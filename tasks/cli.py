@@ -1,10 +1,12 @@
 """The verbs on the command line: a command parses, calls one function, prints one record.
 
 `python -m tasks.cli --json-progress VERB ...` is how flows run a verb in an interpreter of its own: one JSON object a
-line, {"progress": {...}} or {"epoch": {...}}, and last {"result": {...}} or {"error": {"type", "message"}}.
+line, {"progress": {...}}, {"epoch": {...}} or {"warning": "..."}, and last {"result": {...}} or
+{"error": {"type", "message"}}.
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -402,6 +404,7 @@ def main(ctx: click.Context, json_progress: bool, debug: bool) -> None:
             die_with(int(os.environ[PARENT]))
             os.environ[PARENT] = str(os.getpid())  # of the processes that train beside this one with the same command
         ctx.obj = console.JsonLines()
+        logging.getLogger("dlpk").addHandler(console.Warned(ctx.obj))
 
 
 def opened(reference: str) -> ModelFolder:

@@ -1,6 +1,7 @@
 """What a person, or the program that started us, sees of a verb: progress while it runs, one record when it is done."""
 
 import json
+import logging
 import os
 import sys
 import time
@@ -143,6 +144,17 @@ class JsonLines:
     def write(self, kind: str, value: Any) -> None:
         self.stream.write(json.dumps({kind: value}, default=str) + "\n")
         self.stream.flush()
+
+
+class Warned(logging.Handler):
+    """Passes on what is worth a warning, which nobody sees on the stderr of a child."""
+
+    def __init__(self, program: JsonLines) -> None:
+        super().__init__(logging.WARNING)
+        self.program = program
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.program.write("warning", record.getMessage())
 
 
 def event_of(line: Mapping[str, Any]) -> Progress | Epoch | None:

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from flows import child
 from registry.errors import DlpkError, ImageryError, OptionsError
 from tasks.progress import Epoch, Progress, ignore
 from tests.scenes import roofs
+from tests.tiny_model import bright, scene
 
 
 @pytest.mark.slow
@@ -22,6 +24,22 @@ def test_a_verb_gives_its_record_and_tells_its_progress(tmp_path: Path) -> None:
     record = child.run("export", imagery, labels, tmp_path / "chips", *options, listen=heard.append)
     assert 4 == record["chips"]
     assert {"survey", "export"} == {event.step for event in heard if isinstance(event, Progress)}
+
+
+@pytest.mark.slow
+def test_what_a_verb_warns_of_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("DLPK_TRUSTED", str(tmp_path))
+    model, imagery = bright(tmp_path / "model"), scene(tmp_path / "town.tif")
+    document = json.loads((model.path / "roofs.emd").read_text())
+    document["AllTilesStats"] = [{"BandName": "NIR", "Min": 1, "Max": 9000, "Mean": 2500, "StdDev": 700}]
+    (model.path / "roofs.emd").write_text(json.dumps(document))
+    record = child.run("classify-pixels", model.path, imagery, tmp_path / "roofs.tif", listen=ignore)
+    assert {"background": 4096} == record["counts"]
+    [warning] = [record for record in caplog.records if "dlpk" == record.name]
+    assert "WARNING" == warning.levelname
+    assert "town.tif: its pixels (about" in warning.getMessage()
 
 
 @pytest.mark.slow

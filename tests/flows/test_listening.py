@@ -24,7 +24,8 @@ def test_lines_tell_model_and_scene_while_these_are_at_work(
             with listening.about(scene="east.tif"):
                 listening.say("done")
             listening.say("next")
-        listening.say("end")
+        listening.say("end", logging.WARNING)
+    assert ["INFO", "INFO", "WARNING"] == [record.levelname for record in caplog.records if record.name == "run"]
     lines = [json.loads(JsonFormatter("default", "", "%").format(record)) for record in caplog.records]
     told = [{key: line[key] for key in ("message", "model", "scene") if key in line} for line in lines]
     assert [
