@@ -26,7 +26,7 @@ from tasks.feature_sets import Labelling
 from tasks.imagery import Block, Imagery, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function
 from tasks.inference_options import ClassifyObjectsOptions, ModelSource
-from tasks.likeness import tell_unlike
+from tasks.likeness import Likeness
 from tasks.parts import Part, Readable, wanted_part
 from tasks.placement import in_pixels, placement_of
 from tasks.progress import OnProgress, Progress, ignore
@@ -93,15 +93,18 @@ def _features(
         if len(table) and not len(rows):
             do = "check the coordinate systems of both"
             raise LabelError(f"has no feature inside {image.path.name}", where=options.in_features, do=do)
-        tell_unlike(image, function.configuration, model.emd, band_indexes(image, function.configuration))
+        likeness = Likeness(image.path, function.configuration)
         for done in range(0, len(rows), CROPS):
             some = rows[done : done + CROPS].tolist()
             crops = {row: _crop(function, image, shapes[row]) for row in some}
+            for crop in crops.values():
+                likeness.see(crop)
             seen = [row for row, crop in crops.items() if crop.valid.any()]
             told = function.classify([(crops[row].pixels, crops[row].valid) for row in seen])
             for row, labelling in zip(seen, told, strict=True):
                 labels[row] = labelling
             on_progress(Progress("classify objects", done + len(some), len(rows), "features"))
+        likeness.judge()
     return table, labels
 
 

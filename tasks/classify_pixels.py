@@ -18,7 +18,6 @@ from tasks.class_products import check_products, finish
 from tasks.imagery import gdal_settings, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
-from tasks.likeness import tell_unlike
 from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, ignore
@@ -97,7 +96,6 @@ def _classify(
         image = wanted_part(whole, options)
         check_products(image, out, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
-        tell_unlike(image, function.configuration, model.emd, bands)
         facts = run_facts("classify-pixels", model, source, [whole], options, read)
         put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
 

@@ -9,7 +9,6 @@ from tasks.class_blocks import write_classes
 from tasks.class_products import check_products, finish
 from tasks.inference import check_tool, load_function, run_facts
 from tasks.inference_options import ChangeOptions, ModelSource
-from tasks.likeness import tell_unlike
 from tasks.pairs import open_pair
 from tasks.parts import wanted_part
 from tasks.progress import OnProgress, ignore
@@ -42,7 +41,6 @@ def detect_change(
         bands, tell = pair_indexes(pair.first, pair.second, function.configuration), (on_progress, "detect change")
         read = [*files_read(from_raster), *files_read(to_raster)]
         refuse_overwriting(read, out, *filter(None, [options.probabilities]))
-        tell_unlike(pair, function.configuration, model.emd, bands)
         image = wanted_part(pair, options)
         check_products(image, out, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options, read)

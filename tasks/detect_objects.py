@@ -16,7 +16,6 @@ from tasks.detections import Layer, chosen, joined, layer
 from tasks.found_objects import Tick, find_objects, found_in
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import DetectOptions, ModelSource
-from tasks.likeness import tell_unlike
 from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, Progress, ignore
@@ -94,9 +93,7 @@ def _layer(
         image = wanted_part(whole, options)
         facts = run_facts("detect-objects", model, source, [whole], options, files_read(imagery))
         run = runs.enter_context(run_folder(name, facts, share))
-        bands = band_indexes(image, function.configuration)
-        tell_unlike(image, function.configuration, model.emd, bands)
-        find_objects(function, image, bands, run, tick, share)
+        find_objects(function, image, band_indexes(image, function.configuration), run, tick, share)
         found, polygons = ([], np.zeros(0, object)) if share else found_in(run, image.transform)
         stays = chosen(found, polygons, image, options)
         kept = [one for one, wanted in zip(found, stays, strict=True) if wanted]

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.dlpk import ModelFolder
-from registry.emd import Emd
+from registry.emd import BandStatistics, Emd
 from registry.errors import RasterFunctionError
 from registry.rules import is_alike
 from tasks.arguments import raster_name, read_parameters, scalars, truth
 from tasks.complaints import CONVERT, remedy, told
 from tasks.feature_sets import Detection, Field, Labelling, read_detections, read_fields, read_labellings
 from tasks.isolation import Room
+from tasks.likeness import statistics_of
 
 POLYGON = 4  # of getGeometryType
 
@@ -39,6 +40,7 @@ class Configuration:
     padding: int = 0  # pixels on each side
     extract_bands: tuple[int | str, ...] | None = None  # indexes from 0 or names; None = all
     trained_bands: tuple[str, ...] = ()  # names of the bands that the indexes count; () where they are not told
+    trained: tuple[BandStatistics, ...] = ()  # what the bands that are read were; () where pixels do not compare
     data_range: tuple[float, float] | None = None  # the host rescales pixels into it
     fixed_tile_size: bool = True  # False: blocks at the right and lower edge may be smaller
     input_mask: bool = True  # False: the function gets no mask
@@ -59,6 +61,7 @@ class Configuration:
             int(answer.get("padding") or 0),
             bands,
             emd.trained_bands,
+            () if limits else statistics_of(emd),  # the host brings pixels into these
             limits,
             fixed_tile_size=truth(answer.get("fixedTileSize", 1)),
             input_mask=truth(answer.get("inputMask", True)),

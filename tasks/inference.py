@@ -13,6 +13,7 @@ from tasks.guarded import GuardedFunction
 from tasks.host import Configuration, Place, RasterFunction
 from tasks.imagery import Block, Imagery, as_here, gdal_settings
 from tasks.inference_options import InferenceOptions, ModelSource, tool_of
+from tasks.likeness import Likeness
 from tasks.parts import Readable
 from tasks.receipt import stamp
 from tasks.run_folder import facts_of_files, facts_of_model
@@ -98,16 +99,19 @@ def blocks(
     the raster, or that thread reads what is no more.
     """
     waiting: deque[tuple[int, int, Future[Block]]] = deque()
-    padding, settings = configuration.padding, as_here()
+    padding, settings, likeness = configuration.padding, as_here(), Likeness(image.path, configuration)
     with ThreadPoolExecutor(1, "reader") as reader:
         try:
             for w in windows:
                 padded = (w.col - padding, w.row - padding, w.width + 2 * padding, w.height + 2 * padding)
                 waiting.append((w.col, w.row, reader.submit(_read, image, padded, bands, settings)))
                 if len(waiting) > AHEAD:
-                    yield _next(waiting)
+                    yield _next(waiting, likeness)
             while waiting:
-                yield _next(waiting)
+                block = _next(waiting, likeness)
+                if not waiting:
+                    likeness.judge()
+                yield block
         finally:
             reader.shutdown(cancel_futures=True)
 
@@ -119,6 +123,8 @@ def _read(
         return image.read(*window, bands)
 
 
-def _next(waiting: deque[tuple[int, int, Future[Block]]]) -> tuple[int, int, Block]:
-    col, row, block = waiting.popleft()
-    return col, row, block.result()
+def _next(waiting: deque[tuple[int, int, Future[Block]]], likeness: Likeness) -> tuple[int, int, Block]:
+    col, row, future = waiting.popleft()
+    block = future.result()
+    likeness.see(block)
+    return col, row, block
