@@ -337,7 +337,7 @@ def _session(_: tuple[str | None, ...]) -> AWSSession:
 
 @contextmanager
 def open_raster(path: Path | str) -> Iterator[rasterio.DatasetReader]:
-    """Raises ImageryError when GDAL cannot open it."""
+    """Raises ImageryError when GDAL cannot open it, StoreError when its server does not answer."""
     name = gdal_name(str(path))
     with ExitStack() as stack:
         if is_far(name):

@@ -176,6 +176,22 @@ def test_training_data_and_objects_come_out_of_a_service(service: Service, make_
     assert found.is_file()
 
 
+def test_classes_come_out_of_a_service(service: Service, make_raster: Any, tmp_path: Path) -> None:
+    imagery = service.raster
+    classes = np.zeros((96, 96), np.uint8)
+    classes[8:40, 8:40], classes[60:90, 20:70] = 1, 2
+    with rasterio.open(imagery) as image:
+        service.raster = make_raster(classes, "cover.tif", transform=image.transform)
+    options = ExportOptions(tile_size=48, stride=48, metadata_format="Classified_Tiles")
+    made = [
+        export_training_data(imagery, labels, tmp_path / name, options)
+        for name, labels in (("far", Path(service.url)), ("near", service.raster))
+    ]
+    assert 2 == len(made[0].classes)
+    for name in made[1].names:
+        assert (made[0].read(name).mask == made[1].read(name).mask).all()
+
+
 def test_a_flow_takes_a_service_for_one_raster(service: Service) -> None:
     assert is_raster(service.url)
     assert not is_stream(service.url)
