@@ -11,7 +11,7 @@ from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
 from tasks.image_services import is_image_service
-from tasks.layers import address, file_within
+from tasks.layers import OF_ITEM, address, file_within
 from tasks.sources import STORE
 
 RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
@@ -29,10 +29,12 @@ def is_stream(imagery: str) -> bool:
 
 
 def is_raster(imagery: str) -> bool:
-    """A file here, one of several rasters in it as GDAL names it, a Zarr store, or an image service of ArcGIS."""
+    """A file here, one of several rasters in it as GDAL names it, a Zarr store; elsewhere what can be but one: an image
+    service of ArcGIS, assets that are named behind a STAC item.
+    """
     path = Path(imagery)
     if where := address(imagery):
-        return is_image_service(where)
+        return is_image_service(where) or bool(OF_ITEM.match(where))
     return path.is_file() or path.suffix.lower() == STORE or bool(file_within(imagery))
 
 

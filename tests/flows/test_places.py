@@ -90,3 +90,12 @@ def test_two_dates_are_paired_by_the_names_of_their_rasters(folder: Path) -> Non
     (later / "c.tif").touch()
     with pytest.raises(OptionsError, match=r"without a partner of the other date, got \['a', 'c'\]"):
         pairs_of(str(folder), str(later))
+
+
+def test_assets_named_behind_an_item_on_the_web_are_one_raster(tmp_path: Path) -> None:
+    item = "https://host/2026/item.json#red,nir"
+    assert not is_stream(item)
+    assert is_stream("https://host/2026/item.json")  # may be an API
+    [scene] = scenes_of(item)
+    assert [tmp_path / "item.tif"] == result_paths("classify-pixels", [scene], item, tmp_path)
+    assert [tmp_path / "a.tif"] == result_paths("classify-pixels", [scene], item, tmp_path / "a.tif")
