@@ -35,11 +35,14 @@ class Batch:
     folder: Path
     open: dict[str, Claim] = field(default_factory=dict)  # entry -> claim, while nothing has come of it
     rasters: dict[str, list[Path]] = field(default_factory=dict)  # entry -> its file, or that of each band
-    places: dict[str, Path] = field(default_factory=dict)  # entry -> folder of its result
     done: list[dict[str, Any]] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)  # scene -> why its server does not hand it out
     trouble: str = ""
+
+    def place(self, entry: Entry) -> Path:
+        """The folder of its result."""
+        return self.folder / entry.key / entry.scene.name
 
 
 def run_batch(known: "Known", ledger: Ledger, claims: Sequence[Claim], options: InferenceOptions) -> dict[str, Any]:
@@ -65,7 +68,6 @@ def _fetch(batch: Batch, claim: Claim) -> None:
     entry = claim.entry
     try:
         batch.rasters[entry.key] = scenes.fetch_all(entry.scene, batch.folder / entry.key / "scene")
-        batch.places[entry.key] = batch.folder / entry.key / entry.scene.name
     except NotFound as error:
         _lose(batch, claim, str(error))
     except Denied as error:
@@ -111,7 +113,7 @@ def _job(batch: Batch, options: InferenceOptions, gpu: Gpu | None) -> Path:
 def _files(batch: Batch, entry: Entry) -> dict[str, Any]:
     """As `tasks.scene_run.Files` has it."""
     bands = [band.id for band in entry.scene.bands]
-    return {"rasters": [*map(str, batch.rasters[entry.key])], "bands": bands, "out": str(batch.places[entry.key])}
+    return {"rasters": [*map(str, batch.rasters[entry.key])], "bands": bands, "out": str(batch.place(entry))}
 
 
 def on(gpu: Gpu | None, options: InferenceOptions) -> InferenceOptions:
@@ -121,8 +123,8 @@ def on(gpu: Gpu | None, options: InferenceOptions) -> InferenceOptions:
 
 def _publish_finished(batch: Batch) -> None:
     """Every scene whose record has come since the last look."""
-    for key, claim in list(batch.open.items()):
-        record = batch.places[key] / RECORD
+    for claim in list(batch.open.values()):
+        record = batch.place(claim.entry) / RECORD
         if record.is_file():
             patiently(lambda record=record, claim=claim: _publish(batch, claim, json.loads(record.read_text())))  # type: ignore[misc]
 

@@ -335,8 +335,8 @@ def _files_below(path: Path) -> Iterator[Path]:
 
 
 def class_index(classes: Sequence[ClassLabel]) -> dict[int, int]:
-    """Class Value -> class index from 1, by position."""
-    return {label.value: i for i, label in enumerate(classes, start=1)}
+    """Class Value -> class index from 1, by position; that of background is 0."""
+    return {0: 0, **{label.value: i for i, label in enumerate(classes, start=1)}}
 
 
 def indexes_of(values: NDArray[Any], index: Mapping[int, int]) -> tuple[NDArray[Any], NDArray[np.bool_]]:

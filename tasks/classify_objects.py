@@ -93,7 +93,7 @@ def _features(
         if len(table) and not len(rows):
             do = "check the coordinate systems of both"
             raise LabelError(f"has no feature inside {image.path.name}", where=options.in_features, do=do)
-        likeness = Likeness(image.path, function.configuration)
+        likeness = Likeness(image.path, function.configuration.trained)
         for done in range(0, len(rows), CROPS):
             some = rows[done : done + CROPS].tolist()
             crops = {row: _crop(function, image, shapes[row]) for row in some}

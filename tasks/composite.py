@@ -53,11 +53,10 @@ def kept_composite(rasters: Sequence[str], band_names: Sequence[str], stem: str)
 
 
 def _written(rasters: Sequence[str], band_names: Sequence[str], folder: Path) -> str:
-    whole = [_from_anywhere(name) for name in rasters]
     with gdal_settings():
-        kinds = [kind_of(name) for name in whole]
+        kinds = [kind_of(_from_anywhere(name)) for name in rasters]
         by_value = len({repr(kind.nodata) for kind in kinds}) == 1 and kinds[0].nodata is not None
-        kinds = kinds if by_value else [with_one_mask(name) for name in whole]
+        kinds = kinds if by_value else [with_one_mask(kind) for kind in kinds]
     names = band_names or [short_name(name).stem for name in rasters]
     finest = min(kinds, key=lambda kind: math.prod(kind.cell))
     boxes = [_placed(finest, kind, name) for kind, name in zip(kinds, rasters, strict=True)]

@@ -100,7 +100,7 @@ def _spectral(bands: Sequence[BandStatistics], read: Sequence[int]) -> dict[str,
 
 def _behaviour(chips: ChipFolder, training: Training, scores: "Scores") -> dict[str, Any]:
     """Defaults of the raster function's arguments that follow from chips and training."""
-    index = {0: 0, **class_index(chips.classes)}
+    index = class_index(chips.classes)
     ignored = {"ignore_mapped_class": [index[value] for value in training.options.ignore_classes] or None}
     if training.goal.name == "detect_objects":
         return {"Threshold": scores.threshold, **ignored}

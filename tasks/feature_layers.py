@@ -4,8 +4,7 @@
     https://gis.town.org/server/rest/services/roofs/FeatureServer      the only layer of the service
     .../FeatureServer/0?where=checked=1                                with parameters of the server's `query`
 
-Tested against a stand-in that answers as the REST interface is described, not
-against ArcGIS itself.
+Tested against a stand-in that answers as the REST interface is described, not against ArcGIS itself.
 """
 
 import hashlib

@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader
 from registry.emd import ClassLabel
 from registry.errors import TrainingError
 from tasks import checkpoints, convolutions
-from tasks.chips import class_index
 from tasks.goals import Goal
 from tasks.judging import judge
 from tasks.scores import DetectionScores, Scores, Tally
@@ -53,11 +52,15 @@ class Fitting(pl.LightningModule):
         *,
         rate: float,
         pretrained: bool,
+        never: Sequence[int] = (),
     ) -> None:
-        """`rate`: the highest of the schedule. `pretrained`: the backbone knows something already."""
+        """`rate`: the highest of the schedule. `pretrained`: the backbone knows something already.
+
+        `never`: indexes of the classes that are not to be learnt.
+        """
         super().__init__()
         self.network, self.classes, self.goal, self.options = network, list(classes), goal, options
-        self.rate, self.pretrained = rate, pretrained
+        self.rate, self.pretrained, self.never = rate, pretrained, never
         self.average: AveragedModel | None = None
         if options.average_weights:
             ema = get_ema_multi_avg_fn(options.average_weights)  # type: ignore[no-untyped-call]
@@ -100,13 +103,13 @@ class Fitting(pl.LightningModule):
             self.steps = self.trainer.global_step
 
     def on_validation_epoch_start(self) -> None:
-        self.tally = self.goal.tally(self.classes, 0 not in self._never)
+        self.tally = self.goal.tally(self.classes, 0 not in self.never)
 
     def validation_step(self, batch: tuple[Tensor, Any, list[str]], _: int) -> None:
         images, targets, _names = batch
         loss = self.judged.loss(images, targets)  # type: ignore[operator]
         self.log("validation_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
-        judge(self.tally, self.judged(images), targets, self._never)
+        judge(self.tally, self.judged(images), targets, self.never)
 
     def on_validation_epoch_end(self) -> None:
         values = self.result().values
@@ -137,12 +140,6 @@ class Fitting(pl.LightningModule):
         """Each step draws the same in every run: Lightning itself draws more or less often after a resumption."""
         draw = np.random.SeedSequence((self.options.seed, self.current_epoch, number, self.global_rank))
         torch.manual_seed(int(draw.generate_state(1)[0]))
-
-    @property
-    def _never(self) -> tuple[int, ...]:
-        """Indexes of the classes that were not to be learnt."""
-        index = {0: 0, **class_index(self.classes)}
-        return tuple(index[value] for value in self.options.ignore_classes)
 
 
 class Patience(EarlyStopping):

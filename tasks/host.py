@@ -60,9 +60,9 @@ class Configuration:
             ty,
             int(answer.get("padding") or 0),
             bands,
-            emd.trained_bands,
-            () if limits else statistics_of(emd),  # the host brings pixels into these
-            limits,
+            trained_bands=emd.trained_bands,
+            trained=() if limits else statistics_of(emd),  # the host brings pixels into these
+            data_range=limits,
             fixed_tile_size=truth(answer.get("fixedTileSize", 1)),
             input_mask=truth(answer.get("inputMask", True)),
             batch_size=max(1, int(answer.get("batch_size") or 1)),

@@ -99,7 +99,7 @@ def blocks(
     the raster, or that thread reads what is no more.
     """
     waiting: deque[tuple[int, int, Future[Block]]] = deque()
-    padding, settings, likeness = configuration.padding, as_here(), Likeness(image.path, configuration)
+    padding, settings, likeness = configuration.padding, as_here(), Likeness(image.path, configuration.trained)
     with ThreadPoolExecutor(1, "reader") as reader:
         try:
             for w in windows:

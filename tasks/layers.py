@@ -12,7 +12,7 @@ REMOTE = re.compile(r"^(s3|https?):/+", re.IGNORECASE)
 OF_SHAPEFILE = (".dbf", ".shx", ".prj", ".cpg")  # what lies beside it, under its name
 PACKED = {".zip", ".kmz"}
 OF_LAYERS = {".gpkg", ".gdb", ".gml", ".kml", *PACKED}
-OF_ITEM = re.compile(r"^(?P<item>.+?\.json)(?P<query>\?[^#]*)?#(?P<assets>.+)$", re.IGNORECASE)  # of a STAC item
+OF_ITEM = re.compile(r"^(?P<item>.+?\.json)(?:\?[^#]*)?#.+$", re.IGNORECASE)  # assets that are named behind it
 SUBDATASET = re.compile(r"(?!(?:s3|gs|az|https?|ftp|file):)[A-Za-z][A-Za-z0-9_]+:", re.IGNORECASE)  # the driver
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from registry.emd import BandStatistics, Emd
 
-if TYPE_CHECKING:
-    from tasks.host import Configuration
+if TYPE_CHECKING:  # a host without imagery loads no rasterio
     from tasks.imagery import Block
 
 log = logging.getLogger("dlpk.likeness")
@@ -32,8 +31,8 @@ UNLIKE = (
 class Likeness:
     """Warns once where all bands of the first blocks are fainter or brighter than what the model has learnt from."""
 
-    def __init__(self, path: Path, configuration: "Configuration") -> None:
-        self.path, self.trained = path, configuration.trained
+    def __init__(self, path: Path, trained: tuple[BandStatistics, ...]) -> None:
+        self.path, self.trained = path, trained  # of the bands that are read; () where nothing is to be said
         self.seen: list[NDArray[np.float64]] = []  # (bands, n) valid pixels of each block
 
     def see(self, block: "Block") -> None:

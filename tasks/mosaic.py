@@ -112,8 +112,9 @@ def alike(names: Sequence[str], *, warp: bool, any_cell: bool) -> tuple[str, ...
 
 def mosaic(names: Sequence[str], *, classes: bool = False) -> str:
     """The VRT of several rasters of one kind, as XML that GDAL opens like a file name; `classes` as of `kind_of`."""
-    one = kind_of if len(names) == 1 else with_one_mask
-    kinds = [one(name, classes=classes) for name in names]
+    kinds = [kind_of(name, classes=classes) for name in names]
+    if len(kinds) > 1:
+        kinds = [with_one_mask(kind, classes=classes) for kind in kinds]
     first, dtype = kinds[0], str(np.result_type(*(kind.dtype for kind in kinds)))
     _refuse_turned(kinds)
     _refuse_unplaced(kinds)
@@ -152,10 +153,9 @@ def grid_of(first: Kind, left: float, top: float, width: int, height: int) -> ET
     return root
 
 
-def with_one_mask(name: str, *, classes: bool = False) -> Kind:
+def with_one_mask(kind: Kind, *, classes: bool = False) -> Kind:
     """For all of its bands: by a nodata value of each, the raster below would shine through some of them."""
-    kind = kind_of(name, classes=classes)
-    return kind if kind.has_one_mask else kind_of(mosaic((name,), classes=classes), classes=classes)
+    return kind if kind.has_one_mask else kind_of(mosaic((kind.name,), classes=classes), classes=classes)
 
 
 def on_grid_of(grid: Imagery, source: rasterio.DatasetReader, resampling: Resampling) -> rasterio.DatasetReader:
@@ -275,7 +275,7 @@ def _warped(first: Kind, other: Kind) -> str:
 
 
 def box_on(grid: Affine, kind: Kind) -> Box:
-    """Of a raster."""
+    """Where a raster lies on a grid."""
     left, top = ~grid @ (kind.transform.c, kind.transform.f)
     right, bottom = ~grid @ (kind.transform @ (kind.width, kind.height))
     return _near(left), _near(top), _near(right - left), _near(bottom - top)

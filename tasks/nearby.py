@@ -77,8 +77,8 @@ def contents_of(where: str) -> Contents:
 
 def _split(where: str) -> tuple[str, str]:
     """The address of the file, and the layer that is named behind it or ""; of a STAC item none."""
-    if item := OF_ITEM.match(where):
-        return f"{item['item']}{item['query'] or ''}", ""
+    if OF_ITEM.match(where):
+        return where.partition("#")[0], ""
     parts = where.split("/")
     for i, part in enumerate(parts[3:-1], start=3):
         if PurePosixPath(part).suffix.lower() in OF_LAYERS:

@@ -110,7 +110,7 @@ def _find(text: str) -> Iterator[str]:
         yield text
     elif image_services.is_image_service(where := address(text)):
         yield str(image_services.description(where))
-    elif re.search(r"\.json(\?[^#]*)?(#.*)?$", text, re.IGNORECASE):
+    elif text.lower().partition("#")[0].partition("?")[0].endswith(".json"):
         yield from _stac(text)
     elif REMOTE.match(text) or text.startswith("/vsi") or file_within(text):
         yield gdal_name(text)

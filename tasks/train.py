@@ -224,7 +224,7 @@ def _ignored(chips: ChipFolder, options: TrainOptions) -> tuple[int, ...]:
     """Class indexes of the Values in ignore_classes."""
     from tasks.chips import class_index
 
-    index = {0: 0, **class_index(chips.classes)}
+    index = class_index(chips.classes)
     if unknown := sorted(set(options.ignore_classes) - set(index)):
         raise OptionsError("ignore_classes names values of no class", got=unknown, do=f"choose among {sorted(index)}")
     return tuple(index[value] for value in options.ignore_classes)
@@ -414,7 +414,8 @@ def _fit(chips: ChipFolder, out: Path, plan: _Plan, start: _Start, told: tuple[O
     train = loading.loader(chips, plan.training, load, train=True)
     validate = loading.loader(chips, plan.validation, load, train=False)
     rate = options.learning_rate or _found_rate(chips, out, plan, network, told[1])
-    fit = fitting.Fitting(network, chips.classes, goal, options, rate=rate, pretrained=start.origin != "random")
+    known, never = start.origin != "random", plan.loading.ignored
+    fit = fitting.Fitting(network, chips.classes, goal, options, rate=rate, pretrained=known, never=never)
     fitting.run(trainer, fit, train, validate, checkpoints.resume_point(out))
     if not trainer.is_global_zero:
         raise SystemExit(0)  # one process writes the model, the others have done their part

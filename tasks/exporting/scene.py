@@ -132,9 +132,9 @@ class Scene:
         return self.area[0] >= self.area[2] or self.area[1] >= self.area[3]
 
     @property
-    def files(self) -> list[str]:
-        """All that GDAL reads for it, those behind a VRT too."""
-        return [name for raster in (self.imagery, self.second) if raster for name in raster.dataset.files]
+    def far(self) -> bool:
+        """Whether any of its pixels lie on another machine."""
+        return any(raster.far for raster in (self.imagery, self.second) if raster)
 
     def _place(self, window: Window) -> Place:
         xmin, ymin, xmax, ymax = window[:4]

@@ -22,7 +22,6 @@ from tasks.exporting.plan import Found, Job, Unit
 from tasks.exporting.scene import Scenes, Survey, open_scenes
 from tasks.exporting.scene_labels import Held
 from tasks.imagery import CACHE, gdal_env
-from tasks.sources import is_far
 
 if TYPE_CHECKING:
     from tasks.chips import Chip
@@ -73,8 +72,7 @@ def forkable(job: Job) -> bool:
 def far(job: Job) -> bool:
     """Whether any pixels lie elsewhere than in files of this machine: of the second date and inside a VRT, too."""
     scenes = desk.open(job)
-    files = (name for i in range(0, len(scenes), len(scenes.angles)) for name in scenes[i].files)
-    return any(map(is_far, files))
+    return any(scenes[i].far for i in range(0, len(scenes), len(scenes.angles)))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def write_classes(path: Path, chip: Chip, classes: Sequence[ClassLabel]) -> Path
 def read_classes(path: Path, chip: Chip, classes: Sequence[ClassLabel]) -> NDArray[Any]:
     """(rows, cols) class indexes. LabelError for Values that no class has: they would turn into background silently."""
     values = read_labels(path, chip)[0]
-    mask, strange = indexes_of(values, {0: 0, **class_index(classes)})
+    mask, strange = indexes_of(values, class_index(classes))
     if strange.any():
         got = np.unique(values[strange]).tolist()[:10]
         do = "add them to Classes of the definition, or export the chips again"

@@ -36,7 +36,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
 
     def said(emd: Emd, blocks: int = 1, **answer: Any) -> str:
         caplog.clear()
-        likeness = Likeness(Path("town.tif"), Configuration.parse(answer or {"tx": 64}, emd))
+        likeness = Likeness(Path("town.tif"), Configuration.parse(answer or {"tx": 64}, emd).trained)
         for _ in range(blocks):
             likeness.see(Block(pixels, valid))
         likeness.judge()
