@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 
 from registry.errors import NotFound, OptionsError
+from registry.scenes.assets import RASTERS
 from tasks.image_services import is_image_service
 from tasks.layers import OF_ITEM, address, file_within
 from tasks.sources import STORE
 
-RASTERS = {".tif", ".tiff", ".vrt", ".img", ".jp2", ".png", ".jpg"}
 RESULTS = {
     "detect-objects": ".gpkg",
     "classify-pixels": ".tif",

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from registry.ledger import LEASE
-from registry.scenes import RASTERS, Scene, Search
+from registry.scenes import SUFFIXES, Scene, Search
 from tasks.options import Options
 
 
@@ -24,7 +24,7 @@ class NewScenes(Options):
         LEASE, ge=1, description="seconds of silence after which another worker's scenes are taken over"
     )
     settle: float = Field(60.0, ge=0, description="seconds that a file must have been left alone: it may still grow")
-    suffixes: tuple[str, ...] = Field(RASTERS, description="which files are scenes")
+    suffixes: tuple[str, ...] = Field(SUFFIXES, description="which files are scenes")
     collections: tuple[str, ...] = Field((), description="of a STAC API: collections to search")
     bbox: tuple[float, ...] = Field((), description="of a STAC API: west, south, east, north in degrees")
     dates: str = Field("", description="of a STAC API: 2026-01-01/.. or 2026-03")

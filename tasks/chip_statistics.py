@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from registry.emd import BandStatistics, ClassLabel
 from registry.errors import LabelError
-from tasks.chips import Chip
+from tasks.chips import OF_CHIPS, Chip
 
-OF_OBJECTS = ("boxes", "instances", "panoptic", "label", "labels")
+OF_OBJECTS = ("boxes", "instances", "panoptic", *OF_CHIPS)
 OF_PIXELS = ("mask", "panoptic")
 BLOCK = 2**18  # pixels of a band looked at together
 Exact = int | Fraction  # whole where it can be: fractions take time

@@ -32,6 +32,7 @@ SECOND = ("images2", "images_after", "B/images", "Images/train_b")
 GATHERED = ("labels.json", "data.yaml")  # what some formats write once for all chips
 CONTENT = ("images", "images2", "images_before", "images_after", "Images", "labels", "labels2", "A", "B")
 OF_PIXELS = ("mask", "change")  # what formats carry whose labels are a class for each pixel
+OF_CHIPS = ("label", "labels")  # and those that tell what a chip shows: they do not move with its pixels
 NO_CONTENT = (".aux.xml", ".ovr", "thumbs.db")  # ends of names: what programs leave beside pictures that they show
 CHANGE = ClassLabel(255, "Change", (255, 255, 255))  # as arcgis.learn names and colours it
 NOWHERE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # the transform of a picture that does not say where it lies
@@ -153,7 +154,7 @@ class ChipFolder:
         if self.together:
             return self.together
         listed = self.definition.classes if "Classes" in self.definition.document else ()
-        kept = [c for c in listed if c.value != 0 or self.format.CARRIES in ("label", "labels")]
+        kept = [c for c in listed if c.value != 0 or self.format.CARRIES in OF_CHIPS]
         for label in self._instance_classes():
             if label.name not in {c.name for c in kept}:  # its Value is that of no pixel, and may be taken
                 taken = {c.value for c in kept}

@@ -15,7 +15,7 @@ from registry.dlpk import ModelFolder
 from registry.emd import ModelType
 from registry.errors import OptionsError
 from tasks.band_choice import Bands, band_indexes, pair_indexes
-from tasks.chips import Chip, ChipFolder, indexes_of
+from tasks.chips import OF_CHIPS, Chip, ChipFolder, indexes_of
 from tasks.feature_sets import Detection
 from tasks.inference import AnyFunction, load_function
 from tasks.inference_options import InferenceOptions
@@ -28,7 +28,7 @@ TASKS = {  # type of a model -> what chips must carry for it
     ModelType.OBJECT_DETECTION: ("boxes", "instances"),
     ModelType.INSTANCE_DETECTION: ("instances", "panoptic"),
     ModelType.IMAGE_CLASSIFICATION: ("mask", "panoptic"),
-    ModelType.OBJECT_CLASSIFICATION: ("label", "labels"),
+    ModelType.OBJECT_CLASSIFICATION: OF_CHIPS,
 }
 Load = Callable[..., AnyFunction]  # of arguments of the raster function
 

@@ -17,12 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from registry.errors import LabelError
 from tasks import augment
-from tasks.chips import Chip, ChipFolder
+from tasks.chips import OF_CHIPS, Chip, ChipFolder
 from tasks.raster_functions._tiles import centred
 from tasks.targets import Target, batch, ignoring, learned, normalised, statistics
 
 KEPT = 2**30  # bytes of chips in memory, shared by the processes that load: opening a chip costs more than the rest
-WHOLE = ("label", "labels")  # what is shown does not move with the pixels
 CORNERS = (1, 1), (-1, -1), (1, -1), (-1, 1)  # of the map, where chips to validate with may lie
 Bounds = tuple[float, float, float, float]
 Held = Mapping[str, NDArray[np.bool_]]  # name of a chip -> (classes,), those that count and that it holds
@@ -134,14 +133,14 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
         epoch, i, turn = at if isinstance(at, tuple) else (0, at, 0)
         chip = self._read(i)
         image = normalised(chip, self.statistics, self.loading.bands)
-        if self.loading.carries in WHOLE:
+        if self.loading.carries in OF_CHIPS:
             image = centred(image, self.chips.tile_shape)
         if chip.mask is not None:
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
         chip = chip.without(self.loading.ignored)
         if self.loading.augment is not None:
             augment.seed(self.loading.augment, hash((self.loading.seed, epoch, i, turn)) % 2**32)
-            image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in WHOLE)
+            image, chip = _changed(self.loading.augment, image, chip, objects=self.loading.carries not in OF_CHIPS)
         return *learned(image, chip, self.loading.carries, self.classes), chip.name
 
     def _read(self, i: int) -> Chip:
@@ -158,7 +157,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
 def form(chips: ChipFolder) -> tuple[int, ...]:
     """Pictures of a chip, and bands of one; where labels lie on pixels also rows and columns."""
     dates = 2 if chips.paired else 1
-    return (dates, len(statistics(chips)) // dates, *(() if chips.format.CARRIES in WHOLE else chips.tile_shape))
+    return (dates, len(statistics(chips)) // dates, *(() if chips.format.CARRIES in OF_CHIPS else chips.tile_shape))
 
 
 def read(chips: ChipFolder, name: str, wanted: tuple[int, ...]) -> Chip:
@@ -258,7 +257,7 @@ def check_classes(chips: ChipFolder, counted: NDArray[np.int64], ignored: Sequen
     if empty:
         got = [f"{label.name} (value {label.value})" for label in empty]
         do = "export more chips with it, take it out of the classes"
-        do += "" if chips.format.CARRIES in WHOLE else ", or name its value in ignore_classes"
+        do += "" if chips.format.CARRIES in OF_CHIPS else ", or name its value in ignore_classes"
         raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=got, do=do)
 
 

@@ -27,15 +27,13 @@ from pystac.errors import STACError, STACTypeError
 from pystac.stac_io import DefaultStacIO
 
 from registry.errors import DlpkError, ImageryError, OptionsError
+from registry.scenes.assets import RASTERS, data_assets
 from tasks import image_services
 from tasks.layers import REMOTE, address, file_within, named_from
 
-RASTERS = {".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".png", ".jpg", ".jpeg", ".img", ".vrt", ".mrf", ".bil", ".dat"}
 OF_HDF5 = re.compile(r"^(HDF5:.+?):/+", re.IGNORECASE)
 PRODUCT = "MTD_MSI*.xml"  # of a Sentinel-2 product, in whose folder rasters lie deep
 STORE = ".zarr"
-DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
-NO_DATA_ROLES = {"thumbnail", "overview", "metadata", "visual", "data-mask", "snow-ice", "cloud"}
 FAR = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|hdfs|webhdfs)(?:_streaming)?/")  # GDAL's names of other machines
 ENDPOINTS = ("DLPK_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
@@ -187,10 +185,8 @@ def _items(where: str) -> Iterable[pystac.Item]:
 
 
 def _assets(item: pystac.Item) -> Iterator[str]:
-    """The assets with the role data; where none has it, every raster that is no thumbnail or mask."""
-    rasters = {key: asset for key, asset in item.assets.items() if _is_raster(asset)}
-    data = {key: asset for key, asset in rasters.items() if "data" in (asset.roles or ())}
-    chosen = data or {key: a for key, a in rasters.items() if not NO_DATA_ROLES & set(a.roles or ())}
+    """The one raster of data that it has."""
+    chosen = data_assets({key: asset.to_dict() for key, asset in item.assets.items()})
     if len(chosen) != 1:
         do = "name it behind a #, or several that are the bands of one raster: item.json#red,green,nir"
         what = "expected one asset with the role data"
@@ -214,8 +210,3 @@ def _named(item: pystac.Item, keys: Sequence[str]) -> Iterator[str]:
 def _rasters_of(item: pystac.Item, key: str) -> Iterator[str]:
     asset = item.assets[key]
     yield from _find(asset.get_absolute_href() or asset.href)
-
-
-def _is_raster(asset: pystac.Asset) -> bool:
-    kind = (asset.media_type or "").partition(";")[0].strip()
-    return kind in DATA_TYPES or (not kind and Path(urlsplit(asset.href).path).suffix.lower() in RASTERS)

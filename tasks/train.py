@@ -21,7 +21,7 @@ from registry.emd import background_name
 from registry.errors import OptionsError, TrainingError
 from registry.files import atomic, sha256
 from tasks import receipt
-from tasks.chips import OF_PIXELS, ChipFolder
+from tasks.chips import OF_CHIPS, OF_PIXELS, ChipFolder
 from tasks.progress import OnEpoch, OnProgress, ignore
 from tasks.train_options import TrainOptions
 from tasks.travelling import travelling
@@ -133,6 +133,14 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     if chips.unlabelled:
         log.warning("%d of %d chips have no label file and are left out", len(chips.unlabelled), len(chips.pictures))
     ignored = _ignored(chips, options)
+    augment = pipeline(
+        options,
+        map_space=chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE",
+        square=len(set(chips.tile_shape)) == 1,
+        dates=2 if carries == "change" else 1,
+        whole=carries in OF_CHIPS,
+    )
+    bands = _extracted(chips, options, pretrained)
     names = loading.usable(chips)
     counted, boxes = loading.look(chips, names, ignored)  # reads all: a broken chip is told now
     held = loading.holdings(names, counted, ignored)
@@ -143,20 +151,12 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     counted, boxes = counted[[row[name] for name in training]], [boxes[row[name]] for name in training]
     shown = partial(_shown, chips, ignored=ignored, pixels=carries in OF_PIXELS)
     loading.check_classes(chips, counted, ignored)
-    map_space = chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE"
-    square = len(set(chips.tile_shape)) == 1
     load = loading.Loading(
         batch_size=options.batch_size,
         carries=carries,
-        bands=_extracted(chips, options, pretrained),
+        bands=bands,
         ignored=ignored,
-        augment=pipeline(
-            options,
-            map_space=map_space,
-            square=square,
-            dates=2 if carries == "change" else 1,
-            whole=carries in loading.WHOLE,
-        ),
+        augment=augment,
         rarity=loading.rarity(counted, ignored) if options.oversample else None,
         seed=options.seed,
         workers=options.workers,
@@ -298,7 +298,7 @@ def _asked(carries: str, options: TrainOptions, balance: list[float], module: An
 
     Raises OptionsError for a way to learn that labels of this kind, or the network, do not know.
     """
-    pixels, objects = carries in OF_PIXELS, carries in ("label", "labels")
+    pixels, objects = carries in OF_PIXELS, carries in OF_CHIPS
     focal = pixels or "focal" in inspect.signature(module.build).parameters
     fits = {"class_balancing": pixels, "focal_loss": focal, "mixup": pixels or objects, "ignore_classes": not objects}
     if vain := [name for name, fit in fits.items() if getattr(options, name) and not fit]:

@@ -28,14 +28,14 @@ from registry import plugins
 from registry.errors import NotFound, OptionsError
 
 UNKNOWN = "unknown"  # content of which its server tells nothing
-RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img", ".png", ".jpg")
+SUFFIXES = (".tif", ".tiff", ".gtif", ".gtiff", ".jp2", ".vrt", ".img", ".png", ".jpg", ".jpeg")  # whole in one file
 
 
 @dataclass(frozen=True)
 class Search:
     """What of a source is wanted."""
 
-    suffixes: tuple[str, ...] = RASTERS
+    suffixes: tuple[str, ...] = SUFFIXES
     settle: float = 60.0  # seconds that a file must have been left alone
     collections: tuple[str, ...] = ()
     bbox: tuple[float, ...] = ()  # west, south, east, north in degrees

@@ -10,11 +10,10 @@ import httpx
 from registry.errors import Denied, NotFound, OptionsError, StoreError
 from registry.files import atomic
 from registry.scenes import UNKNOWN, Scene, Search, composite
+from registry.scenes.assets import data_assets
 
 PAGE = 100  # items in one answer
 SECONDS = 60.0
-DATA_TYPES = ("image/tiff", "image/jp2", "image/vnd.stac.geotiff", "application/x-geotiff")
-NO_DATA = {"thumbnail", "overview", "metadata"}
 FOR_A_WHILE = (408, 425, 429)  # of the answers that say the question was wrong
 ANSWERS = ("etag", "last-modified", "content-length")  # of a server, the first that it gives
 OF_GET_ONLY = (403, 405)  # answers to a HEAD where an address is good for GET alone, as presigned ones are
@@ -88,15 +87,12 @@ def _asset(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         if name not in assets:
             raise OptionsError(f"the item has no asset {name!r}", where=item["id"], got=sorted(assets))
         return assets[name]
-    rasters = {key: a for key, a in assets.items() if str(a.get("type", "")).startswith(DATA_TYPES)}
-    chosen = {key: a for key, a in rasters.items() if "data" in a.get("roles", ())} or {
-        key: a for key, a in rasters.items() if not NO_DATA & {*a.get("roles", ())}
-    }
+    chosen = data_assets(assets)
     if len(chosen) != 1:
         what = "the item has several rasters" if chosen else "the item has no raster"
         do = "name one as asset, or several that are the bands of one raster: red,green,nir"
         raise OptionsError(what, where=item["id"], got=sorted(chosen or assets), do=do)
-    return next(iter(chosen.values()))
+    return assets[chosen[0]]
 
 
 def _told_or_unknown(href: str) -> str:

@@ -11,6 +11,7 @@ import tasks.formats
 from registry import plugins
 from registry.emd import ClassLabel
 from registry.errors import LabelError, OptionsError
+from tasks.chips import OF_CHIPS
 from tasks.exporting.class_rasters import ClassRasters
 from tasks.exporting.label_tables import ImageLabels, image_labels, is_table, points_of, read_table
 from tasks.exporting.options import ExportOptions
@@ -22,7 +23,7 @@ from tasks.nearby import nearby
 
 Source = Features | ClassRasters | ImageLabels | None
 MOST_CLASSES = 255  # class indexes of a mask are bytes; 0 is background
-OF_RASTERS = ("mask", "panoptic", "label", "labels")  # what a classified raster can tell
+OF_RASTERS = ("mask", "panoptic", *OF_CHIPS)  # what a classified raster can tell
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Labels:
         objects = _read_objects(options, given) if carries == "panoptic" else None
         classes = _union(source.classes if source else tuple(given), objects.classes if objects else ())
         placed = [features.values for features in (source, objects) if isinstance(features, Features)]
-        if carries not in ("label", "labels") and all(values.all() for values in placed):  # 0 is background: no class
+        if carries not in OF_CHIPS and all(values.all() for values in placed):  # 0 is background: no class
             classes = tuple(c for c in classes if c.value != 0)
         if len(classes) > MOST_CLASSES:
             raise LabelError(f"expected at most {MOST_CLASSES} classes", where=path, got=len(classes), do="merge some")
@@ -120,7 +121,7 @@ def _read(
         placed = points_of(table, crs)
         if placed is not None:
             return features_of(path, [placed], field, given, radius=radius, points=points)
-        _refuse(path, carries, ("label", "labels"), "is a table of whole pictures")
+        _refuse(path, carries, OF_CHIPS, "is a table of whole pictures")
         return image_labels(path, table, field, given, pictures)
     if is_vector(path):
         return read_features(path, field, given, query=options.definition_query, radius=radius, points=points)

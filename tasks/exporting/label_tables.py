@@ -20,11 +20,11 @@ from pyogrio.errors import DataLayerError, DataSourceError
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError
+from registry.scenes.assets import RASTERS
 from tasks.class_values import NAME_FIELDS, VALUE_FIELDS, class_values
 from tasks.definition_query import meeting
 from tasks.feature_files import layer_to_read, layers_of
 from tasks.layers import file_of, layer_of
-from tasks.sources import RASTERS
 
 TABLE_SUFFIXES = {".csv", ".dbf"}
 DATABASES = {".gpkg", ".gdb"}  # may hold tables
@@ -110,7 +110,7 @@ def _rows_of(path: Path, names: Sequence[str], pictures: Sequence[Path]) -> dict
     A row with folders that lie elsewhere is taken for the only picture of its name. Raises LabelError for a name that
     several pictures have.
     """
-    suffixes = RASTERS | {picture.suffix.lower() for picture in pictures}
+    suffixes = {*RASTERS} | {picture.suffix.lower() for picture in pictures}
     rows, alike = defaultdict[Parts, list[int]](list), defaultdict[str, list[Path]](list)
     for i, name in enumerate(names):
         rows[_parts(name, suffixes)].append(i)

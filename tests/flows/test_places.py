@@ -23,6 +23,8 @@ def days(tmp_path: Path) -> Path:
 
 def test_a_folder_gives_its_rasters_sorted_and_nothing_else(folder: Path) -> None:
     assert [folder / "a.TIF", folder / "b.tif"] == scenes_of(str(folder))
+    (folder / "c.jpeg").touch()  # read as imagery everywhere else
+    assert folder / "c.jpeg" in scenes_of(str(folder))
 
 
 def test_a_pattern_gives_what_it_meets(folder: Path) -> None:
