@@ -10,7 +10,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -252,9 +252,7 @@ class Imagery:
         """What mask, nodata or alpha band say; `how`: as of rasterio's reading."""
         if self.validity == "alpha":  # GDAL makes a mask out of one of 8 or 16 bits without sign alone
             return np.asarray(self.dataset.read(self.alpha, **how) > 0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
-            return np.asarray(self.dataset.dataset_mask(**how) > 0)
+        return shown(self.dataset, self.data_bands, **how)
 
     def _valid(self, window: Window, pixels: NDArray[np.generic] | None) -> NDArray[np.bool_]:
         """A pixel counts as valid where any band is not nodata; every band of it must be a number."""
@@ -284,19 +282,19 @@ def open_imagery(
     """
     from tasks.mosaic import honest
 
-    with gdal_settings(), open_raster(honest(str(path)) if cell_size else path) as source:
+    with gdal_settings(), open_raster(path) as source:
         name = short_name(str(path))
         bands = data_bands(name, source)
-        if straighten and _is_rotated(source) and source.crs:
-            with WarpedVRT(source, **straight_grid(source, cell_size)) as grid:
-                yield Imagery(name, grid, bands)
-            return
-        _refuse_unplaced(name, source)
-        if cell_size is None or same_cell(source.transform, cell_size):
-            yield Imagery(name, source, bands)
-        else:
-            with WarpedVRT(source, **resampled_grid(source, cell_size)) as grid:
-                yield Imagery(name, grid, bands)
+        turned = straighten and _is_rotated(source) and source.crs is not None
+        if not turned:
+            _refuse_unplaced(name, source)
+            if cell_size is None or same_cell(source.transform, cell_size):
+                yield Imagery(name, source, bands)
+                return
+        with open_raster(honest(str(path))) as mixed:
+            grid = straight_grid(mixed, cell_size) if turned or not cell_size else resampled_grid(mixed, cell_size)
+            with WarpedVRT(mixed, **grid) as working:
+                yield Imagery(name, working, data_bands(name, mixed))
 
 
 @contextmanager
@@ -305,6 +303,20 @@ def open_in_pixels(path: Path | str) -> Iterator[Imagery]:
     with gdal_settings(), open_raster(path) as source:
         name = short_name(str(path))
         yield Imagery(name, source, data_bands(name, source), placed=not scattered(source))
+
+
+def shown(source: rasterio.DatasetReader, bands: Sequence[int], **how: Any) -> NDArray[np.bool_]:
+    """(rows, cols), where any of the bands has data, by GDAL's masks; `how`: window and out_shape of rasterio's reading.
+
+    rasterio's own dataset_mask asks the fourth alone of four bands of which the first is red.
+    """
+    one = MaskFlags.per_dataset in source.mask_flag_enums[bands[0] - 1]
+    asked = list(bands[:1] if one else bands)
+    if shape := how.get("out_shape"):
+        how["out_shape"] = (len(asked), *shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
+        return np.asarray((source.read_masks(asked, **how) > 0).any(axis=0))
 
 
 def gdal_settings(**more: str | int) -> rasterio.Env:
@@ -465,11 +477,19 @@ def _cell(transform: Affine) -> tuple[float, float]:
 
 
 def outside(source: rasterio.DatasetReader) -> dict[str, object]:
-    """What makes WarpedVRT tell pixels it has from those it has not."""
+    """What makes WarpedVRT tell pixels it has from those it has not; of floats without a mask, what is no number."""
     if source.nodata is not None:
         return {"nodata": source.nodata}
+    if _holes_are_nan(source):
+        return {"src_nodata": math.nan, "nodata": math.nan}
     has_alpha = any(colour.name == "alpha" for colour in source.colorinterp)
     return {} if has_alpha else {"add_alpha": True}
+
+
+def _holes_are_nan(source: rasterio.DatasetReader) -> bool:
+    masked = any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
+    alpha = any(colour.name == "alpha" for colour in source.colorinterp)
+    return np.dtype(source.dtypes[0]).kind == "f" and not masked and not alpha
 
 
 def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float]) -> dict[str, object]:
@@ -477,7 +497,7 @@ def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float
     (x, y), place = cell_size, source.transform
     xmin, ymin, xmax, ymax = bounds_of(place, source.width, source.height)
     coarser = x * y > abs(place.a * place.e)
-    masked = any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
+    masked = _holes_are_nan(source) or any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
     return {
         "transform": Affine(math.copysign(x, place.a), 0, place.c, 0, math.copysign(y, place.e), place.f),
         "width": max(1, round((xmax - xmin) / x)),

@@ -23,12 +23,14 @@ from rasterio.vrt import WarpedVRT
 
 from registry.errors import ImageryError
 from tasks.imagery import SAME_CELL, Imagery, data_bands, open_raster, outside, same_cell, short_name
+from tasks.placement import applied
 
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
     "float32": "Float32",
     "float64": "Float64",
 }
 GDAL_TYPES |= {"int8": "Int8", "int64": "Int64", "uint64": "UInt64"}  # of classes alone
+SAME_PLACE = 0.05  # pixels: what lies no further off lies on the other's pixel
 Box = tuple[float, float, float, float]  # column, row, width, height in pixels of a grid
 NO_COLOURS = ("alpha", "palette")  # of a band that is measured, or of classes
 
@@ -203,11 +205,11 @@ def shift_of(grid: Imagery, source: rasterio.DatasetReader) -> tuple[int, int] |
         return (0, 0) if (source.width, source.height) == (grid.width, grid.height) else None
     if source.crs and grid.crs and source.crs != grid.crs:
         return None
-    between = ~grid.transform @ Affine(*source.transform[:6])
-    straight = np.allclose(between[:6], (1, 0, between.c, 0, 1, between.f), atol=SAME_CELL / max(grid.width, 1))
-    column, row = round(between.c), round(between.f)
-    whole = abs(between.c - column) < 0.05 and abs(between.f - row) < 0.05
-    return (column, row) if straight and whole else None
+    corners = np.array([(0, 0), (grid.width, 0), (0, grid.height), (grid.width, grid.height)], np.float64)
+    between = corners - applied(~Affine(*source.transform[:6]) @ grid.transform, corners)
+    column, row = between[0].round()
+    same = np.abs(between - (column, row)).max() < SAME_PLACE
+    return (int(column), int(row)) if same else None
 
 
 def _refuse_unplaced(kinds: Sequence[Kind]) -> None:
@@ -287,9 +289,9 @@ def _near(number: float) -> float:
 
 
 def _refuse_turned(kinds: Sequence[Kind]) -> None:
-    """Raises ImageryError for what does not lie straight on the grid of the first."""
+    """Raises ImageryError for what does not lie straight on the grid of the first; one raster has its own."""
     first = kinds[0]
-    for kind in kinds:
+    for kind in kinds if len(kinds) > 1 else ():
         if kind.turned[2] or kind.turned != first.turned:
             what = "is rotated" if kind.turned[2] else f"lies the other way up than {short_name(first.name).name}"
             do = "straighten it with gdalwarp, or choose PROCESS_ITEMS_SEPARATELY"

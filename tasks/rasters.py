@@ -18,11 +18,12 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
 from registry.errors import ImageryError
 from tasks.chips import Grid
+from tasks.imagery import shown
 
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # or GDAL 3.10 reads noise out of a PNG that is cut off
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".mrf": "MRF"}
@@ -71,7 +72,6 @@ def read_raster(path: Path) -> Raster:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
             with rasterio.open(path) as file:
                 measured = _measured(file)
                 pixels = file.read(measured)
@@ -93,10 +93,8 @@ def _measured(file: rasterio.DatasetReader) -> list[int]:
 
 def _valid(file: rasterio.DatasetReader, measured: Sequence[int]) -> NDArray[np.bool_]:
     """A band that is measured tells nothing of the others, whether GDAL takes it for alpha or not."""
-    if len(measured) < file.count or ColorInterp.alpha not in file.colorinterp:
-        return np.asarray(file.dataset_mask() > 0)
-    by_alpha = any(MaskFlags.alpha in flags for flags in file.mask_flag_enums)
-    return np.ones(file.shape, bool) if by_alpha else np.asarray((file.read_masks() > 0).any(axis=0))
+    by_alpha = len(measured) == file.count and any(MaskFlags.alpha in flags for flags in file.mask_flag_enums)
+    return np.ones(file.shape, bool) if by_alpha else shown(file, measured)
 
 
 def world_text(grid: Grid) -> str:
