@@ -15,6 +15,7 @@ from registry.emd import ClassLabel
 from registry.errors import ImageryError, OptionsError
 from registry.files import write_text
 from tasks.areas import Polygons, areas
+from tasks.feature_files import refuse_replacing
 from tasks.feature_streams import stream_features
 from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
@@ -34,6 +35,7 @@ def check_products(image: Readable, out: Path, options: PixelOptions) -> None:
             raise ImageryError(what, where=image.path, do=GIVE_ONE)
     if options.polygons:
         driver_of(Path(options.polygons))
+        refuse_replacing([options.mask], options.polygons)
         if image.crs is None and not options.output_coordinate_system:
             do = "choose an output_coordinate_system" if not image.placed else GIVE_ONE
             raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=image.path, do=do)

@@ -4,7 +4,6 @@ Each feature's surroundings are cut out of the imagery as the model wants them: 
 bounding box. Without features every raster is one object, and the result is the rasters' outlines.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from rasterio.windows import Window
 from registry.dlpk import ModelFolder
 from registry.errors import LabelError, OptionsError
 from tasks.band_choice import band_indexes
-from tasks.feature_files import read_features
+from tasks.feature_files import read_features, refuse_replacing, with_whole_numbers
 from tasks.feature_sets import Labelling
 from tasks.imagery import Block, Imagery, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function
@@ -31,13 +30,12 @@ from tasks.parts import Part, Readable, wanted_part
 from tasks.placement import in_pixels, placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
-from tasks.results import SHORT, driver_of, write_table
+from tasks.results import beside, driver_of, write_table
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import around, boxed
 from tasks.working_grid import open_working_grid
 
 CONFIDENCE, IMAGE = "Confidence", "Image"  # columns of the result
-LETTERS = 10  # of a Shapefile's names
 STRIP = 512  # rows of the raster whose features follow each other, so that blocks are decoded once
 CROPS = 64  # cut out at a time
 TABLES = (".gpkg", ".parquet", ".geojson")  # hold rows without a geometry
@@ -61,6 +59,7 @@ def classify_objects(
     """
     check_tool(model, "classify-objects")
     driver_of(out)
+    refuse_replacing([options.in_features, options.mask], out)
     to = options.output_coordinate_system and system(options.output_coordinate_system).to_wkt()
     function = load_function(model, options)
     source = source or ModelSource.of(model)
@@ -71,7 +70,7 @@ def classify_objects(
     if to and getattr(table, "crs", None):
         table = table.to_crs(to)
     columns = {**_columns(labels, options.class_label_field), **source.columns(len(labels))}
-    return write_table(out, table.assign(**_beside(table, columns, driver_of(out))), source.tags())
+    return write_table(out, table.assign(**beside(table, columns, driver_of(out))), source.tags())
 
 
 # -- features ----------------------------------------------------------------------------------------------------------
@@ -105,7 +104,7 @@ def _features(
                 labels[row] = labelling
             on_progress(Progress("classify objects", done + len(some), len(rows), "features"))
         likeness.judge()
-    return table, labels
+    return with_whole_numbers(Path(str(options.in_features)), table), labels
 
 
 def _inside(shapes: NDArray[np.object_], image: Imagery) -> NDArray[np.int64]:
@@ -210,27 +209,28 @@ def _cut(image: Imagery, window: Sequence[int], bands: tuple[int, ...] | None, s
     if share >= 1:
         return image.read(xmin, ymin, xmax - xmin, ymax - ymin, bands)
     shape = max(1, round((ymax - ymin) * share)), max(1, round((xmax - xmin) * share))
+    if image.averaged_wrongly:
+        return _averaged(image.read(xmin, ymin, xmax - xmin, ymax - ymin, bands), shape)
     place = Window(xmin, ymin, xmax - xmin, ymax - ymin)
     indexes = [image.data_bands[band] for band in bands or range(image.bands)]
     how = {"window": place, "resampling": Resampling.average}
     pixels = image.dataset.read(indexes, out_shape=(len(indexes), *shape), **how)
     valid = np.ones(shape, bool) if image.always_valid else image.told(out_shape=shape, **how)
-    if pixels.dtype.kind == "f":
-        valid = valid & np.isfinite(pixels).all(axis=0)
     np.copyto(pixels, 0, where=~valid)
     return Block(pixels, valid)
 
 
-def _beside(table: pandas.DataFrame, columns: dict[str, Any], driver: str) -> dict[str, Any]:
-    """Under names that the table has not: to most formats capitals make no other name."""
-    taken, named = {str(name).lower() for name in table}, {}
-    shapefile = driver == "ESRI Shapefile"
-    for name, values in columns.items():
-        first = SHORT.get(name, name)[:LETTERS] if shapefile else name
-        ends = itertools.chain([""], (f"_{number}" for number in itertools.count(1)))
-        some = ((first[: LETTERS - len(end)] if shapefile else first) + end for end in ends)
-        named[next(one for one in some if one.lower() not in taken)] = values
-    return named
+def _averaged(block: Block, shape: tuple[int, int]) -> Block:
+    """Scaled down to `shape`, of which each pixel is the mean of what is valid in it."""
+    rows, cols = (np.arange(small) * large // small for small, large in zip(shape, block.valid.shape, strict=True))
+
+    def sums(values: NDArray[Any]) -> NDArray[np.float64]:
+        return np.add.reduceat(np.add.reduceat(values, rows, axis=-2, dtype=np.float64), cols, axis=-1)
+
+    count = sums(block.valid)
+    means = sums(block.pixels) / count.clip(min=1)  # what is not valid is 0
+    whole = block.pixels.dtype.kind in "iu"
+    return Block((means.round() if whole else means).astype(block.pixels.dtype), count > 0)
 
 
 def _columns(labels: Sequence[Labelling | None], field: str) -> dict[str, Any]:

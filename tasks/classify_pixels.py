@@ -15,6 +15,7 @@ from registry.errors import OptionsError
 from tasks.band_choice import band_indexes
 from tasks.class_blocks import write_classes
 from tasks.class_products import check_products, finish
+from tasks.feature_files import refuse_replacing
 from tasks.imagery import gdal_settings, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
@@ -118,6 +119,7 @@ def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[st
         raise OptionsError("polygons and probabilities are one file, of one raster", do=do)
     if options.out_featureclass:
         driver_of(Path(options.out_featureclass))
+        refuse_replacing([options.mask], options.out_featureclass)
     items = [str(item) for item in items_of(imagery, options.processing_mode)]
     results = [out / f"{Path(item).stem}.tif" for item in items]
     if len(set(results)) < len(results):

@@ -13,6 +13,7 @@ from registry.dlpk import ModelFolder
 from registry.errors import OptionsError
 from tasks.band_choice import band_indexes
 from tasks.detections import Layer, chosen, joined, layer
+from tasks.feature_files import refuse_replacing
 from tasks.found_objects import Tick, find_objects, found_in
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import DetectOptions, ModelSource
@@ -20,7 +21,7 @@ from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
-from tasks.results import driver_of, write_features
+from tasks.results import beside, driver_of, write_features
 from tasks.run_folder import Share, run_folder
 from tasks.sources import Imageries, files_read
 from tasks.working_grid import items_of, open_working_grid
@@ -46,6 +47,8 @@ def detect_objects(
     """
     check_tool(model, "detect-objects")
     driver_of(out)
+    if not options.append:
+        refuse_replacing([options.mask], out)
     if options.output_coordinate_system:
         system(options.output_coordinate_system)  # raises before the work
     _check_interest(model, options)
@@ -59,7 +62,7 @@ def detect_objects(
         if share:
             return out
         shapes, columns, crs = joined(layers)
-        columns |= source.columns(len(shapes))
+        columns |= beside(columns, source.columns(len(shapes)), driver_of(out))
         return write_features(out, shapes, columns, crs, source.tags(), append=options.append)
 
 

@@ -84,8 +84,10 @@ def columns(found: Sequence[Detection], fields: Sequence[Field]) -> dict[str, An
 
 
 def _column(found: Sequence[Detection], field: Field) -> Any:
-    """What the function tells of its own; a number that is missing is null."""
-    values = [d.extra.get(field.name) for d in found]
+    """What the function tells of its own, in letters of any case; a number that is missing is null."""
+    told = {name for d in found for name in d.extra}
+    name = field.name if field.name in told else next((n for n in told if n.lower() == field.name.lower()), field.name)
+    values = [d.extra.get(name) for d in found]
     if field.kind is str:
         return np.array([None if v is None else str(v) for v in values], dtype=object)
     kind = "Int64" if field.kind is int else "Float64"

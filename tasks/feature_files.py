@@ -1,21 +1,28 @@
 """Feature files that people give: in any format that GDAL or GeoParquet reads."""
 
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import geopandas
+import pandas
+import pyarrow
+import pyarrow.parquet
 import pyogrio
 from pyogrio.errors import DataSourceError
 
 from registry.errors import LabelError, OptionsError
-from tasks.layers import OF_LAYERS, PACKED, file_of, layer_of
+from tasks.layers import OF_LAYERS, PACKED, address, file_of, layer_of
 from tasks.nearby import nearby
 
 FOR_A_MAC = "__MACOSX/"  # in a .zip, what only a Mac needs
 TOP = PurePosixPath()
 ONE_FILE = {".gpkg", ".geojson", ".json", ".fgb", ".gml", ".kml"}
+NULLABLE = {
+    **{kind: pandas.Int64Dtype() for kind in (pyarrow.int8(), pyarrow.int16(), pyarrow.int32(), pyarrow.int64())},
+    pyarrow.bool_(): pandas.BooleanDtype(),
+}
 MAIN = "main."  # the schema before which ArcGIS puts the layers of a GeoPackage
 
 
@@ -34,6 +41,38 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
     if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError("is a table without geometries", where=path, do="give features")
     return table
+
+
+def with_whole_numbers(path: Path, table: geopandas.GeoDataFrame) -> geopandas.GeoDataFrame:
+    """What `read_features` gave of it, with whole numbers and truth values as they are also where some are missing.
+
+    pandas makes floats of them, which hold no long number of a cadastre.
+    """
+    path = nearby(path)
+    layer, source = layer_to_read(path), source_of(path)
+    floats = [str(name) for name, kind in table.dtypes.items() if kind.kind == "f" and table[name].isna().any()]
+    if not floats:
+        return table
+    if Path(source).suffix.lower() == ".parquet":
+        told = pyarrow.parquet.read_table(source, columns=floats)
+    else:
+        _, told = pyogrio.read_arrow(source, layer=layer, columns=floats, read_geometry=False)
+    whole = [name for name in floats if told.schema.field(name).type in NULLABLE]
+    return table.assign(**{name: told[name].to_pandas(types_mapper=NULLABLE.get).array for name in whole})
+
+
+def refuse_replacing(read: Iterable[str | None], result: str | Path | None) -> None:
+    """Raises OptionsError where a result would take the place of features that are read.
+
+    It would where both are in one file; in a GeoPackage, whose other layers stay, where they have one name.
+    """
+    for given in filter(None, read):
+        path = Path(given)
+        if result is None or address(path) or file_of(path).resolve() != Path(result).resolve():
+            continue
+        if Path(result).suffix.lower() != ".gpkg" or layer_to_read(path) == Path(result).stem:
+            do = "choose another file for the result"
+            raise OptionsError("holds features that are read, and would be replaced", where=result, do=do)
 
 
 def layer_to_read(path: Path) -> str | None:

@@ -17,6 +17,7 @@ NO_COLUMN = ("esriFieldTypeOID", "esriFieldTypeGeometry", "esriFieldTypeBlob")
 FIELD_KINDS: dict[str, type[int] | type[float]] = {
     "esriFieldTypeInteger": int,
     "esriFieldTypeSmallInteger": int,
+    "esriFieldTypeBigInteger": int,
     "esriFieldTypeDouble": float,
     "esriFieldTypeSingle": float,
 }

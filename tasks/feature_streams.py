@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pyogrio
 
-from tasks.results import APPENDED_TO, driver_of, workshop, write_pieces
+from tasks.results import APPENDED_TO, copy_others, driver_of, workshop, write_pieces
 
 BATCH = 16_384  # features in memory, and in a row group of GeoParquet
 
@@ -29,6 +29,7 @@ def stream_features(
         if driver == "Parquet":
             _write_parquet(file, pieces)
         elif driver in APPENDED_TO:
+            copy_others(out, file)
             write_pieces(file, pieces, metadata, driver, geometry_type)
         else:
             draft = folder / "draft.gpkg"

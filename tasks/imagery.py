@@ -122,7 +122,7 @@ class Imagery:
     @cached_property
     def cell(self) -> tuple[float, float]:
         """Sides of a pixel x, y in map units."""
-        return _cell(self.transform)
+        return cell_of(self.transform)
 
     @property
     def nodata(self) -> float | None:
@@ -161,6 +161,14 @@ class Imagery:
     def always_valid(self) -> bool:
         """No pixel inside the raster can be nodata, so none needs to be read to know."""
         return self.validity == "all" and np.dtype(self.dtype).kind != "f"
+
+    @cached_property
+    def averaged_wrongly(self) -> bool:
+        """GDAL would count what is no number or hidden by an alpha band of numbers with a sign, or weigh by a measured
+        band that it takes for alpha.
+        """
+        claimed = any(self.dataset.colorinterp[i - 1] == ColorInterp.alpha for i in self.data_bands)
+        return claimed or self.validity == "alpha" or np.dtype(self.dtype).kind == "f"
 
     def read(self, col: int, row: int, width: int, height: int, bands: tuple[int, ...] | None = None) -> Block:
         """One window, which may reach over the raster's edge; `bands` are indexes from 0, None = all.
@@ -306,7 +314,7 @@ def open_in_pixels(path: Path | str) -> Iterator[Imagery]:
 
 
 def shown(source: rasterio.DatasetReader, bands: Sequence[int], **how: Any) -> NDArray[np.bool_]:
-    """(rows, cols), where any of the bands has data, by GDAL's masks; `how`: window and out_shape of rasterio's reading.
+    """(rows, cols), where any of the bands has data, by GDAL's masks; `how`: window, out_shape of rasterio's reading.
 
     rasterio's own dataset_mask asks the fourth alone of four bands of which the first is red.
     """
@@ -469,10 +477,10 @@ def bounds_of(transform: Affine, width: int, height: int) -> tuple[float, float,
 
 def same_cell(transform: Affine, cell_size: tuple[float, float]) -> bool:
     """Near enough not to resample."""
-    return all(abs(want / have - 1) < SAME_CELL for want, have in zip(cell_size, _cell(transform), strict=True))
+    return all(abs(want / have - 1) < SAME_CELL for want, have in zip(cell_size, cell_of(transform), strict=True))
 
 
-def _cell(transform: Affine) -> tuple[float, float]:
+def cell_of(transform: Affine) -> tuple[float, float]:
     return math.hypot(transform.a, transform.d), math.hypot(transform.b, transform.e)
 
 
@@ -509,7 +517,7 @@ def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float
 
 def straight_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float] | None) -> dict[str, object]:
     """The envelope of a rotated raster, in cells of its own size or of another, as WarpedVRT wants it."""
-    x, y = cell_size or _cell(source.transform)
+    x, y = cell_size or cell_of(source.transform)
     corners = [source.transform @ xy for xy in itertools.product((0, source.width), (0, source.height))]
     (xmin, *_, xmax), (ymin, *_, ymax) = (sorted(values) for values in zip(*corners, strict=True))
     return {

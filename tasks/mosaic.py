@@ -22,7 +22,7 @@ from rasterio.enums import MaskFlags, Resampling
 from rasterio.vrt import WarpedVRT
 
 from registry.errors import ImageryError
-from tasks.imagery import SAME_CELL, Imagery, data_bands, open_raster, outside, same_cell, short_name
+from tasks.imagery import SAME_CELL, Imagery, cell_of, data_bands, open_raster, outside, same_cell, short_name
 from tasks.placement import applied
 
 GDAL_TYPES = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "uint32": "UInt32", "int32": "Int32"} | {
@@ -167,6 +167,9 @@ def on_grid_of(grid: Imagery, source: rasterio.DatasetReader, resampling: Resamp
     """
     shape = {"transform": grid.transform, "width": grid.width, "height": grid.height}
     crs = grid.crs or CRS.from_epsg(3857)  # a grid without a CRS is resampled in plain coordinates
+    if (source.crs or crs) == crs:  # else GDAL takes it from the sides of what it reads, and blurs small rasters
+        (x, y), (own_x, own_y) = grid.cell, cell_of(source.transform)
+        shape |= {"XSCALE": own_x / x, "YSCALE": own_y / y}
     try:
         return WarpedVRT(source, crs=crs, src_crs=source.crs or crs, resampling=resampling, **shape, **outside(source))
     except CPLE_BaseError as error:  # of a plan or a model, which lies nowhere on the earth

@@ -20,7 +20,7 @@ from registry.errors import OptionsError
 from tasks.feature_files import read_features
 from tasks.imagery import Block, bounds_of
 from tasks.inference_options import Extent, InferenceOptions
-from tasks.placement import Located, Placement, in_pixels, placement_of
+from tasks.placement import Located, Placement, bent_to, in_pixels, placement_of
 
 Pixels = tuple[int, int, int, int]  # column, row, width, height
 NEAR = 1e-6  # pixels: an extent on the edge of a pixel does not reach into the next
@@ -183,7 +183,8 @@ def wanted_part(image: Readable, options: InferenceOptions) -> Readable:
     part = Part(image, window)
     if options.mask is None:
         return part
-    mask = Mask(in_pixels(read_features(Path(options.mask)).geometry, part, options.mask))
+    areas = bent_to(read_features(Path(options.mask)).geometry, part)
+    mask = Mask(in_pixels(areas, part, options.mask))
     if not mask.touches(0, 0, part.width, part.height):
         raise OptionsError("mask lies elsewhere", where=options.mask, do=f"give areas that touch {image.path.name}")
     return replace(part, mask=mask)

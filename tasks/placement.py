@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import geopandas
 import numpy as np
 import shapely
 from affine import Affine
@@ -14,6 +15,8 @@ from rasterio.transform import GCPTransformer, RPCTransformer
 
 from registry.errors import ImageryError, LabelError
 from tasks.results import Grid
+
+PIECES = 64  # of a raster's side: an edge so long is straight enough in any coordinate system
 
 
 class Located(Grid, Protocol):
@@ -78,6 +81,28 @@ def in_pixels(shapes: Any, image: Located, where: object) -> NDArray[np.object_]
         raise LabelError("has no coordinate system", where=where, do="assign one, e.g. ogr2ogr -a_srs EPSG:CODE")
     placed = shapes.to_crs(place.crs.to_wkt()).to_numpy()
     return np.asarray(shapely.transform(placed, place.to_pixels))
+
+
+def bent_to(areas: Any, image: Located) -> Any:
+    """A GeoSeries with points along its edges, which are no straight lines in the coordinate system of a raster.
+
+    What is far from the raster is cut off: its coordinate system may know nothing of it.
+    """
+    place = placement_of(image)
+    if areas.crs is None or areas.crs == place.crs.to_wkt():
+        return areas
+    pixels = shapely.segmentize(shapely.box(0, 0, image.width, image.height), max(image.width, image.height) / PIECES)
+    outline = shapely.get_coordinates(pixels)
+    border = geopandas.GeoSeries(shapely.points(place.to_map(outline)), crs=place.crs.to_wkt()).to_crs(areas.crs)
+    west, south, east, north = border.total_bounds
+    side = max(east - west, north - south)
+    if not 0 < side < np.inf:
+        return areas
+    around = shapely.box(west - side, south - side, east + side, north + side)
+    far = ~shapely.covered_by(shapely.envelope(areas.to_numpy()), around)
+    near = areas.copy()
+    near[far] = shapely.intersection(shapely.make_valid(areas[far].to_numpy()), around)
+    return near.segmentize(side / PIECES)
 
 
 def applied(grid: Affine, points: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,8 @@ DRIVERS = {
     ".fgb": "FlatGeobuf",
     ".parquet": "Parquet",
 }
-SHORT = {"ModelVersion": "ModelVer", "ModelSHA256": "ModelSHA"}  # a Shapefile's names have ten letters
+LETTERS = 10  # of a Shapefile's names
+SHORT = {"ModelVersion": "ModelVer", "ModelSHA256": "ModelSHA"}  # within LETTERS
 INDEXES = (".qix", ".sbn", ".sbx")  # that QGIS or ArcGIS put beside a Shapefile: of the features that it had before
 RASTERS = (".tif", ".tiff")
 PIXEL_TYPES = ("uint8", "uint16", "int16", "int32")
@@ -43,6 +44,7 @@ COG = {"compress": "deflate", "blocksize": 512, "overview_resampling": "mode", "
 APPENDED_TO = ("GPKG", "ESRI Shapefile")  # drivers that take a layer in pieces
 AT_ONCE = 50_000  # features written in one piece
 UNDATED = "1980-01-01"  # a table of the same classes is the same bytes
+HELD = {"f": "fiu", "i": "iu", "O": "OU", "U": "OU"}  # kind of a field, as of numpy -> of the values that fit into it
 TYPES = {0: "Point", 1: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon"}
 
 
@@ -109,7 +111,9 @@ def write_features(
     *,
     append: bool = False,
 ) -> Path:
-    """Shapes in `crs` with their columns; no rows give an empty layer. A GeoPackage holds `metadata`, too."""
+    """Shapes in `crs` with their columns; no rows give an empty layer. A GeoPackage holds `metadata`, too, and keeps
+    its other layers.
+    """
     table = geopandas.GeoDataFrame(dict(columns), geometry=polygons, crs=crs.to_wkt())
     return write_table(out, table, metadata, geometry_type=_kind_of(polygons), append=append)
 
@@ -137,19 +141,37 @@ def write_table(
     if append and out.exists():
         layer = layer_of(out)
         there = _rows(out, layer, driver)
-        table, more = _fitting(table, there, out, driver), driver == "GPKG" and len(there) > 0
+        table, more = _fitting(table, there, out, layer), driver == "GPKG" and len(there) > 0
         if len(there) and not more:
             table = pandas.concat([there, table] if len(table) else [there], ignore_index=True)[list(table.columns)]
     with workshop(out) as folder:
         if driver == "Parquet":
             table.to_parquet(folder / out.name)
             return out
-        if layer:
-            shutil.copyfile(out, folder / out.name)  # its other layers stay
+        copy_others(out, folder / out.name, layer)
         step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
         pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))
         write_pieces(folder / out.name, pieces, metadata, driver, geometry_type, layer=layer, append=more)
     return out
+
+
+def copy_others(out: Path, file: Path, layer: str | None = None) -> None:
+    """Begin `file`, which is to become `out`, with the other layers that `out` has, and with `layer` of it."""
+    with suppress(DataSourceError):  # what is no GeoPackage is replaced
+        if out.suffix.lower() == ".gpkg" and out.is_file() and (layer or {*_layers(out)} - {out.stem}):
+            shutil.copyfile(out, file)
+
+
+def beside(taken: Iterable[str], columns: Mapping[str, Any], driver: str) -> dict[str, Any]:
+    """Columns under names that are not taken: to most formats capitals make no other name."""
+    names, named = {str(name).lower() for name in taken}, {}
+    shapefile = driver == "ESRI Shapefile"
+    for name, values in columns.items():
+        first = SHORT.get(name, name)[:LETTERS] if shapefile else name
+        ends = itertools.chain([""], (f"_{number}" for number in itertools.count(1)))
+        some = ((first[: LETTERS - len(end)] if shapefile else first) + end for end in ends)
+        named[next(one for one in some if one.lower() not in names)] = values
+    return named
 
 
 def write_pieces(
@@ -190,8 +212,12 @@ def _own_columns(table: pandas.DataFrame) -> dict[str, str]:
 
 def layer_of(file: Path) -> str | None:
     """Of a GeoPackage the layer named like it, or else the first; other formats have one."""
-    names = [str(name) for name, _ in pyogrio.list_layers(file)] if file.suffix.lower() == ".gpkg" else []
+    names = _layers(file) if file.suffix.lower() == ".gpkg" else []
     return file.stem if file.stem in names else next(iter(names), None)
+
+
+def _layers(file: Path) -> list[str]:
+    return [str(name) for name, _ in pyogrio.list_layers(file)]
 
 
 def _rows(out: Path, layer: str | None, driver: str) -> pandas.DataFrame:
@@ -201,14 +227,32 @@ def _rows(out: Path, layer: str | None, driver: str) -> pandas.DataFrame:
     return rows
 
 
-def _fitting(table: pandas.DataFrame, there: pandas.DataFrame, out: Path, driver: str) -> pandas.DataFrame:
+def _fitting(table: pandas.DataFrame, there: pandas.DataFrame, out: Path, layer: str | None) -> pandas.DataFrame:
     """The rows with the names and in the coordinate system of those that are there."""
-    if driver == "ESRI Shapefile":
+    do = "choose another OUT, or leave out --append"
+    if out.suffix.lower() == ".shp":
         table = table.rename(columns=SHORT)
-    if len(there) and set(there.columns) != set(table.columns):
-        do = "choose another OUT, or leave out --append"
+    known = len(there) > 0 or out.suffix.lower() != ".geojson"  # which has no fields without features
+    if known and set(there.columns) != set(table.columns):
         raise OptionsError(f"has other fields than {', '.join(table.columns)}", where=out, got=[*there], do=do)
-    return table.to_crs(there.crs) if len(there) and isinstance(table, geopandas.GeoDataFrame) else table
+    kinds = {str(name): _kind(dtype) for name, dtype in there.dtypes.items()}
+    if layer and len(there):
+        facts = pyogrio.read_info(out, layer=layer)
+        kinds = {name: np.dtype(dtype).kind for name, dtype in zip(facts["fields"], facts["dtypes"], strict=True)}
+        wanted = facts["geometry_type"].removeprefix("2.5D ").partition(" ")[0].removeprefix("Multi")
+        shapes = {kind.removeprefix("Multi") for kind in geopandas.GeoDataFrame(table).geom_type.dropna()}
+        if wanted != "Unknown" and not shapes <= {wanted}:
+            what = f"has features of another geometry than {', '.join(sorted(shapes))}"
+            raise OptionsError(what, where=out, got=facts["geometry_type"], do=do)
+    odd = [n for n in table if n in kinds and table[n].dtype.kind not in HELD.get(kinds[n], kinds[n])]
+    if odd and len(there):
+        raise OptionsError("has fields of these names and another type", where=out, got=odd, do=do)
+    return table.to_crs(there.crs) if isinstance(table, geopandas.GeoDataFrame) and there.crs else table
+
+
+def _kind(dtype: Any) -> str:
+    """As of numpy; of what is written anew with the new rows, numbers of any kind."""
+    return "f" if dtype.kind in "iu" else str(dtype.kind)
 
 
 def check_raster(out: Path) -> None:

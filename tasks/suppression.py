@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from registry.errors import OptionsError
-from tasks.feature_files import field_of, read_features
+from tasks.feature_files import field_of, read_features, refuse_replacing, with_whole_numbers
 from tasks.options import Options
 from tasks.overlap import keep_best, ranks
 from tasks.results import driver_of, write_table
@@ -34,13 +34,14 @@ def suppress_non_maxima(in_featureclass: Path, out_featureclass: Path, options: 
     Raises LabelError for a file that holds no features, OptionsError for a field that is not there or no number.
     """
     driver_of(out_featureclass)
+    refuse_replacing([str(in_featureclass)], out_featureclass)
     table = read_features(in_featureclass)
     sure = _numbers(in_featureclass, table, options.confidence_score_field)
     classes = np.zeros(len(table), np.int64)
     if options.class_value_field:
         classes = table[field_of(in_featureclass, table, options.class_value_field)].astype(str).to_numpy()
     stays = keep_best(table.geometry.to_numpy(), sure, classes, options.max_overlap_ratio)
-    write_table(out_featureclass, table[stays], {})
+    write_table(out_featureclass, with_whole_numbers(in_featureclass, table)[stays], {})
     return {"kept": int(stays.sum()), "removed": int((~stays).sum())}
 
 

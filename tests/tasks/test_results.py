@@ -1,0 +1,124 @@
+"""Features on disk: what a result takes the place of, and what it leaves alone."""
+
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pandas
+import pyogrio
+import pytest
+import shapely
+
+from registry.errors import OptionsError
+from tasks.classify_pixels import classify_pixels
+from tasks.detect_objects import detect_objects
+from tasks.detections import columns
+from tasks.feature_files import read_features, refuse_replacing, with_whole_numbers
+from tasks.feature_sets import Detection, Field
+from tasks.inference_options import ClassifyOptions, DetectOptions
+from tasks.results import beside, write_table
+from tasks.suppression import SuppressionOptions, suppress_non_maxima
+
+LONG = 9007199254740993  # no float is
+
+
+def squares(n: int = 2, **columns: Any) -> geopandas.GeoDataFrame:
+    shapes = [shapely.box(500000 + 9 * i, 4599990, 500005 + 9 * i, 4599995) for i in range(n)]
+    return geopandas.GeoDataFrame(columns or {"Confidence": np.linspace(50, 70.75, n)}, geometry=shapes, crs=32633)
+
+
+def layers(file: Path) -> list[str]:
+    return sorted(name for name, _ in pyogrio.list_layers(file))
+
+
+def town(folder: Path) -> Path:
+    """A GeoPackage with two layers, none of which has its name."""
+    for layer in ("roofs", "streets"):
+        pyogrio.write_dataframe(squares(), folder / "town.gpkg", layer=layer)
+    return folder / "town.gpkg"
+
+
+def test_the_other_layers_of_a_geopackage_stay(make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path) -> None:
+    file, image = town(tmp_path), make_raster(roofs(100, 100, [(20, 20, 40, 40)]))
+    suppress_non_maxima(file / "roofs", file, SuppressionOptions())
+    assert ["roofs", "streets", "town"] == layers(file)
+    detect_objects(make_model(), image, file, DetectOptions(mask=str(file / "roofs")))
+    assert (["roofs", "streets", "town"], 2) == (layers(file), len(pyogrio.read_dataframe(file, layer="streets")))
+    options = ClassifyOptions(mask=str(file / "streets"), polygons=str(file))
+    classify_pixels(make_model("levels", "pixels"), image, tmp_path / "classes.tif", options)
+    assert (["roofs", "streets", "town"], 2) == (layers(file), len(pyogrio.read_dataframe(file, layer="roofs")))
+
+
+def test_features_that_are_read_are_not_replaced(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    file, image = town(tmp_path), make_raster(np.zeros((100, 100), np.uint8))
+    write_table(file, squares(), {})
+    before = file.read_bytes()
+    told = "town.gpkg: holds features that are read, and would be replaced; choose another file"
+    with pytest.raises(OptionsError, match=told):
+        suppress_non_maxima(file, file, SuppressionOptions())
+    with pytest.raises(OptionsError, match=told):
+        detect_objects(make_model(), image, file, DetectOptions(mask=str(file)))
+    options = ClassifyOptions(mask=str(file / "town"), polygons=str(file))
+    with pytest.raises(OptionsError, match=told):
+        classify_pixels(make_model("levels", "pixels"), image, tmp_path / "classes.tif", options)
+    assert before == file.read_bytes()
+    squares().to_file(tmp_path / "town.shp")
+    with pytest.raises(OptionsError, match="town.shp: holds features"):
+        refuse_replacing([str(tmp_path / "town.shp")], tmp_path / "town.shp")
+    refuse_replacing([str(tmp_path / "town.shp"), None], file)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb", ".parquet"])
+def test_rows_are_added_to_fields_of_their_type(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"found{suffix}"
+    write_table(out, squares(Value=[1, 2], Class=["roof", "pond"]), {})
+    write_table(out, squares(1, Value=[3], Class=["roof"]), {}, append=True)
+    before = out.read_bytes()
+    with pytest.raises(OptionsError, match=r"has fields of these names and another type, got \['Value'\]"):
+        write_table(out, squares(1, Value=["three"], Class=["roof"]), {}, append=True)
+    assert before == out.read_bytes()
+
+
+def test_nothing_is_rounded_or_put_among_other_geometries(tmp_path: Path) -> None:
+    out = tmp_path / "found.gpkg"
+    write_table(out, squares(Confidence=[50, 70]), {})
+    with pytest.raises(OptionsError, match=r"another type, got \['Confidence'\]"):
+        write_table(out, squares(), {}, append=True)
+    points = squares().set_geometry(squares().centroid)
+    write_table(out, points, {})
+    with pytest.raises(OptionsError, match="has features of another geometry than Polygon, got 'Point'"):
+        write_table(out, squares(), {}, append=True)
+
+
+def test_rows_join_an_empty_layer_in_its_coordinate_system(tmp_path: Path) -> None:
+    out = tmp_path / "found.gpkg"
+    write_table(out, squares().to_crs(4326).iloc[:0], {}, geometry_type="Polygon")
+    with pytest.raises(OptionsError, match="has other fields than Class, geometry, got"):
+        write_table(out, squares(1, Class=["roof"]), {}, append=True)
+    write_table(out, squares(), {}, append=True)
+    assert (4326, 2) == ((there := pyogrio.read_dataframe(out)).crs.to_epsg(), len(there))
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".parquet"])
+def test_whole_numbers_stay_whole_where_one_is_missing(tmp_path: Path, suffix: str) -> None:
+    numbers, flags = pandas.array([LONG, None], "Int64"), pandas.array([None, True], "boolean")
+    plots = squares(number=numbers, flag=flags, height=[2.5, None], Confidence=[1, 2])
+    write_table(tmp_path / f"plots{suffix}", plots, {})
+    told = with_whole_numbers(tmp_path / f"plots{suffix}", read_features(tmp_path / f"plots{suffix}"))
+    assert ([LONG, pandas.NA], 2.5) == (told["number"].tolist(), told["height"][0])
+    suppress_non_maxima(tmp_path / f"plots{suffix}", tmp_path / "kept.gpkg", SuppressionOptions())
+    kinds = pyogrio.read_info(tmp_path / "kept.gpkg")
+    assert {"number": "int64", "flag": "bool"}.items() <= dict(
+        zip(kinds["fields"], kinds["dtypes"], strict=True)
+    ).items()
+    _, there = pyogrio.read_arrow(tmp_path / "kept.gpkg", columns=["number"], read_geometry=False)
+    assert [LONG, None] == there["number"].to_pylist()
+
+
+def test_fields_of_a_function_are_found_in_letters_of_any_case_and_keep_their_names() -> None:
+    found = [Detection("roof", 1, 70.0, (), {"height": value}) for value in (7, None)]
+    told = columns(found, [Field("Height", float), Field("Model", str)])
+    assert [7.0, pandas.NA] == told["Height"].tolist()
+    assert ["Model_1", "ModelVersion"] == [*beside(told, {"Model": [], "ModelVersion": []}, "GPKG")]
+    assert ["Model_1", "ModelVer"] == [*beside(told, {"Model": [], "ModelVersion": []}, "ESRI Shapefile")]
