@@ -45,6 +45,7 @@ APPENDED_TO = ("GPKG", "ESRI Shapefile")  # drivers that take a layer in pieces
 AT_ONCE = 50_000  # features written in one piece
 UNDATED = "1980-01-01"  # a table of the same classes is the same bytes
 HELD = {"f": "fiu", "i": "iu", "O": "OU", "U": "OU"}  # kind of a field, as of numpy -> of the values that fit into it
+ELSEWHERE = "choose another OUT, or leave out --append"
 TYPES = {0: "Point", 1: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon"}
 
 
@@ -229,25 +230,31 @@ def _rows(out: Path, layer: str | None, driver: str) -> pandas.DataFrame:
 
 def _fitting(table: pandas.DataFrame, there: pandas.DataFrame, out: Path, layer: str | None) -> pandas.DataFrame:
     """The rows with the names and in the coordinate system of those that are there."""
-    do = "choose another OUT, or leave out --append"
     if out.suffix.lower() == ".shp":
         table = table.rename(columns=SHORT)
     known = len(there) > 0 or out.suffix.lower() != ".geojson"  # which has no fields without features
     if known and set(there.columns) != set(table.columns):
-        raise OptionsError(f"has other fields than {', '.join(table.columns)}", where=out, got=[*there], do=do)
+        what = f"has other fields than {', '.join(table.columns)}"
+        raise OptionsError(what, where=out, got=[*there], do=ELSEWHERE)
+    if len(there):
+        _refuse_other_types(table, there, out, layer)
+    return table.to_crs(there.crs) if isinstance(table, geopandas.GeoDataFrame) and there.crs else table
+
+
+def _refuse_other_types(table: pandas.DataFrame, there: pandas.DataFrame, out: Path, layer: str | None) -> None:
+    """Raises OptionsError for what a layer of a GeoPackage would make another number or text, or hold elsewhere."""
     kinds = {str(name): _kind(dtype) for name, dtype in there.dtypes.items()}
-    if layer and len(there):
+    if layer:
         facts = pyogrio.read_info(out, layer=layer)
         kinds = {name: np.dtype(dtype).kind for name, dtype in zip(facts["fields"], facts["dtypes"], strict=True)}
-        wanted = facts["geometry_type"].removeprefix("2.5D ").partition(" ")[0].removeprefix("Multi")
-        shapes = {kind.removeprefix("Multi") for kind in geopandas.GeoDataFrame(table).geom_type.dropna()}
-        if wanted != "Unknown" and not shapes <= {wanted}:
+        wanted = (facts["geometry_type"] or "Unknown").removeprefix("2.5D ").partition(" ")[0].removeprefix("Multi")
+        shapes = geopandas.GeoDataFrame(table).geom_type.dropna().str.removeprefix("Multi").unique()
+        if wanted != "Unknown" and not {*shapes} <= {wanted}:
             what = f"has features of another geometry than {', '.join(sorted(shapes))}"
-            raise OptionsError(what, where=out, got=facts["geometry_type"], do=do)
+            raise OptionsError(what, where=out, got=facts["geometry_type"], do=ELSEWHERE)
     odd = [n for n in table if n in kinds and table[n].dtype.kind not in HELD.get(kinds[n], kinds[n])]
-    if odd and len(there):
-        raise OptionsError("has fields of these names and another type", where=out, got=odd, do=do)
-    return table.to_crs(there.crs) if isinstance(table, geopandas.GeoDataFrame) and there.crs else table
+    if odd:
+        raise OptionsError("has fields of these names and another type", where=out, got=odd, do=ELSEWHERE)
 
 
 def _kind(dtype: Any) -> str:
