@@ -10,7 +10,7 @@ from registry.catalog import Version
 from registry.errors import DlpkError, StoreError
 from registry.promotion import Decision, better, decide
 
-Scores = dict[str, Any]  # the record of `dlpk evaluate`: {"primary": "ap50", "ap50": 0.6, ..., "per_class": {...}}
+Scores = dict[str, Any]  # the record of `dlpk evaluate`: {"primary": "AP50", "AP50": 0.6, ..., "per_class": {...}}
 Comparison = dict[str, Any]  # the record of `dlpk compare CHALLENGER CHAMPION`: {"primary", "a", "b", "interval", ...}
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-Scores = dict[str, Any]  # the record of `dlpk evaluate`: {"primary": "ap50", "ap50": 0.6, "intervals": {...}, ...}
+Scores = dict[str, Any]  # the record of `dlpk evaluate`: {"primary": "AP50", "AP50": 0.6, "intervals": {...}, ...}
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,15 @@ def _log(line: str, level: int = logging.INFO) -> None:
     get_run_logger().log(level, line, extra=dict(_FACTS.get()))
 
 
+def _spelt_out(record: logging.LogRecord) -> bool:
+    """Where logs are JSON, Prefect's formatter writes what a record has, and a pattern tells nobody anything."""
+    record.message = record.getMessage()
+    return True
+
+
+logging.getLogger("dlpk").addFilter(_spelt_out)
+
+
 def in_flow_run() -> bool:
     return FlowRunContext.get() is not None
 

@@ -94,6 +94,8 @@ class Recipe(Options):
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise NotFound("there is no such recipe", where=path) from error
+        except IsADirectoryError as error:
+            raise OptionsError("expected a recipe", where=path, got="a folder", do="name the file in it") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise OptionsError(f"is no valid YAML ({error})", where=path) from error
         if not isinstance(document, dict):

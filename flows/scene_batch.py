@@ -144,6 +144,7 @@ def _publish(batch: Batch, claim: Claim, record: dict[str, Any]) -> None:
     uri = results.publish(batch.ledger.store, claim, [Path(file) for file in record["files"]], facts)
     batch.ledger.finish(entry)
     del batch.open[entry.key]
+    _say(claim, f" is done: {uri or 'by another run'}")
     if uri:  # else another run was quicker, and counts it
         own = {name: record[name] for name in FACTS}
         batch.done.append({"scene": entry.scene.id, "imagery": entry.scene.place, "result": uri, **own})

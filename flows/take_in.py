@@ -33,8 +33,10 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
         note: where it came from; it is kept with the version
         trust: take it even if its weights run code when they are loaded
     """
-    known, records = patiently(catalog.refs), []
-    for package in packages(place):
+    known, records, there = patiently(catalog.refs), list[dict[str, Any]](), packages(place)
+    if waiting := len(packages(place, settle=0)) - len(there):
+        say(f"{waiting} more were changed less than a minute ago, and wait for the next run: {place}")
+    for package in there:
         records.append(record := take(package, name, note or package.place, trust=trust))
         if "ref" in record and record["ref"] not in known:
             known.add(record["ref"])
@@ -46,12 +48,12 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
     return ", ".join(good)
 
 
-def packages(place: str) -> list[Scene]:
-    """Those of a place; a model folder and a single file are one. Raises NotFound."""
+def packages(place: str, *, settle: float = SETTLE) -> list[Scene]:
+    """Those of a place that were left alone for so long; a model folder and a single file are one. Raises NotFound."""
     path = Path(place)
     if "://" not in place and (path.is_file() or definitions(path)):
         return [Scene(path.name, "", str(path), "file")]
-    return list(scenes.find(place, Search(suffixes=(".dlpk",), settle=SETTLE)))
+    return list(scenes.find(place, Search(suffixes=(".dlpk",), settle=settle)))
 
 
 def _take(package: Scene, name: str, note: str, *, trust: bool) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 import shutil
 import time
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow
+from pydantic import Field
 
 from flows.listening import publish_report, say
 from flows.pages import prune_page
@@ -19,7 +21,7 @@ DAY = 86_400.0
 
 
 @flow(name="prune")
-def prune(keep: int = 5, name: str = "", work_days: float = 30, dry_run: bool = False) -> str:
+def prune(keep: Annotated[int, Field(ge=1)] = 5, name: str = "", work_days: float = 30, dry_run: bool = False) -> str:
     """Remove what nobody needs; returns what went in a sentence.
 
     Args:

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
 from flows.patience import patiently
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
-from registry.parameters import laid_over
+from registry.parameters import laid_over, refuse_unknown
 
 START = "start it (prefect server start), or correct PREFECT_API_URL"
 SECONDS = 2.0
@@ -35,6 +35,7 @@ def trigger(name: str, changes: Mapping[str, Any], *, wait: bool = False) -> dic
     url = server()
     with get_client(sync_client=True) as client:
         deployment = _deployment(client, name)
+        refuse_unknown(deployment.parameter_openapi_schema or {}, changes)
         parameters = laid_over(deployment.parameters or {}, changes)
         try:
             run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)

@@ -18,6 +18,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 
 from infra import automations, pools
 from registry import buckets
+from registry.errors import DlpkError
 
 
 def ensure(client: SyncPrefectClient) -> list[str]:
@@ -36,4 +37,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except DlpkError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -53,6 +53,11 @@ def lines(words: Mapping[str, str]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:]:
-        write(Path(sys.argv[1]))
+        try:
+            write(Path(sys.argv[1]))
+        except FileExistsError as error:
+            sys.exit(f"{error.filename} is there: a cluster keeps its passwords; delete it only for a new cluster")
+        except OSError as error:
+            sys.exit(f"{error.filename} cannot be written ({error.strerror}); give the folder infra/kubernetes")
     else:
         sys.stdout.write(lines(made()))

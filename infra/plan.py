@@ -109,7 +109,9 @@ class Plan:
 
 
 def default_folder() -> Path:
-    return settings().home / "local"
+    """`local` in DLPK_HOME; in a shell that is its client, which has the home of its runs, the same one."""
+    home = settings().home
+    return home.parent if (home.parent / "plan.json").is_file() else home / "local"
 
 
 def read(folder: Path) -> Plan | None:

@@ -27,7 +27,7 @@ out = click.option("--out", type=click.Path(dir_okay=False, path_type=Path), hel
 @click.option("--tag", default="", help="Only with this tag.")
 @click.option("--sensor", default="", help="Only of this sensor, or a part of its name.")
 @click.option("--band", "bands", multiple=True, help="Only with this band; may be given again.")
-@click.option("--score", "least", default="", metavar="NAME=LEAST", help="Only from this score on, e.g. ap50=0.6.")
+@click.option("--score", "least", default="", metavar="NAME=LEAST", help="Only from this score on, e.g. AP50=0.6.")
 @click.option("--cell-size", default="", metavar="FROM:TO", help="Only of this cell size, e.g. 0.3:1, 0.3: or :1.")
 @click.option("--extent", default="", metavar="W,S,E,N", help="Only trained on ground that meets this, in degrees.")
 @click.option("--since", default="", metavar="DATE", help="Only published on this day or later, e.g. 2026-05-01.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.archive import check_names
-from registry.dlpk import ModelFolder, Package, inspect, unpack, write_archive
+from registry.dlpk import ModelFolder, Package, definitions, inspect, unpack, write_archive
 from registry.emd import Emd
 from registry.errors import EmdError, NotFound, OptionsError, PackageError
 
@@ -97,9 +97,13 @@ def rewrite(dlpk: Path, change: Callable[[ModelFolder], None], out: Path | None 
     out = out or dlpk
     with tempfile.TemporaryDirectory() as work:
         folder = unpack(dlpk, Path(work) / "model")
-        before = folder.emd.problems(folder.path)
+        before, named = folder.emd.problems(folder.path), folder.emd_path.stem == dlpk.stem
         change(folder)
         _check(before, folder.emd, folder.path, dlpk)
+        name = definitions(folder.path)[0].stem
+        if named and out.stem != name:
+            do = f"a package is called like its definition: give a folder, as {out.parent / name}.dlpk"
+            raise PackageError(f"expected the file name {name}.dlpk", where=out, got=out.name, do=do)
         return write_archive(_members(folder), out)
 
 

@@ -1,7 +1,10 @@
 """Parameters of a flow: changes laid over what a deployment has."""
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
+
+from registry.errors import OptionsError
 
 
 def laid_over(parameters: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,3 +20,13 @@ def laid_over(parameters: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
         else:
             merged[head] = value
     return merged
+
+
+def refuse_unknown(schema: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    """Raises OptionsError for parameters that a flow, of this schema, has not: its run would end without a word."""
+    known = schema.get("properties") or {}
+    unknown = sorted({key.partition(".")[0] for key in parameters} - known.keys())
+    if unknown:
+        near = [like for key in unknown for like in get_close_matches(key, known, 1)]
+        do = f"did you mean {', '.join(near)}" if near else f"it has {', '.join(known) or 'none'}"
+        raise OptionsError("the flow has no such parameter", got=unknown, do=do)

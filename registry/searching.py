@@ -7,7 +7,7 @@ ten thousand models as for all of a hundred. What is looked for lies in the tags
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +32,7 @@ class Wanted:
     tag: str = ""
     sensor: str = ""  # part of its name
     bands: tuple[str, ...] = ()  # all of these
-    least: str = ""  # "ap50=0.6": this score, at least
+    least: str = ""  # "AP50=0.6": this score, at least
     cell_size: str = ""  # "0.3:1": from, to, in units of the training imagery; either may be left out
     extent: Extent | None = None  # where the training ground and this meet
     since: str = ""  # ISO date, that day included
@@ -139,13 +139,13 @@ def _about_tags(rows: Rows, wanted: Wanted) -> Iterator[tuple[str, Sql]]:
         yield "extent", _meets(rows, wanted.extent)
     if wanted.least:
         score, least = _score(wanted.least)
-        yield _score_tag(score), Sql(f"{rows.number('{v}')} >= ?", (least,))
+        yield _score_tag(rows, score, "--score"), Sql(f"{rows.number('{v}')} >= ?", (least,))
     if wanted.sensor:
         yield "sensor", _holds(rows, wanted.sensor)
     if wanted.cell_size:
         yield "cell_size", Sql(f"{rows.number('{v}')} BETWEEN ? AND ?", _range(wanted.cell_size))
     if wanted.model_type:
-        yield "model_type", Sql("{v} = ?", (wanted.model_type,))
+        yield "model_type", Sql("lower({v}) = ?", (wanted.model_type.lower(),))
 
 
 def _about_versions(rows: Rows, wanted: Wanted) -> Iterator[Sql]:
@@ -174,10 +174,7 @@ def _order(rows: Rows, sort: str) -> tuple[str, Sql, str]:
         return "s.creation_time", Sql(joined), "ORDER BY worth DESC, name, version DESC"
     if sort == "size":
         return rows.number("s.value"), Sql(f"LEFT JOIN {_tag('s', 'size')}"), "ORDER BY worth, name, version DESC"
-    key = _score_tag(sort)
-    if not rows.ask(f"SELECT 1 FROM model_version_tags WHERE {WORKSPACE} AND key = ? LIMIT 1", (key,)):
-        known = sorted({*ORDERS, *_scores(rows)})
-        raise OptionsError("nothing to sort by", where="--sort", got=sort, do=f"use one of {', '.join(known)}")
+    key = _score_tag(rows, sort, "--sort", ORDERS)
     order = "ORDER BY worth IS NULL, worth DESC, name, version DESC"
     return rows.number("s.value"), Sql(f"LEFT JOIN {_tag('s', key)}"), order
 
@@ -214,8 +211,17 @@ def _scores(rows: Rows) -> list[str]:
     return [key.removeprefix(SCORE) for (key,) in rows.ask(sql, (f"{SCORE}%",))]
 
 
-def _score_tag(score: str) -> str:
-    return metric_name(SCORE + score)  # as publishing writes it; nothing of SQL is left in it
+def _score_tag(rows: Rows, score: str, where: str, besides: Sequence[str] = ()) -> str:
+    """The tag of a score that some version has. Raises OptionsError for another name."""
+    tag = metric_name(SCORE + score)  # as publishing writes it; nothing of SQL is left in it
+    if rows.ask(f"SELECT 1 FROM model_version_tags WHERE {WORKSPACE} AND key = ? LIMIT 1", (tag,)):
+        return tag
+    known = _scores(rows)
+    alike = [name for name in known if (SCORE + name).lower() == tag.lower()]
+    if alike or not (known or besides):
+        return SCORE + alike[0] if alike else tag
+    what, do = "there is no such score", f"use one of {', '.join(sorted({*known, *besides}))}"
+    raise OptionsError("nothing to sort by" if besides else what, where=where, got=score, do=do)
 
 
 def read_extent(text: str) -> Extent | None:
@@ -234,7 +240,7 @@ def _score(text: str) -> tuple[str, float]:
     try:
         return (found[1], float(found[2])) if found else ("", float("none"))
     except ValueError:
-        raise OptionsError("expected a score and its least value", got=text, do="write e.g. ap50=0.6") from None
+        raise OptionsError("expected a score and its least value", got=text, do="write e.g. AP50=0.6") from None
 
 
 def _range(text: str) -> tuple[float, float]:

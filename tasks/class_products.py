@@ -21,7 +21,7 @@ from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
 from tasks.projecting import place_result, system, warp_result
-from tasks.results import attribute_table, check_raster, driver_of
+from tasks.results import attribute_table, check_raster, driver_of, refuse_foreign
 
 GIVE_ONE = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
 
@@ -36,6 +36,7 @@ def check_products(image: Readable, out: Path, options: PixelOptions) -> None:
     if options.polygons:
         driver_of(Path(options.polygons))
         refuse_replacing([options.mask], options.polygons)
+        refuse_foreign(Path(options.polygons))
         if image.crs is None and not options.output_coordinate_system:
             do = "choose an output_coordinate_system" if not image.placed else GIVE_ONE
             raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=image.path, do=do)

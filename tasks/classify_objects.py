@@ -30,7 +30,7 @@ from tasks.parts import Part, Readable, wanted_part
 from tasks.placement import in_pixels, placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
-from tasks.results import beside, driver_of, write_table
+from tasks.results import beside, driver_of, refuse_foreign, write_table
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import around, boxed
 from tasks.working_grid import open_working_grid
@@ -60,6 +60,7 @@ def classify_objects(
     check_tool(model, "classify-objects")
     driver_of(out)
     refuse_replacing([options.in_features, options.mask], out)
+    refuse_foreign(out)
     to = options.output_coordinate_system and system(options.output_coordinate_system).to_wkt()
     function = load_function(model, options)
     source = source or ModelSource.of(model)

@@ -23,7 +23,7 @@ from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, ignore
 from tasks.projecting import projected_between
-from tasks.results import RASTERS, driver_of, write_features
+from tasks.results import RASTERS, driver_of, refuse_foreign, write_features
 from tasks.run_folder import Share, is_begun
 from tasks.sources import Imageries, files_read, refuse_overwriting
 from tasks.working_grid import items_of, open_working_grid
@@ -120,6 +120,7 @@ def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[st
     if options.out_featureclass:
         driver_of(Path(options.out_featureclass))
         refuse_replacing([options.mask], options.out_featureclass)
+        refuse_foreign(Path(options.out_featureclass))
     items = [str(item) for item in items_of(imagery, options.processing_mode)]
     results = [out / f"{Path(item).stem}.tif" for item in items]
     if len(set(results)) < len(results):

@@ -13,6 +13,7 @@ means something and is not the default, the word `none` says it.
 import json
 import types
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -34,13 +35,24 @@ def parse(model: type[Model], document: Mapping[str, Any], where: object = "") -
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise OptionsError("\n  ".join(map(_problem, error.errors())), where=where) from error
+        raise OptionsError("\n  ".join(_problem(model, each) for each in error.errors()), where=where) from error
 
 
-def _problem(error: Any) -> str:
+def _problem(model: type[BaseModel], error: Any) -> str:
     field = ".".join(map(str, error["loc"])) or "options"
-    given = "" if error["type"] in ("missing", "extra_forbidden") else f", got {error['input']!r}"
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(str(error["loc"][-1]), _names(model, error["loc"][:-1]), 1)
+        return f"{field}: there is no such key" + "".join(f"; did you mean {name}" for name in near)
+    given = "" if error["type"] == "missing" else f", got {error['input']!r}"
     return f"{field}: {error['msg']}{given}"
+
+
+def _names(model: Any, place: Sequence[Any]) -> list[str]:
+    """The keys that a document of this model has there; none where that is not simple to tell."""
+    for key in place:
+        field = getattr(model, "model_fields", {}).get(key)
+        model = field.annotation if field else model if isinstance(key, int) else None
+    return [*getattr(model, "model_fields", {})]
 
 
 class Verb(click.Command):

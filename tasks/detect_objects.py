@@ -21,7 +21,7 @@ from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
-from tasks.results import beside, driver_of, write_features
+from tasks.results import beside, driver_of, refuse_foreign, write_features
 from tasks.run_folder import Share, run_folder
 from tasks.sources import Imageries, files_read
 from tasks.working_grid import items_of, open_working_grid
@@ -49,6 +49,7 @@ def detect_objects(
     driver_of(out)
     if not options.append:
         refuse_replacing([options.mask], out)
+        refuse_foreign(out)
     if options.output_coordinate_system:
         system(options.output_coordinate_system)  # raises before the work
     _check_interest(model, options)

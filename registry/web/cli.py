@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from registry.errors import DlpkError, OptionsError
+from registry.errors import DlpkError, OptionsError, StoreError
 
 if TYPE_CHECKING:
     from registry.web.configuration import Configuration
@@ -35,7 +35,7 @@ def browse(host: str, port: int) -> None:
 
     known = configuration.read()
     check_address(host, known)
-    port = port or free_port(host)
+    port = free_port(host, port)
     server = uvicorn.Server(
         uvicorn.Config(
             create(known),
@@ -55,10 +55,14 @@ def browse(host: str, port: int) -> None:
     server.run()
 
 
-def free_port(host: str) -> int:
-    """One that nobody listens on now."""
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        return int(probe.getsockname()[1])
+def free_port(host: str, port: int = 0) -> int:
+    """This one, or any, on which nobody listens now. Raises StoreError for one that is taken."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        what, do = f"cannot be listened at ({error.strerror})", "choose another one by --port, 0 for any that is free"
+        raise StoreError(what, where=f"{host}:{port}", do=do) from error
 
 
 def get_ready() -> None:

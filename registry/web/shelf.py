@@ -14,7 +14,7 @@ from registry.errors import DlpkError
 from registry.searching import Wanted
 from registry.web.charts import Trend, hex_color, trend
 
-PRIMARY = ("ap50", "mIoU", "f1", "accuracy", "average_precision_score")  # where no evaluation says what decides
+PRIMARY = ("AP50", "mIoU", "F1", "accuracy", "average_precision_score")  # where no evaluation says what decides
 MOST_POINTS = 24  # of a trend on a card
 SIZES = (24, 48, 96)  # cards on a page
 MOST_MANIFESTS = 4096  # that are kept in memory

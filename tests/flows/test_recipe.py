@@ -142,9 +142,12 @@ def test_a_missing_file_is_told_before_anything_runs(written: Path) -> None:
 
 def test_a_wrong_entry_is_told_with_its_place(written: Path) -> None:
     with pytest.raises(OptionsError) as told:
-        Recipe.read(change(written, train={"max_epochs": 0}, expotr={}))
+        Recipe.read(change(written, train={"max_epochs": 0, "max_epoch": 3}, expotr={}))
     assert "train.max_epochs: Input should be greater than or equal to 1, got 0" in str(told.value)
-    assert "expotr: Extra inputs are not permitted" in str(told.value)
+    assert "expotr: there is no such key; did you mean export" in str(told.value)
+    assert "train.max_epoch: there is no such key; did you mean max_epochs" in str(told.value)
+    with pytest.raises(OptionsError, match="expected a recipe, got 'a folder'; name the file in it"):
+        Recipe.read(written.parent)
 
 
 def test_several_rasters_cannot_be_divided(written: Path) -> None:

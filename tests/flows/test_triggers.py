@@ -12,7 +12,7 @@ from prefect.states import Completed, Running
 from flows import patience, triggers
 from flows.triggers import trigger
 from registry.errors import NotFound, OptionsError
-from registry.parameters import laid_over
+from registry.parameters import laid_over, refuse_unknown
 
 
 def test_a_dotted_key_changes_one_place_and_keeps_the_rest() -> None:
@@ -33,6 +33,15 @@ def test_what_was_stored_is_not_changed() -> None:
     stored = {"a": {"b": 1}}
     laid_over(stored, {"a.b": 2})
     assert {"a": {"b": 1}} == stored
+
+
+def test_a_parameter_that_a_flow_has_not_is_refused() -> None:
+    schema: dict[str, Any] = {"properties": {"recipe": {}, "fresh": {}}}
+    refuse_unknown(schema, {"recipe.train.max_epochs": 3, "fresh": True})
+    with pytest.raises(OptionsError, match=r"no such parameter, got \['recpie'\]; did you mean recipe"):
+        refuse_unknown(schema, {"recpie.name": "roofs"})
+    with pytest.raises(OptionsError, match="got .*x.*; it has recipe, fresh"):
+        refuse_unknown(schema, {"x": 1})
 
 
 def test_without_a_server_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,7 @@ def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
     tmp_path: Path, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
+    said: list[str] = []
     monkeypatch.setattr("flows.take_in.tell_of", lambda event, version: told.append(f"{event} {version.ref}"))
     inbox = tmp_path / "inbox"
     inbox.mkdir()
@@ -85,10 +86,13 @@ def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
     (inbox / "c.dlpk").write_bytes(b"no zip")
     for path in inbox.iterdir():
         os.utime(path, (1, 1))
+    shutil.copy(package("three", "trees"), inbox / "d.dlpk")  # just dropped
+    monkeypatch.setattr("flows.take_in.say", said.append)
     assert "roofs@1, ponds@1" == take_in.fn(str(inbox))
     assert "roofs@1, ponds@1" == take_in.fn(str(inbox))
     assert catalog.find_version("ponds@1").imported
     assert ["dlpk.model.published roofs@1", "dlpk.model.published ponds@1"] == told
+    assert f"1 more were changed less than a minute ago, and wait for the next run: {inbox}" == said[0]
 
 
 @pytest.mark.slow

@@ -4,6 +4,8 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from infra import plan as plans
 from infra.services import services
 
@@ -26,6 +28,14 @@ def test_secrets_are_for_the_owner_alone_and_in_no_command_line(tmp_path: Path) 
         assert 0o600 == stat.S_IMODE((tmp_path / name).stat().st_mode)
     shown = " ".join(word for s in services(plan) for word in s.command) + repr(plan)
     assert [] == [name for name, word in plan.secrets.items() if word in shown]
+
+
+def test_a_client_and_its_maker_name_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLPK_HOME", str(tmp_path))
+    plan = plans.made(plans.default_folder(), None, None)
+    assert tmp_path / "local" == plan.folder
+    monkeypatch.setenv("DLPK_HOME", plan.environment["DLPK_HOME"])
+    assert tmp_path / "local" == plans.default_folder()
 
 
 def test_other_numbers_of_workers_leave_the_rest_alone(tmp_path: Path) -> None:

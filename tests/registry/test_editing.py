@@ -84,6 +84,12 @@ def test_an_edit_may_go_to_a_new_file(dlpk: Path, tmp_path: Path) -> None:
     assert {"Summary": [None, "new"]} == differences(dlpk, tmp_path / "new" / "roofs.dlpk")["definition"]
 
 
+def test_a_new_file_is_called_like_its_definition(dlpk: Path, tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"other.dlpk: expected the file name roofs.dlpk.* as .*new/roofs.dlpk"):
+        edit(dlpk, Changes(summary="new"), tmp_path / "new" / "other.dlpk")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_file_is_added_replaced_and_removed(dlpk: Path, tmp_path: Path) -> None:
     (tmp_path / "loss_graph.png").write_bytes(b"new picture")
     add_files(dlpk, {"docs/readme.png": tmp_path / "loss_graph.png"})

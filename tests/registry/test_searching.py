@@ -67,7 +67,8 @@ def names(wanted: Wanted, **order: Any) -> list[str]:
         (Wanted(bands=("red", "nearinfrared")), ["trees"]),
         (Wanted(least="ap50=0.7"), ["trees"]),
         (Wanted(least="ap50 >= 0.6"), ["roofs", "trees"]),
-        (Wanted(least="f1=0"), []),
+        (Wanted(least="AP50=0.7"), ["trees"]),
+        (Wanted(model_type="imageclassification"), ["roofs", "trees"]),
         (Wanted(since=f"{TODAY - timedelta(days=1):%Y-%m-%d}"), ["roofs", "trees"]),
         (Wanted(before=f"{TODAY - timedelta(days=1):%Y-%m-%d}"), []),
         (Wanted(since=f"{TODAY + timedelta(days=2):%Y-%m-%d}"), []),
@@ -140,8 +141,11 @@ def test_every_database_gives_the_same_answers(
 def test_the_best_comes_first_when_sorted_by_a_score() -> None:
     assert ["trees", "roofs"] == names(Wanted(), sort="ap50")
     assert ["trees", "roofs"] == names(Wanted(), sort="created")
+    assert ["trees", "roofs"] == names(Wanted(), sort="AP50")
     with pytest.raises(OptionsError, match="nothing to sort by, got 'f1'; use one of ap50, created, name, size"):
         search(Wanted(), sort="f1")
+    with pytest.raises(OptionsError, match="--score: there is no such score, got 'f1'; use one of ap50"):
+        search(Wanted(least="f1=0"))
 
 
 def test_scores_of_classes_of_any_name_are_looked_for(tmp_path: Path, mlflow_home: Path) -> None:

@@ -17,7 +17,7 @@ from tasks.detections import columns
 from tasks.feature_files import read_features, refuse_replacing, with_whole_numbers
 from tasks.feature_sets import Detection, Field
 from tasks.inference_options import ClassifyOptions, DetectOptions
-from tasks.results import beside, write_table
+from tasks.results import beside, refuse_foreign, write_table
 from tasks.suppression import SuppressionOptions, suppress_non_maxima
 
 LONG = 9007199254740993  # no float is
@@ -35,7 +35,7 @@ def layers(file: Path) -> list[str]:
 def town(folder: Path) -> Path:
     """A GeoPackage with two layers, none of which has its name."""
     for layer in ("roofs", "streets"):
-        pyogrio.write_dataframe(squares(), folder / "town.gpkg", layer=layer)
+        pyogrio.write_dataframe(squares(Confidence=[50, 60], ModelVersion="1"), folder / "town.gpkg", layer=layer)
     return folder / "town.gpkg"
 
 
@@ -122,3 +122,18 @@ def test_fields_of_a_function_are_found_in_letters_of_any_case_and_keep_their_na
     assert [7.0, pandas.NA] == told["Height"].tolist()
     assert ["Model_1", "ModelVersion"] == [*beside(told, {"Model": [], "ModelVersion": []}, "GPKG")]
     assert ["Model_1", "ModelVer"] == [*beside(told, {"Model": [], "ModelVersion": []}, "ESRI Shapefile")]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb", ".parquet"])
+def test_labels_of_people_are_never_replaced_by_a_result(
+    make_model: Any, make_raster: Any, tmp_path: Path, suffix: str
+) -> None:
+    model, image, out = make_model(), make_raster(np.zeros((100, 100), np.uint8)), tmp_path / f"roofs{suffix}"
+    write_table(out, squares(), {})
+    before = out.read_bytes()
+    with pytest.raises(OptionsError, match=f"roofs{suffix}: holds features that are no result of a model"):
+        detect_objects(model, image, out, DetectOptions())
+    assert before == out.read_bytes()
+    write_table(out, squares(ModelVersion=["1", "2"]), {})
+    detect_objects(model, image, out, DetectOptions())
+    refuse_foreign(out)  # it is empty

@@ -1,4 +1,5 @@
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -6,10 +7,10 @@ import uvicorn
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
 
-from registry.errors import OptionsError
+from registry.errors import OptionsError, StoreError
 from registry.history import history
 from registry.web import cli, configuration
-from registry.web.cli import check_address, token
+from registry.web.cli import check_address, free_port, token
 from registry.web.configuration import Configuration, Limits, Proxy, Role
 from tests.web.conftest import TOKENS, WITH_TOKENS, Browser
 
@@ -223,3 +224,11 @@ def test_a_free_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "get_ready", lambda: None)
     told = CliRunner().invoke(cli.browse, ["--port", "0"])
     assert re.match(r"http://127\.0\.0\.1:[1-9]\d+  ", told.output), told.output
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(StoreError, match=rf"127.0.0.1:{port}: cannot be listened at \(.*\); choose another one by"):
+            free_port("127.0.0.1", port)
+    assert port == free_port("127.0.0.1", port)

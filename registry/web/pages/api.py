@@ -11,7 +11,7 @@ from registry import catalog, history
 from registry.catalog import ModelRef, find_version
 from registry.errors import OptionsError
 from registry.newest import page as page_of_newest
-from registry.parameters import laid_over
+from registry.parameters import laid_over, refuse_unknown
 from registry.searching import page
 from registry.web import collection, forms, prefect_api, shelf
 from registry.web.access import OWN_PAGE, Browsing, Promoting, Triggering
@@ -149,6 +149,7 @@ def deployments(_: Browsing) -> list[Document]:
 def start(who: Triggering, identity: UUID, wanted: Parameters) -> Document:
     """Start a run."""
     found = prefect_api.deployment(identity)
+    refuse_unknown(schema_of(found), wanted.parameters)
     parameters = laid_over(found.get("parameters") or {}, wanted.parameters)
     if wrong := forms.problems(schema_of(found), parameters):
         raise OptionsError("; ".join(f"{path or 'parameters'}: {text}" for path, text in wrong.items()))

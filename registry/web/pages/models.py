@@ -22,7 +22,7 @@ CONDITIONS = (  # of the form: key, word, hint, type of the input
     ("tag", "Tag", "buildings", "text"),
     ("sensor", "Sensor", "Sentinel-2", "text"),
     ("bands", "Bands, with commas", "Red, NearInfrared", "text"),
-    ("least", "Score of at least", "ap50=0.6", "text"),
+    ("least", "Score of at least", "AP50=0.6", "text"),
     ("cell_size", "Cell size, from:to", "0.3:1", "text"),
     ("extent", "Trained within west,south,east,north", "79.8,6.8,80,7", "text"),
     ("since", "Published since", "", "date"),
