@@ -38,7 +38,7 @@ LARGEST_COPY = 64 * 2**20  # bytes; above, the header is no matter
 class Raster:
     """A whole raster in memory."""
 
-    pixels: NDArray[np.generic]  # (bands, rows, cols)
+    pixels: NDArray[np.generic]  # (bands, rows, cols), 0 where not valid
     valid: NDArray[np.bool_]  # (rows, cols)
     grid: Grid
 
@@ -81,6 +81,7 @@ def read_raster(path: Path) -> Raster:
         raise ImageryError(f"cannot be read ({error})", where=path, do="export the chips again") from error
     if pixels.dtype.kind == "f":
         valid &= np.isfinite(pixels).all(axis=0)
+    if not valid.all():
         np.copyto(pixels, 0, where=~valid)
     return Raster(pixels, valid, grid)
 

@@ -6,7 +6,9 @@ or whose files are not all there, is done again. Chips themselves need no more c
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -117,7 +119,8 @@ class ChipWriter:
         path = self.out / place
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_raster(path, pixels, chip.grid, _nodata(chip, pixels), self.options.compress)
+            filled, nodata = _filled(chip, pixels)
+            write_raster(path, filled, chip.grid, nodata, self.options.compress)
         except (OSError, RasterioError) as error:
             do = "free some space or choose another place, then run the same command again"
             raise StoreError(f"cannot write ({error})", where=path, do=do) from error
@@ -138,11 +141,28 @@ def finished_part(out: Path, number: int, classes: tuple[ClassLabel, ...]) -> Pa
     return part if part.bytes == sum(file.stat().st_size for file in files if file.is_file()) else None
 
 
-def _nodata(chip: Chip, pixels: NDArray[np.generic]) -> float | None:
-    """Invalid pixels are 0 already; say so in the file only where there are some and 0 is no value of valid ones."""
+def _filled(chip: Chip, pixels: NDArray[np.generic]) -> tuple[NDArray[np.generic], float | None]:
+    """The picture, and the nodata value of its invalid pixels: one that no valid pixel has in all bands.
+
+    Where they have every one, as in panchromatic images of 8 bits, black ones become 1, as in GDAL's warper.
+    """
     if chip.valid.all() or chip.valid.shape != pixels.shape[1:]:
-        return None
-    return None if (pixels[:, chip.valid] == 0).all(axis=0).any() else 0
+        return pixels, None
+    nodata = _unused(pixels[:, chip.valid])
+    if nodata is None:
+        pixels, nodata = np.where((pixels == 0).all(axis=0), pixels.dtype.type(1), pixels), 0
+    return np.where(chip.valid, pixels, pixels.dtype.type(nodata)), nodata
+
+
+def _unused(pixels: NDArray[np.generic]) -> float | None:
+    """Of (bands, n): 0, or an end of the type, or any that no pixel has in all bands; None when there is none."""
+    if pixels.dtype.kind == "f":
+        choices: Iterable[float] = (0, float(np.finfo(pixels.dtype).min))
+    else:
+        most = int(np.iinfo(pixels.dtype).max)
+        choices = chain((0, most), range(1, most))
+    taken = set(np.unique(pixels[0, (pixels == pixels[0]).all(axis=0)]).tolist())
+    return next((value for value in choices if value not in taken), None)
 
 
 def _bounds(chip: Chip) -> tuple[float, float, float, float] | None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,23 @@ def test_nodata_is_left_out_of_pixels_statistics_and_chips(tmp_path: Path) -> No
 def test_a_raster_smaller_than_a_chip_is_filled_with_nodata(scene: tuple[Path, Path], tmp_path: Path) -> None:
     chip = export(scene, tmp_path / "chips", tile_size=128, stride=128).read("000000000")
     assert (96 * 96, 0) == (int(chip.valid.sum()), int(chip.image[:, ~chip.valid].max()))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("shown", [[0], [0, 32767, 1], range(256)])
+def test_black_pixels_do_not_turn_the_filled_edge_into_ground(
+    scene: tuple[Path, Path], tmp_path: Path, dtype: str, shown: Sequence[int]
+) -> None:
+    with rasterio.open(scene[0]) as source:
+        kept = {"crs": source.crs, "transform": source.transform, "driver": "GTiff"}
+    pixels = np.resize(np.array(shown).astype(dtype), (1, 96, 96))
+    with rasterio.open(tmp_path / "a.tif", "w", width=96, height=96, count=1, dtype=dtype, **kept) as raster:
+        raster.write(pixels)
+    chip = export((tmp_path / "a.tif", scene[1]), tmp_path / "chips", tile_size=128, stride=128).read("000000000")
+    assert (96 * 96, 0) == (int(chip.valid[:96, :96].sum()), int(chip.valid[96:].sum() + chip.valid[:, 96:].sum()))
+    changed = 1 if dtype == "uint8" and len(shown) == 256 else 0  # no value is left to tell nodata by
+    assert changed == np.abs(chip.image[:, :96, :96].astype(float) - pixels).max()
+    assert 0 == chip.image[:, ~chip.valid].max()
 
 
 def test_chips_without_a_feature_are_written_only_when_asked(scene: tuple[Path, Path], tmp_path: Path) -> None:
