@@ -342,7 +342,10 @@ def _start(chips: ChipFolder, plan: _Plan) -> _Start:
     scheme = weights.Bands([band.name for band in bands], options.weight_init_scheme)
     if plan.pretrained:
         scheme = scheme.after(_read(plan.pretrained, dates))
-        anew = weights.load_model(network, plan.pretrained, scheme)
+        names = [label.name for label in chips.classes]
+        bare = replace(plan, arguments={key: value for key, value in plan.arguments.items() if key != "weights"})
+        larger = partial(_built, bare, len(bands), len(names) + 1)
+        anew = weights.load_model(network, plan.pretrained, scheme, names, larger)
         origin = f"{plan.pretrained.name}, without {len(anew)} tensors" if anew else plan.pretrained.name
     else:
         name = str(plan.arguments["backbone"])

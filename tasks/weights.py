@@ -2,7 +2,7 @@
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from registry.dlpk import ModelFolder
 from registry.errors import NotFound, TrainingError
 from registry.files import atomic
+from tasks.definition import NO_CHANGE
 from tasks.networks._backbone import Backbone
 
 log = logging.getLogger("dlpk.weights")
@@ -155,10 +156,14 @@ def _classifier(name: str) -> nn.Module:
     return torchvision.models.get_model(name, weights=None)  # type: ignore[no-any-return]
 
 
-def load_model(network: Any, model: ModelFolder, bands: Bands) -> list[str]:
+def load_model(
+    network: Any, model: ModelFolder, bands: Bands, classes: Sequence[str], larger: Callable[[], Any]
+) -> list[str]:
     """Go on from a trained model: every tensor of equal shape is taken. Returns the names of those that start anew.
 
-    The first convolution is adapted to `bands`. Other classes have other shapes, so the last layers are learned again.
+    The first convolution is adapted to `bands`. Where the `classes` are not those of the model in the same order, each
+    begins with the rows of the one of its name; `larger`, the network for one class more, tells which tensors have
+    rows of classes. Of those that have anything else, such as rows of anchors, none is taken.
     Raises NotFound when the file holds no state dict, TrainingError when nothing fits.
     """
     inside = "network." if model.emd.document.get("resize_to") else ""  # of `tasks.networks._resized.Resized`
@@ -167,11 +172,33 @@ def load_model(network: Any, model: ModelFolder, bands: Bands) -> list[str]:
     first = next(key for key, tensor in network.named_parameters() if tensor is weight)
     if first in found:
         found[first] = _adapted(found[first], ours[first], bands)
+    before = [label.name for label in model.emd.classes if label != NO_CHANGE]
+    if list(classes) != before:
+        more = larger().state_dict()
+        for key in [key for key in found if key in ours and more[key].shape != ours[key].shape]:
+            found |= _by_name(key, found.pop(key), ours[key], more[key], (before, classes))
     fitting = {key: tensor for key, tensor in found.items() if key in ours and tensor.shape == ours[key].shape}
     if not fitting:
         raise TrainingError("no weight of the pretrained model fits the network", where=model.weights)
     network.load_state_dict(fitting, strict=False)
     return sorted(set(ours) - set(fitting))
+
+
+def _by_name(
+    key: str, weight: Tensor, drawn: Tensor, more: Tensor, names: tuple[Sequence[str], Sequence[str]]
+) -> Weights:
+    """(classes, ...), background first where there is one more, in the order of now; {} where no class is known."""
+    before, now = names
+    ground = len(drawn) - len(now)
+    known = [name for name in now if name in before]
+    rows = ground in (0, 1) and more.shape == (len(drawn) + 1, *drawn.shape[1:])
+    if not known or not rows or weight.shape != (len(before) + ground, *drawn.shape[1:]):
+        return {}
+    taken = drawn.clone()
+    taken[:ground] = weight[:ground]
+    for name in known:
+        taken[ground + now.index(name)] = weight[ground + before.index(name)]
+    return {key: taken}
 
 
 def _fill(backbone: Backbone, weights: Weights, origin: str, bands: Bands) -> None:

@@ -13,9 +13,11 @@ import torchvision
 from torch import nn
 
 from registry import plugins
+from registry.emd import ClassLabel
 from registry.errors import NotFound, StoreError, TrainingError
 from tasks import networks, weights
 from tasks.checkpoints import AtomicCheckpoints
+from tasks.definition import NO_CHANGE
 from tasks.networks._backbone import FAMILIES, Backbone
 from tasks.weights import Bands, load_backbone, load_model
 
@@ -172,23 +174,67 @@ def test_a_full_disk_is_told_and_leaves_the_weights_of_before(tmp_path: Path) ->
     assert {"layer": torch.zeros(1)} == weights.read_weights(path)
 
 
-def unet(classes: int, bands: int = 3) -> nn.Module:
-    network: nn.Module = plugins.load(networks, "unet").build(bands, classes, backbone="mobilenet_v3_small")
+def unet(classes: int, bands: int = 3, kind: str = "unet") -> nn.Module:
+    network: nn.Module = plugins.load(networks, kind).build(bands, classes, backbone="mobilenet_v3_small")
     return network
 
 
-def trained(folder: Path, network: nn.Module, prefix: str = "") -> Any:
+def trained(folder: Path, network: nn.Module, prefix: str = "", classes: str = "ab") -> Any:
     """What `load_model` asks of a model folder."""
     torch.save({prefix + key: tensor for key, tensor in network.state_dict().items()}, folder / "town.pth")
-    document = {"resize_to": 96} if prefix else {}
-    return SimpleNamespace(weights=folder / "town.pth", emd=SimpleNamespace(document=document))
+    labels = [ClassLabel(i, name) for i, name in enumerate(classes, 1)]
+    emd = SimpleNamespace(document={"resize_to": 96} if prefix else {}, classes=labels)
+    return SimpleNamespace(weights=folder / "town.pth", emd=emd)
+
+
+def gone_on(network: nn.Module, model: Any, classes: str = "ab", bands: Any = None, kind: str = "unet") -> Any:
+    return load_model(network, model, bands or Bands(), list(classes), lambda: unet(len(classes) + 1, kind=kind))
 
 
 @pytest.mark.parametrize("prefix", ["", "network."])
 def test_a_model_of_other_classes_lends_all_but_its_last_layer(prefix: str, tmp_path: Path) -> None:
     old, new = unet(2), unet(5)
-    assert ["head.bias", "head.weight"] == load_model(new, trained(tmp_path, old, prefix), Bands())
+    assert ["head.bias", "head.weight"] == gone_on(new, trained(tmp_path, old, prefix), "cdefg")
     assert torch.equal(next(old.parameters()), next(new.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "before", "now", "rows"),  # -1: drawn at random
+    [
+        ("unet", "head", "abc", "cab", [0, 3, 1, 2]),
+        ("unet", "head", "ab", "bc", [0, 2, -1]),
+        ("unet", "head", "ab", "xaby", [0, -1, 1, 2, -1]),
+        ("unet", "head", "abc", "b", [0, 2]),
+        ("unet", "head", "ab", "cd", [-1, -1, -1]),
+        ("unet", "head", "ab", "ab", [0, 1, 2]),
+        ("feature_classifier", "head.1", "abc", "cab", [2, 0, 1]),  # without background
+        ("fcos", "network.head.classification_head.cls_logits", "abc", "cab", [0, 3, 1, 2]),
+        ("rt_detr", "heads.0.scores", "abc", "cab", [2, 0, 1]),
+    ],
+)
+def test_a_class_begins_as_the_one_of_its_name(
+    kind: str, layer: str, before: str, now: str, rows: list[int], tmp_path: Path
+) -> None:
+    old, new = unet(len(before), kind=kind), unet(len(now), kind=kind)
+    for name in ("weight", "bias"):
+        weight, drawn = (network.state_dict()[f"{layer}.{name}"].clone() for network in (old, new))
+        gone_on(new, trained(tmp_path, old, classes=before), now, kind=kind)
+        found = new.state_dict()[f"{layer}.{name}"]
+        assert torch.equal(torch.stack([weight[row] if row >= 0 else drawn[i] for i, row in enumerate(rows)]), found)
+
+
+@pytest.mark.parametrize(("kind", "layer"), [("retinanet", "cls_logits"), ("faster_rcnn", "box_predictor.boxes")])
+def test_rows_that_are_not_those_of_classes_start_anew(kind: str, layer: str, tmp_path: Path) -> None:
+    old, new = unet(2, kind=kind), unet(2, kind=kind)
+    anew = gone_on(new, trained(tmp_path, old), "ba", kind=kind)
+    assert [True, True] == [key.rpartition(".")[0].endswith(layer) for key in anew]
+    assert [] == gone_on(new, trained(tmp_path, old), "ab", kind=kind)
+
+
+def test_where_there_is_no_change_is_no_class(tmp_path: Path) -> None:
+    model = trained(tmp_path, unet(1), classes="a")
+    model.emd.classes = [NO_CHANGE, *model.emd.classes]
+    assert [] == gone_on(unet(1), model, "a")
 
 
 @pytest.mark.parametrize(
@@ -220,10 +266,10 @@ def test_each_band_begins_as_the_model_before_knew_it(before: str, now: str, pla
 def test_a_model_of_other_bands_lends_all_its_layers(tmp_path: Path) -> None:
     old, new = unet(2, bands=4), unet(2)
     bands = Bands(["Blue", "Green", "Red"]).after(["Red", "Green", "Blue", "NearInfrared"])
-    assert [] == load_model(new, trained(tmp_path, old), bands)
+    assert [] == gone_on(new, trained(tmp_path, old), bands=bands)
     assert torch.allclose(next(old.parameters())[:, [2, 1, 0]] * 4 / 3, next(new.parameters()))
 
 
 def test_a_model_of_which_nothing_fits_is_told(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"town.pth: no weight of the pretrained model fits"):
-        load_model(unet(2), trained(tmp_path, nn.Linear(2, 2)), Bands())
+        gone_on(unet(2), trained(tmp_path, nn.Linear(2, 2)))
