@@ -134,7 +134,7 @@ class Chips(Dataset[tuple[Tensor, Target, str]]):
         chip = self._read(i)
         image = normalised(chip, self.statistics, self.loading.bands)
         if self.loading.carries in OF_CHIPS:
-            image = centred(image, self.chips.tile_shape)
+            image = centred(image, (self.chips.tile_size,) * 2)  # as in the raster function
         if chip.mask is not None:
             chip = replace(chip, mask=ignoring(chip, self.loading.ignored))  # type: ignore[arg-type]  # -1: int16
         chip = chip.without(self.loading.ignored)

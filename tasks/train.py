@@ -136,7 +136,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     augment = pipeline(
         options,
         map_space=chips.definition.document.get("ImageSpaceUsed", "MAP_SPACE") == "MAP_SPACE",
-        square=len(set(chips.tile_shape)) == 1,
+        square=carries in OF_CHIPS or len(set(chips.tile_shape)) == 1,
         dates=2 if carries == "change" else 1,
         whole=carries in OF_CHIPS,
     )

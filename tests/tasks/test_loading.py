@@ -176,6 +176,17 @@ def test_validation_sees_every_chip_as_it_is(chips: ChipFolder) -> None:
     assert torch.equal(torch.full((9, 1, SIDE, SIDE), 100.0), images)
 
 
+@pytest.mark.parametrize("shape", [(16, SIDE), (SIDE, 16)])
+def test_a_whole_picture_that_is_no_square_is_seen_as_by_the_raster_function(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    data = write_chips(
+        tmp_path, [chip(np.full(shape, 100, np.uint8), [(0, 0, *shape[::-1])])], CLASSES, "Labeled_Tiles"
+    )
+    image, *_ = Chips(data, data.names, Loading(1, "label"))[0]
+    assert (1, shape[0], shape[0]) == tuple(image.shape)  # ImageHeight and ImageWidth of the model are the rows
+
+
 def test_pixels_without_data_and_ignored_classes_do_not_count(tmp_path: Path) -> None:
     data = written(tmp_path, [mask(100, 50)])
     _, target, _ = Chips(data, data.names, Loading(1, "mask", ignored=(0, POND)))[0]
