@@ -26,6 +26,7 @@ CORNERS = (1, 1), (-1, -1), (1, -1), (-1, 1)  # of the map, where chips to valid
 Bounds = tuple[float, float, float, float]
 Held = Mapping[str, NDArray[np.bool_]]  # name of a chip -> (classes,), those that count and that it holds
 Draw = tuple[int, int, int]  # epoch, number of the chip, how often it came before in that epoch
+ROUNDED = 1e-3  # of a chip's side: world files have ten decimals, so neighbours may seem to overlap by less
 RARE = 4.0  # a chip is shown at most that many times as often as by chance
 
 
@@ -291,4 +292,4 @@ def _changed(augment: Any, image: NDArray[np.float32], chip: Chip, *, objects: b
 
 def _touches(box: Bounds, others: NDArray[np.float64]) -> bool:
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    return bool(((high - low) > 1e-9).all(axis=1).any())
+    return bool(((high - low) > ROUNDED * np.subtract(box[2:], box[:2])).all(axis=1).any())

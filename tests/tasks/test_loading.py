@@ -14,7 +14,7 @@ from tasks import loading
 from tasks.augment import IGNORED, pipeline
 from tasks.chips import Chip, ChipFolder, Grid
 from tasks.loading import Chips, Loading, Shuffled
-from tasks.rasters import write_raster
+from tasks.rasters import world_path, world_text, write_raster
 from tasks.train_options import TrainOptions
 from tests.chips_by_hand import chip, write_chips
 
@@ -78,6 +78,18 @@ def test_the_corner_to_validate_with_has_something_to_find(
     held = loading.holdings(chips.names, loading.look(chips, chips.names)[0], ignored)
     rest = [name for i, name in enumerate(chips.names) if i != validation]
     assert (rest, [chips.names[validation]]) == loading.divide(chips, 0.1, held)
+
+
+@pytest.mark.parametrize("cell", [0.5, 0.149291070851])
+@pytest.mark.parametrize(("step", "training"), [(SIDE, 9), (SIDE - 1, 8)])
+def test_chips_that_adjoin_those_to_validate_with_are_learned(
+    tmp_path: Path, cell: float, step: int, training: int
+) -> None:
+    data = written(tmp_path, [mask(9)] * 10)
+    for i, name in enumerate(data.names):
+        grid = Grid("EPSG:3857", (cell, 0, 1_000_000 + i * step * cell, 0, -cell, 4_000_000))
+        world_path(data.files[name]).write_text(world_text(grid))
+    assert (training, 1) == tuple(len(part) for part in loading.split(data, 0.1))
 
 
 def test_chips_of_a_rare_class_are_drawn_more_often(chips: ChipFolder) -> None:
