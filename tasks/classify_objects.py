@@ -14,7 +14,6 @@ import pandas
 import shapely
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
-from rasterio.features import rasterize
 from rasterio.windows import Window
 
 from registry.dlpk import ModelFolder
@@ -27,6 +26,7 @@ from tasks.inference import AnyFunction, check_tool, load_function
 from tasks.inference_options import ClassifyObjectsOptions, ModelSource
 from tasks.likeness import Likeness
 from tasks.parts import Part, Readable, wanted_part
+from tasks.pixel_features import burn_each
 from tasks.placement import in_pixels, placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
@@ -138,7 +138,7 @@ def _crop(function: AnyFunction, image: Imagery, shape: shapely.Geometry) -> Blo
         xmin, ymin, xmax, ymax = window
         scale = [cols / (xmax - xmin), rows / (ymax - ymin)]
         moved = shapely.transform(shape, lambda xy: (xy - [xmin, ymin]) * scale)
-        block.pixels[:, rasterize([moved], (rows, cols), all_touched=True) == 0] = 0
+        block.pixels[:, ~burn_each(np.array([moved]), (cols, rows))[0]] = 0
     return block
 
 

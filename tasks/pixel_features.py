@@ -138,11 +138,11 @@ def burn(found: Found, size: tuple[int, int]) -> NDArray[np.uint8]:
     return mask
 
 
-def burn_each(found: Found, size: tuple[int, int]) -> NDArray[np.bool_]:
+def burn_each(shapes: NDArray[np.object_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """(n, rows, cols) the pixels of each object; one that covers no centre has the pixels that it touches."""
     columns, rows = size
-    masks = np.zeros((len(found.rows), rows, columns), np.uint8)
-    for mask, shape in zip(masks, found.shapes, strict=True):
+    masks = np.zeros((len(shapes), rows, columns), np.uint8)
+    for mask, shape in zip(masks, shapes, strict=True):
         _burn([(shape, 1)], mask, touched=False)
         if not mask.any():
             _burn([(shape, 1)], mask, touched=True)

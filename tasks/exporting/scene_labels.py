@@ -147,11 +147,11 @@ class Objects:
         if self.carries == "labels":
             return tile_labels(chip, place, np.unique(found.labels))
         if self.carries == "instances":
-            masks = burn_each(found, place.size) & chip.valid
+            masks = burn_each(found.shapes, place.size) & chip.valid
             return replace(chip, boxes=found.boxes, labels=found.labels, masks=masks)
         filled = replace(chip, boxes=found.boxes, labels=found.labels)
         if self.blacken and self.carries == "label":
-            return _blackened(filled, np.asarray(burn_each(found, place.size).any(axis=0)))
+            return _blackened(filled, np.asarray(burn_each(found.shapes, place.size).any(axis=0)))
         return filled
 
     def _found(self, place: Place, window: Window, valid: Valid) -> tuple[Found, dict[str, NDArray[np.int64]]]:

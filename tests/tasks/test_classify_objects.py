@@ -12,8 +12,10 @@ import shapely
 from affine import Affine
 
 from registry.errors import ImageryError, LabelError, OptionsError
-from tasks.classify_objects import classify_objects
+from tasks.classify_objects import _crop, classify_objects
 from tasks.counts import count_features
+from tasks.imagery import open_imagery
+from tasks.inference import load_function
 from tasks.inference_options import ClassifyObjectsOptions, ModelSource
 
 FIXED = {"CropSizeFixed": 1, "BlackenAroundFeature": 0, "level": 100.0}  # the upper left corner of a tile decides
@@ -121,6 +123,20 @@ def test_around_the_feature_a_blackening_model_sees_nothing(
         out = classify_objects(model, image, tmp_path / f"{blacken}.gpkg", options(features))
         found[blacken] = geopandas.read_file(out)["ClassLabel"].item()
     assert {0: "Pond", 1: "Roof"} == found
+
+
+@pytest.mark.parametrize(
+    ("box", "pixels"),
+    [((90.4, 90.4, 95.4, 95.4), 25), ((90.6, 90, 90.9, 95), 5)],  # by their centres; the second covers none
+)
+def test_a_blackened_feature_keeps_the_pixels_that_its_chip_has(
+    make_model: Any, make_raster: Any, box: tuple[float, ...], pixels: int
+) -> None:
+    model = make_model("brightest", **FIXED | {"BlackenAroundFeature": 1})
+    function = load_function(model, options(None))
+    with open_imagery(make_raster(np.full((200, 200), 100, np.uint8))) as image:
+        crop = _crop(function, image, shapely.box(*box))
+    assert pixels == (crop.pixels > 0).sum()
 
 
 def test_what_is_not_in_the_imagery_has_no_class(
