@@ -74,7 +74,11 @@ class TrainOptions(Options):
     monitor: Monitor = Field(
         "AUTO", description="what decides the best epoch; AUTO: the task's own figure; NONE: keep the last one"
     )
-    freeze_model: bool = Field(True, description="keep the first layers of a pretrained backbone as they are")
+    freeze_model: bool = Field(
+        True,
+        description="keep the weights of the first layers of a pretrained backbone; the means and variances of their "
+        "batch norms follow the chips",
+    )
     augmentation: Literal["DEFAULT", "NONE", "CUSTOM", "FILE"] = Field(
         "DEFAULT",
         description="DEFAULT: flips, quarter turns, zoom, brightness and contrast; NONE: chips as they are; "

@@ -38,8 +38,9 @@ class Backbone(nn.Module):
         return list(self.body(images))
 
     def freeze(self, adapted: bool = False) -> None:
-        """Keep the first layers as they were trained: edges and colours, and the dearest part to train.
+        """Keep the weights of the first layers: edges and colours, and the dearest part to train.
 
+        The running statistics of their batch norms follow the imagery, which is seldom like that of the weights.
         Where the imagery has other bands than three colours, or those in another order (`adapted`), the first
         convolution is new to them and learns.
         """
