@@ -4,8 +4,9 @@ The raster function is taken out of the model folder and called as ArcGIS calls 
 is what is published. `evaluate` tells how one model did, `compare` which of two did better.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], lo
     by_masks = model.emd.model_type == ModelType.INSTANCE_DETECTION
 
     def ask(chip: Chip) -> Answer:
-        found = [d for d in function.vectorize(chip.image[bands], chip.valid) if d.class_name in index]
+        found = [d for d in _detections(function, chip.image[bands], chip.valid) if d.class_name in index]
         boxes = _inside(np.array([_box(d) for d in found], np.float32).reshape(-1, 4), chip.valid)
         labels = np.array([index[d.class_name] for d in found], np.int64)
         masks = _masks(found, chip.valid.shape) if by_masks else None
@@ -119,6 +120,20 @@ def _detection(model: ModelFolder, chips: ChipFolder, names: tuple[str, ...], lo
         tally.add(answer.chip.boxes, answer.chip.labels, answer.confidence, chip.boxes, chip.labels, **masks)
 
     return Exam(tally, float(model.emd.document.get("Threshold", 0.5)), ask, count, chips, names, ignored)
+
+
+def _detections(function: AnyFunction, image: NDArray[Any], valid: NDArray[np.bool_]) -> Iterator[Detection]:
+    """A chip that is wider than high is no tile: its tiles overlap by half or more, and each tells of its middle."""
+    tile, cols = valid.shape
+    starts = sorted({*range(0, cols - tile, max(1, tile // 2)), max(0, cols - tile)})
+    seams = [(left + right + tile) / 2 for left, right in pairwise(starts)]
+    for start, low, high in zip(starts, (-np.inf, *seams), (*seams, np.inf), strict=True):
+        part = slice(start, start + tile)
+        for found in function.vectorize(image[:, :, part], valid[:, part]):
+            xmin, _, xmax, _ = _box(found)
+            if low <= start + (xmin + xmax) / 2 < high:
+                rings = tuple(tuple((x + start, y) for x, y in ring) for ring in found.rings)
+                yield replace(found, rings=rings)
 
 
 def _box(detection: Detection) -> Sequence[float]:

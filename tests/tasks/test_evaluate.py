@@ -103,6 +103,16 @@ def test_chips_of_another_size_are_refused(make_model: MakeModel, tmp_path: Path
         evaluate_model(make_model(), small)
 
 
+@pytest.mark.parametrize(("rows", "cols"), [(64, 160), (64, 40)])
+def test_no_object_of_a_chip_that_is_no_square_is_cut(
+    rows: int, cols: int, make_model: MakeModel, tmp_path: Path, roofs: Picture
+) -> None:
+    boxes = [box for box in [(54, 20, 74, 40), (4, 0, 14, 10), (30, 54, 40, 64)] if box[2] <= cols]
+    held_out = write_chips(tmp_path / "held-out", [chip(roofs(rows, cols, boxes), boxes)] * 2, CLASSES)
+    scores = evaluate_model(make_model(), held_out)
+    assert (1, 1) == (scores.values["precision"], scores.values["recall"])
+
+
 @pytest.mark.slow
 def test_the_better_of_two_models_is_told_with_its_doubt(make_model: MakeModel, chips: ChipFolder) -> None:
     seeing, half_blind = make_model(name="a", level=75), make_model(name="b", level=100)
