@@ -154,7 +154,7 @@ def _filled(chip: Chip, pixels: NDArray[np.generic]) -> tuple[NDArray[np.generic
     return np.where(chip.valid, pixels, pixels.dtype.type(nodata)), nodata
 
 
-def _unused(pixels: NDArray[np.generic]) -> float | None:
+def _unused(pixels: NDArray[Any]) -> float | None:
     """Of (bands, n): 0, or an end of the type, or any that no pixel has in all bands; None when there is none."""
     if pixels.dtype.kind == "f":
         choices: Iterable[float] = (0, float(np.finfo(pixels.dtype).min))
