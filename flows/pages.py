@@ -10,7 +10,7 @@ from flows.work import Work
 from registry.catalog import Version
 from registry.promotion import Decision
 from registry.pruning import Pruning
-from registry.tracking import bare
+from registry.secrets import bare
 
 Row = Mapping[str, Any]
 

@@ -19,6 +19,8 @@ Each child has a second, builtin parent, so a caller who knows nothing of us cat
 import errno
 from typing import Any
 
+from registry.secrets import bare
+
 _NOTHING = object()
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk has no room
 
@@ -31,7 +33,7 @@ class DlpkError(Exception):
         self.got = None if got is _NOTHING else got
         text = f"{self.where}: {what}" if self.where else what
         text += "" if got is _NOTHING else f", got {got!r}"
-        super().__init__(text + (f"; {do}" if do else ""))
+        super().__init__(bare(text + (f"; {do}" if do else "")))
 
     def __str__(self) -> str:
         return str(self.args[0])  # OSError would print a tuple

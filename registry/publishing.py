@@ -38,6 +38,7 @@ from registry.dlpk import Package, survey
 from registry.errors import Conflict, PackageError
 from registry.properties import of_package
 from registry.rows import DELETED, TAG_OF, WHOLE, WORKSPACE, reading
+from registry.secrets import plain
 from registry.settings import settings
 from registry.stores import Store, open_store
 from registry.tracking import code, connect, metric_name, told
@@ -45,7 +46,7 @@ from registry.tracking import code, connect, metric_name, told
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LONGEST_TAG = 5000  # characters; MLflow's servers differ, this passes all
+LONGEST_TAG = 100_000  # characters that MLflow takes
 NO_TAGS = (
     "name",
     "members",
@@ -148,10 +149,11 @@ def _parent(package: Package) -> str:
 def _keep(store: Store, key: str, document: dict[str, Any]) -> dict[str, Any]:
     """The document that counts: the first that was written for these bytes."""
     try:
-        store.put_bytes(key, json.dumps(document, indent=2, sort_keys=True, default=str).encode())
+        kept: dict[str, Any] = plain(document)
+        store.put_bytes(key, json.dumps(kept, indent=2, sort_keys=True, default=str, allow_nan=False).encode())
     except Conflict:
         return dict(json.loads(store.get_bytes(key)))
-    return document
+    return kept
 
 
 def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None) -> int:

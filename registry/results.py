@@ -16,6 +16,7 @@ from typing import Any
 
 from registry.errors import Conflict, NotFound
 from registry.ledger import Claim, Entry
+from registry.secrets import bare
 from registry.stores import Store
 
 COLLECTION = "collection.json"
@@ -88,7 +89,7 @@ def _item(claim: Claim, files: Sequence[Path], record: Mapping[str, Any]) -> dic
         item.add_asset(key, pystac.Asset(f"./{Path(claim.folder).name}/{file.name}", media_type=kind, roles=roles))
     item.add_link(pystac.Link("collection", f"../{COLLECTION}", "application/json"))
     for source in entry.scene.bands or (entry.scene,):
-        item.add_link(pystac.Link("derived_from", source.place))
+        item.add_link(pystac.Link("derived_from", bare(source.place)))
     return dict(item.to_dict(include_self_link=False))
 
 
@@ -101,7 +102,7 @@ def _facts(entry: Entry, made: datetime) -> dict[str, Any]:
         "dlpk:sha256": entry.sha256,
         "dlpk:scene": entry.scene.id,
         "dlpk:content": entry.scene.content,
-        "dlpk:imagery": entry.scene.place,
+        "dlpk:imagery": bare(entry.scene.place),
     }
 
 

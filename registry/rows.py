@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import StoreError
+from registry.secrets import bare
 from registry.settings import settings
-from registry.tracking import bare, connect, database_file, told
+from registry.tracking import connect, database_file, told
 
 PAGE = 1000  # model versions in one request
 WORKSPACE = "workspace = 'default'"  # MLflow keeps all in this one unless it is told otherwise

@@ -160,9 +160,10 @@ def _about_versions(rows: Rows, wanted: Wanted) -> Iterator[Sql]:
         sign = ">=" if where == "since" else "<"
         yield Sql(f"AND m.creation_time {sign} ?", (int(_day(text, where).timestamp() * 1000),))
     if wanted.text:
-        holds = _holds(rows, wanted.text)
-        either = " OR ".join(holds.text.replace("{v}", column) for column in ("c.name", "x.value"))
-        yield Sql(f"AND ({either})", holds.values * 2)
+        within = json.dumps(wanted.text, ensure_ascii=False)[1:-1]  # a class name, in a JSON list of them
+        name, classes = _holds(rows, wanted.text), _holds(rows, within)
+        either = f"{name.text.replace('{v}', 'c.name')} OR {classes.text.replace('{v}', 'x.value')}"
+        yield Sql(f"AND ({either})", name.values + classes.values)
 
 
 def _order(rows: Rows, sort: str) -> tuple[str, Sql, str]:

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
 from registry.locks import locked
+from registry.secrets import bare
 from registry.settings import settings
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Run:
 
         with told():
             known = self._client.get_run(self.id).data.params
-            flat = {metric_name(key): str(value)[:LONGEST_PARAMETER] for key, value in _flat(parameters)}
+            flat = {metric_name(key): bare(str(value))[:LONGEST_PARAMETER] for key, value in _flat(parameters)}
             new = [Param(key, value) for key, value in flat.items() if key not in known]
             for i in range(0, len(new), MOST_IN_BATCH):
                 self._client.log_batch(self.id, params=new[i : i + MOST_IN_BATCH])
@@ -146,7 +147,7 @@ class Run:
         """Which data went in, by name (up to 500 characters) and digest (up to 36)."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        source = json.dumps({"uri": uri})
+        source = json.dumps({"uri": bare(uri)})
         dataset = Dataset(name[:500], digest[:36], source_type="uri", source=source)
         with told():
             entry = DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
@@ -259,11 +260,6 @@ def _knock(uri: str) -> None:
     except (OSError, ValueError) as error:
         do = "check MLFLOW_TRACKING_URI and that the server runs"
         raise StoreError(f"the MLflow server did not answer ({error})", where=bare(uri), do=do) from error
-
-
-def bare(uri: str) -> str:
-    """Without passwords of addresses: errors and pages are shown."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1@", uri)
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:

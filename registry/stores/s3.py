@@ -66,7 +66,10 @@ class S3Store:
 
     def put(self, key: str, path: Path, digest: str = "") -> str:
         if path.stat().st_size <= self.part_size:
-            return self.put_bytes(key, path.read_bytes())
+            content = path.read_bytes()
+            if digest and hashlib.sha256(content).hexdigest() != digest:
+                raise StoreError("the file changed while it was read", where=path, do="publish it again")
+            return self.put_bytes(key, content)
         digest = digest or sha256(path)
         return self._put(key, digest, lambda: self._put_parts(key, path, digest))
 

@@ -1,5 +1,6 @@
 """One suite for every store; what only a real server or a broken wire can show follows it."""
 
+import hashlib
 import logging
 import os
 import random
@@ -120,6 +121,13 @@ def test_keys_are_listed_in_order_below_a_prefix(store: Store) -> None:
     assert ["a/10/x", "a/2/x", "ab", "b/2/x"] == store.list()
     assert ["a/10/x", "a/2/x"] == store.list("a/")
     assert [] == store.list("c")
+
+
+def test_a_file_that_changed_since_its_digest_was_taken_is_not_kept(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "roofs.dlpk").write_bytes(b"other")
+    with pytest.raises(StoreError, match="the file changed while it was read; publish it again"):
+        store.put("roofs/changed.dlpk", tmp_path / "roofs.dlpk", hashlib.sha256(b"one").hexdigest())
+    assert not store.exists("roofs/changed.dlpk")
 
 
 def test_a_key_exists_once_it_is_put(store: Store) -> None:

@@ -128,6 +128,16 @@ def test_a_damaged_store_is_told_and_not_shown(page: TestClient, monkeypatch: py
         place.write_bytes(content)
 
 
+def test_the_results_of_a_package_stay_its_own_on_the_map(page: TestClient) -> None:
+    (one, *_) = page.get("/api/results").json()
+    digest = one["properties"]["dlpk:sha256"]
+    address = f"/results.geojson?sha256={digest}&amp;page=1"
+    assert address in page.get(f"/results?sha256={digest}").text
+    drawn = page.get(address.replace("&amp;", "&")).json()["features"]
+    assert 0 < len(drawn) <= len(page.get("/api/results").json())
+    assert [] == page.get(f"/results.geojson?sha256={'0' * 64}").json()["features"]
+
+
 def test_results_come_newest_first_by_when_they_were_made(page: TestClient, shelf: Path) -> None:
     item = shelf / "results" / "district-2" / "item.json"
     document = json.loads(item.read_text())

@@ -24,11 +24,13 @@ Digest = Annotated[str, Query(pattern="^([0-9a-f]{64})?$")]
 @router.get("/results")
 def results(request: Request, _: Browsing, model: Text = "", sha256: Digest = "", page: PageNumber = 1) -> Response:
     """Newest first."""
-    return render(request, "results.html", {"page": chosen(model, sha256, page), "model": model or sha256[:12]})
+    asked = {key: value for key, value in (("model", model), ("sha256", sha256)) if value}
+    told = {"page": chosen(model, sha256, page), "model": model or sha256[:12], "asked": asked}
+    return render(request, "results.html", told)
 
 
 @router.get("/results.geojson")
-def places(_: Browsing, model: Text = "", page: PageNumber = 1) -> Response:
+def places(_: Browsing, model: Text = "", sha256: Digest = "", page: PageNumber = 1) -> Response:
     """Where those of a page lie."""
     features = [
         {
@@ -36,7 +38,7 @@ def places(_: Browsing, model: Text = "", page: PageNumber = 1) -> Response:
             "geometry": one.document.get("geometry"),
             "properties": {"title": one.title, "link": f"/results/{one.id}"},
         }
-        for one in chosen(model, "", page).rows
+        for one in chosen(model, sha256, page).rows
         if one.document.get("geometry")
     ]
     content = json.dumps({"type": "FeatureCollection", "features": features})
