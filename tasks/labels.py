@@ -34,7 +34,7 @@ from tasks.pixel_features import PixelFeatures
 
 VECTOR_SUFFIXES = {".gpkg", ".gdb", ".geojson", ".json", ".shp", ".fgb", ".parquet", ".gml", ".kml", *PACKED}
 ALWAYS_PLACED = {".geojson", ".json", ".kml", ".kmz"}  # these have a coordinate system by definition, also for pixels
-TOLD_BY_ROW = {".gpkg", ".gdb", ".shp", ".fgb"}  # others are parsed from the beginning for every row
+TOLD_BY_ROW = {".gpkg", ".gdb", ".fgb"}  # others are parsed from the beginning for every row, or count deleted ones
 KEPT = 64  # grids whose features are remembered: those of all angles and of forks are the same
 SPACES_OF_PIXELS = ("PIXEL_SPACE", "IMAGE_SPACE")
 
@@ -211,7 +211,7 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
         yield meeting(path, table, query) if query else table
         return
     how = {"where": query or None, "layer": layer_to_read(path)}
-    if suffix not in TOLD_BY_ROW:
+    if suffix not in TOLD_BY_ROW or (query and suffix == ".gdb"):  # of which GDAL counts the rows that do not meet it
         yield _opened(path, geopandas.read_file, **how)
         return
     for first in count(0, BATCH):

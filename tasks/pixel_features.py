@@ -28,9 +28,11 @@ class Found:
     bounds: NDArray[np.float64]  # (n, 4) xmin ymin xmax ymax
     labels: NDArray[np.int64]  # (n,) class index from 1
     cut: NDArray[np.bool_]  # (n,) part of the feature lies outside
+    sizes: NDArray[np.float64]  # (n,) pixels of the whole feature, wherever it lies
 
     def only(self, keep: NDArray[np.bool_]) -> "Found":
-        return Found(self.rows[keep], self.shapes[keep], self.bounds[keep], self.labels[keep], self.cut[keep])
+        kept = (self.rows, self.shapes, self.bounds, self.labels, self.cut, self.sizes)
+        return Found(*(values[keep] for values in kept))
 
     @property
     def boxes(self) -> NDArray[np.float32]:
@@ -83,7 +85,7 @@ class PixelFeatures:
         shapes, bounds, areas, cut = self._clipped(rows, place)
         here = areas > 0
         enough = here & (areas >= least * self.areas[rows] * (1 - ROUNDING))
-        found = Found(rows, shapes, bounds, self.labels[rows], cut).only(enough)
+        found = Found(rows, shapes, bounds, self.labels[rows], cut, self.areas[rows]).only(enough)
         return found, rows[here & ~enough]
 
     def _clipped(
@@ -127,29 +129,45 @@ def clipped(shapes: NDArray[np.object_], box: Bounds) -> NDArray[np.object_]:
 
 
 def burn(found: Found, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(rows, cols) class index per pixel whose centre is covered; where features overlap the smaller one is seen."""
+    """(rows, cols) class index per pixel as of `burn_each`; where features overlap the smaller one is seen.
+
+    Smaller as a whole: neighbouring chips show the same. Of slivers at the chip's edge the centres alone count.
+    """
     columns, rows = size
-    order = np.argsort(-shapely.area(found.shapes), kind="stable")
     mask = np.zeros((rows, columns), np.uint8)
-    thin = found.narrow & ~found.cut
-    for touched in (False, True):  # what is thinner than a pixel would miss every centre; no slivers at the chip's edge
-        shapes = [(found.shapes[i], int(found.labels[i])) for i in order if thin[i] == touched]
-        _burn(shapes, mask, touched)
+    thin = np.flatnonzero(found.narrow & ~found.cut)
+    alone = dict(zip(thin.tolist(), burn_each(found.shapes[thin], size), strict=True))
+    pending: list[tuple[object, int]] = []
+    for i in np.argsort(-found.sizes, kind="stable").tolist():
+        if i in alone:
+            _burn(pending, mask)
+            pending, mask[alone[i]] = [], found.labels[i]
+        else:
+            pending.append((found.shapes[i], int(found.labels[i])))
+    _burn(pending, mask)
     return mask
 
 
 def burn_each(shapes: NDArray[np.object_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(n, rows, cols) the pixels of each object; one that covers no centre has the pixels that it touches."""
+    """(n, rows, cols) the pixels whose centres each object covers; of one that covers none those that it touches, or,
+    where it is smaller than a pixel, the one that its middle lies in.
+    """
     columns, rows = size
     masks = np.zeros((len(shapes), rows, columns), np.uint8)
     for mask, shape in zip(masks, shapes, strict=True):
-        _burn([(shape, 1)], mask, touched=False)
-        if not mask.any():
+        _burn([(shape, 1)], mask)
+        if mask.any() or shape is None or shape.is_empty:
+            continue
+        low, high = np.array(shape.bounds[:2]), np.array(shape.bounds[2:])
+        column, row = np.floor((low + high) / 2).astype(int).clip(0, (columns - 1, rows - 1))
+        if (high - low < SMALLEST_SIDE).all():
+            mask[row, column] = 1
+        else:
             _burn([(shape, 1)], mask, touched=True)
     return masks.astype(bool)
 
 
-def _burn(shapes: list[tuple[object, int]], mask: NDArray[np.uint8], touched: bool) -> None:
+def _burn(shapes: list[tuple[object, int]], mask: NDArray[np.uint8], touched: bool = False) -> None:
     if shapes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # rasterize warns that pixel coordinates are not georeferenced

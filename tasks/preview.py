@@ -78,8 +78,8 @@ def chosen(names: Sequence[str], holds: NDArray[np.int64]) -> list[str]:
 
 def _candidates(chips: ChipFolder, holds: NDArray[np.int64] | None) -> tuple[Sequence[str], NDArray[np.int64]]:
     """Names to choose from, and what each holds."""
-    if holds is not None:
-        return chips.names, holds
+    if holds is not None:  # a row for each picture, also for those that have no label file
+        return chips.names, holds[np.isin([*chips.pictures], chips.names)]
     names = spread(chips.names, LOOKED_AT)
     rows = [amounts(chips.read(name), len(chips.classes)) for name in names]
     return names, np.array(rows, np.int64).reshape(len(names), len(chips.classes))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import shapely
 from affine import Affine
@@ -47,6 +48,7 @@ from tasks.imagery import (
 from tasks.labels import Features, read_areas
 from tasks.mosaic import alike, honest, laid_on, mosaic
 from tasks.nearby import nearby
+from tasks.placement import bent_to, in_pixels
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import Bounds, Place, Window, angles, grid
 
@@ -358,8 +360,13 @@ def _mask(options: ExportOptions, imagery: Imagery) -> shapely.Geometry | None:
     """The mask polygons as one area in pixels, ready to be asked often."""
     if options.in_mask_polygons is None:
         return None
-    polygons = read_areas(nearby(Path(options.in_mask_polygons))).on(imagery, options.reference_system)
-    whole = shapely.union_all([shapely.union_all(batch) for batch in polygons.geometries.batches()])
+    areas = read_areas(nearby(Path(options.in_mask_polygons)))
+    if options.reference_system == "MAP_SPACE" and imagery.crs and areas.crs is not None:
+        shapes = geopandas.GeoSeries(np.concatenate([*areas.geometries.batches()]), crs=areas.crs)
+        whole = shapely.union_all(in_pixels(bent_to(shapes, imagery), imagery, options.in_mask_polygons))
+    else:
+        polygons = areas.on(imagery, options.reference_system)
+        whole = shapely.union_all([shapely.union_all(batch) for batch in polygons.geometries.batches()])
     within = shapely.buffer(whole, SLACK)
     shapely.prepare(within)
     return within

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from tasks.chips import Chip, no_labels
@@ -164,7 +165,7 @@ class Objects:
             dropped[TOO_SMALL] = found.rows[~found.countable]
             found = found.only(found.countable)
         if valid is not None and len(found.rows):
-            shown = np.array([_any(valid, box) for box in found.bounds])
+            shown = np.array([_shows(valid, *one) for one in zip(found.shapes, found.bounds, strict=True)])
             dropped[IN_NODATA] = found.rows[~shown]
             found = found.only(shown)
         return found, dropped
@@ -172,7 +173,8 @@ class Objects:
     def _point(self, rows: NDArray[np.int64], place: Place) -> Found:
         """A point has no size: its box is the whole chip."""
         bounds = np.array([[0.0, 0.0, *place.size]])
-        return Found(rows, self.features.geometries[rows], bounds, self.features.labels[rows], np.zeros(1, bool))
+        told = self.features.geometries[rows], bounds, self.features.labels[rows], np.zeros(1, bool), np.zeros(1)
+        return Found(rows, *told)
 
     def _points_in(self, area: Bounds) -> NDArray[np.bool_]:
         bounds = self.features.bounds
@@ -220,9 +222,13 @@ def _commonest(index: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.array([counts.argmax() + 1] if counts.any() else [], np.int64)
 
 
-def _any(valid: NDArray[np.bool_], box: Sequence[float]) -> bool:
+def _shows(valid: NDArray[np.bool_], shape: shapely.Geometry, box: Sequence[float]) -> bool:
+    """Whether any pixel of an object is valid."""
     xmin, ymin, xmax, ymax = box
-    return bool(valid[int(ymin) : int(np.ceil(ymax)), int(xmin) : int(np.ceil(xmax))].any())
+    part = valid[int(ymin) : int(np.ceil(ymax)), int(xmin) : int(np.ceil(xmax))]
+    if part.all() or not part.any():
+        return bool(part.any())
+    return bool((burn_each(np.array([shape]), valid.shape[::-1])[0] & valid).any())
 
 
 def _blackened(chip: Chip, keep: NDArray[np.bool_]) -> Chip:

@@ -79,6 +79,15 @@ def test_a_shapefile_cuts_the_name_of_the_field_and_keeps_the_classes(tmp_path: 
     assert ["b", "a"] == [c.name for c in read.classes]
 
 
+@pytest.mark.parametrize("file", ["many.gdb", "many.gpkg"])
+def test_a_query_takes_each_feature_once(tmp_path: Path, file: str) -> None:
+    shapes = shapely.box(np.arange(6000), 0, np.arange(6000) + 1, 1)
+    table = geopandas.GeoDataFrame({"k": np.arange(6000, dtype=np.int32)}, geometry=shapes, crs=32633)
+    table.to_file(tmp_path / file, driver="OpenFileGDB" if file.endswith("gdb") else "GPKG")
+    read = read_features(tmp_path / file, query="k >= 2500")
+    assert list(range(2500, 6000)) == sorted(read.geometries.bounds[:, 0].astype(int).tolist())
+
+
 def test_a_geodatabase_holds_features(scene: Town, tmp_path: Path) -> None:
     table = geopandas.read_file(scene[1]).astype({"Classvalue": "int32"})
     table.to_file(tmp_path / "town.gdb", driver="OpenFileGDB")

@@ -16,6 +16,7 @@ from PIL import Image
 import tasks.formats
 from registry import plugins
 from tasks import preview, scene_run
+from tasks.chips import ChipFolder
 from tasks.inference_options import ModelSource
 from tasks.result_preview import make_preview
 from tests.exports import POND, ROOF, ROOF_BOX, SIZE, chip, written
@@ -114,6 +115,18 @@ def test_what_is_known_of_the_chips_gives_the_same_sheet_as_reading_them(tmp_pat
     holds = np.array([[1, int(i == 5)] for i in range(30)])
     read = preview.write_preview(folder.path).read_bytes()
     assert read == preview.write_preview(folder.path, holds=holds).read_bytes()
+
+
+def test_chips_without_a_label_file_are_passed_over(tmp_path: Path) -> None:
+    folder = written(tmp_path, [chip(i) for i in range(30)], "RCNN_Masks")
+    for label in (folder.path / "labels").rglob(f"*{folder.names[3]}*"):
+        label.unlink()
+    left = ChipFolder.open(folder.path)
+    assert 29 == len(left.names)
+    holds = np.array([[1, int(i == 29)] for i in range(30)])
+    names, kept = preview._candidates(left, holds)
+    assert (left.names[-1], [1, 1]) == (names[-1], kept[-1].tolist())
+    assert len(names) == len(kept)
 
 
 def test_names_are_spread_over_the_whole_export() -> None:

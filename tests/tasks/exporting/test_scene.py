@@ -53,6 +53,12 @@ def write_features(path: Path, shapes: list[Any], crs: Any = f"EPSG:{town.EPSG}"
     return path
 
 
+def on_map(shape: Any) -> Any:
+    """Pixels of the town in map coordinates."""
+    corner = np.array([town.WEST, town.NORTH])
+    return shapely.transform(shape, lambda xy: corner + xy * [town.CELL, -town.CELL])
+
+
 def rewrite(path: Path, out: Path, pixels: NDArray[Any] | None = None, **profile: Any) -> Path:
     """The raster once more, with another content or profile."""
     with rasterio.open(path) as source:
@@ -129,6 +135,42 @@ def test_only_chips_completely_inside_the_mask_polygons_are_cut(scene: Town, tmp
     with open_scenes(*scene, whole(tile_size=48, stride=48, in_mask_polygons=str(mask))) as scenes:
         reasons = [scenes[0].survey(w).reason for w in scenes[0].windows()]
     assert [None, "outside the mask polygons", None, "outside the mask polygons"] == reasons
+
+
+def test_the_whole_world_masks_nothing(scene: Town, tmp_path: Path) -> None:
+    mask = write_features(tmp_path / "mask.gpkg", [shapely.box(-180, -90, 180, 90)], crs="EPSG:4326")
+    assert 4 == len(cut(*scene, tile_size=48, stride=48, in_mask_polygons=str(mask)))
+
+
+# Objects of pixels
+
+
+def test_where_features_overlap_all_chips_show_the_smaller_one(scene: Town, tmp_path: Path) -> None:
+    shapes = [town.outline((0, 0, 70, 70)), town.outline((50, 10, 96, 40))]
+    labels = write_features(tmp_path / "two.gpkg", shapes, class_value=[1, 2])
+    (whole_town,) = cut(scene[0], labels, **TILES)
+    chips = cut(scene[0], labels, tile_size=48, stride=48, **TILES)
+    masks = [chip.mask for chip in (whole_town, *chips)]
+    assert np.array_equal(masks[0], np.block([[masks[1], masks[2]], [masks[3], masks[4]]]))
+    assert [2, 1] == masks[0][[20, 50], [60, 60]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("expected", "box"),
+    [
+        (1, (20.7, 20.7, 21.2, 21.2)),
+        (1, (19.6, 19.6, 20.9, 20.9)),
+        (1, (20.2, 20.2, 21.4, 21.4)),
+        (40, (8, 20.4, 48, 21.3)),
+    ],
+)
+def test_small_and_thin_objects_have_about_their_area(
+    scene: Town, tmp_path: Path, expected: int, box: tuple[float, ...]
+) -> None:
+    labels = write_features(tmp_path / "one.gpkg", [on_map(shapely.box(*box))], class_value=[1])
+    (chip,) = cut(scene[0], labels, **TILES)
+    (own,) = cut(scene[0], labels, metadata_format="RCNN_Masks")
+    assert expected == (chip.mask > 0).sum() == own.masks.sum()
 
 
 # Turned chips
@@ -486,6 +528,16 @@ def test_an_object_that_only_nodata_shows_is_no_object(scene: Town, tmp_path: Pa
     (chip,) = cut(imagery, scene[1])
     assert [*map(list, town.ROOFS[1:]), list(town.POND_BOX)] == chip.boxes.tolist()
     assert {"only nodata where it lies": 1} == lost(imagery, scene[1])
+
+
+def test_an_object_in_nodata_is_none_though_its_box_is_not(scene: Town, tmp_path: Path) -> None:
+    image = town.pixels()
+    rows, columns = np.mgrid[: image.shape[1], : image.shape[2]]
+    image[:, rows + columns < 60] = 0
+    shapes = [on_map(shapely.Polygon([(5, 5), (50, 5), (5, 50)])), town.outline((60, 60, 80, 80))]
+    labels = write_features(tmp_path / "two.gpkg", shapes, class_value=[1, 1])
+    (chip,) = cut(rewrite(scene[0], tmp_path / "slanted.tif", image, nodata=0), labels, metadata_format="RCNN_Masks")
+    assert [[60, 60, 80, 80]] == chip.boxes.tolist()
 
 
 def test_a_window_whose_only_object_lies_in_nodata_is_left_out(scene: Town, tmp_path: Path) -> None:
