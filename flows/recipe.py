@@ -22,19 +22,20 @@ from registry.catalog import is_reference
 from registry.emd import ClassLabel
 from registry.errors import NotFound, OptionsError
 from registry.scenes import content_of
+from registry.scenes.beside import TOLD, told_beside
 from tasks.cli_options import parse
 from tasks.export import ExportOptions
-from tasks.layers import address, file_of, layer_of, named_from
+from tasks.layers import OF_ITEM, address, file_of, layer_of, named_from
 from tasks.nearby import contents_of
 from tasks.options import Options
 from tasks.receipt import belonging, files_in
 from tasks.train import TrainOptions
 
-REMOTE = ("://", "/vsi")
 IN_SCENE = ("imagery", "labels", "in_raster2")  # keys that hold paths
 IN_EXPORT = ("in_raster2", "in_mask_polygons", "in_instance_data")
 MODEL = "pretrained_model"
 IN_TRAIN = ("augmentation_file", MODEL, "pretrained_weights")
+FOLDERS = (".gdb", ".zarr")  # of which each is one file to people
 NO_PATHS = ("auto", "none")  # of pretrained_weights
 WITHIN = ("evaluation", "export", "train")
 LABELS = (
@@ -128,8 +129,10 @@ class Recipe(Options):
 
     def _inputs(self) -> Iterator[str]:
         for scene in filter(None, (*self.scenes, self.evaluation)):
-            yield from filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2))
-        yield from (path for key in IN_EXPORT if (path := getattr(self.export, key)))
+            yield from inputs_of(scene)
+        for key in IN_EXPORT:
+            if path := getattr(self.export, key):
+                yield from (path, *(_named_in(path) if key in IN_SCENE else ()))
         known = (str(getattr(self.train, key) or "") for key in IN_TRAIN)
         yield from (path for path in known if path and path not in (*NO_PATHS, self.goes_on_from))
 
@@ -137,6 +140,30 @@ class Recipe(Options):
 def rasters(imagery: Imagery) -> tuple[str, ...]:
     """One or several, always as a tuple."""
     return (imagery,) if isinstance(imagery, str) else imagery
+
+
+def inputs_of(scene: LabelledScene) -> Iterator[str]:
+    """What is read of a scene, with the rasters here that a list or a STAC document names."""
+    for path in filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2)):
+        yield path
+        if path != scene.labels or OF_ITEM.match(path) or path.lower().endswith(".txt"):
+            yield from _named_in(path)
+
+
+def _named_in(imagery: str) -> Iterator[str]:
+    file, _, assets = imagery.partition("#")
+    if _is_elsewhere(imagery) or not file.lower().endswith((".txt", ".json")):
+        return
+    from tasks.sources import find_rasters, is_far
+
+    for asset in assets.split(","):  # one by one: a composite of them would have to be made
+        found = find_rasters(f"{file}#{asset.strip()}" if asset else file)
+        yield from (name for name in found if not (_is_elsewhere(name) or is_far(name)))
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Whether it is an address, or a name that only GDAL knows."""
+    return "://" in path or path.startswith("/vsi")
 
 
 def _from_here(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -162,7 +189,7 @@ def _absolute(path: Any, folder: Path) -> Any:
         return [_absolute(p, folder) for p in path]
     if isinstance(path, str) and (name := named_from(path, folder)):
         return name
-    local = isinstance(path, str) and path not in NO_PATHS and not any(mark in path for mark in REMOTE)
+    local = isinstance(path, str) and path not in NO_PATHS and not _is_elsewhere(path)
     return str((folder / Path(path).expanduser()).resolve()) if local else path
 
 
@@ -171,7 +198,7 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
 
     Raises NotFound for one that is not there, OptionsError for a folder that is no geodatabase.
     """
-    if "/vsi" in path:
+    if path.startswith("/vsi"):
         return [(path, "")]  # only GDAL can ask
     if address(path):
         return list({path: "", **contents_of(path)}.items())
@@ -181,11 +208,11 @@ def fingerprint(path: str) -> list[tuple[str, str]]:
     if "://" in path:
         return [(path, content_of(path))]
     if file.is_dir():
-        if file.suffix.lower() != ".gdb":
+        if file.suffix.lower() not in FOLDERS:
             raise OptionsError("expected a file", where=path, got="a folder", do="name the files in it, one by one")
         return [(path, ""), *(fact for part in files_in(file) for fact in fingerprint(str(part)))]
     if not file.is_file():
         raise NotFound("there is no such file", where=path, do="correct the path in the recipe")
     facts = file.stat()
-    own = (path, f"{facts.st_size}-{facts.st_mtime_ns}")
+    own = (path, told_beside(file) if path.endswith(TOLD) else f"{facts.st_size}-{facts.st_mtime_ns}")
     return [own, *(part for other in belonging(file) for part in fingerprint(str(other)))]

@@ -12,7 +12,7 @@ from flows.drift import Drift
 from flows.happenings import tell_of
 from flows.listening import listening, publish_report, run_tags, say
 from flows.pages import drift_page
-from flows.recipe import ClassEntry, LabelledScene, fingerprint, rasters
+from flows.recipe import ClassEntry, LabelledScene, fingerprint, inputs_of
 from flows.steps import Cut, Known, changed, every_pixel_once, slug, step
 from flows.work import Record
 from registry import catalog
@@ -58,7 +58,7 @@ def plan(known: Known, scene: LabelledScene, export: ExportOptions | None) -> Pl
 
 
 def _digest(known: Known, scene: LabelledScene, options: ExportOptions) -> str:
-    inputs = [fingerprint(part) for part in filter(None, (*rasters(scene.imagery), scene.labels, scene.in_raster2))]
+    inputs = [fingerprint(part) for part in inputs_of(scene)]
     parts = [known.source.sha256, options.model_dump_json(), json.dumps(inputs)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 

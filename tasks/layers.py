@@ -48,7 +48,7 @@ def named_from(name: str, folder: Path) -> str:
     if OF_ITEM.match(name):
         return f"{(folder / file).resolve()}{name.removeprefix(file)}"
     driver, _, rest = name.partition(":")
-    return name if "/vsi" in file else f"{driver}:{rest.replace(file, str((folder / file).resolve()), 1)}"
+    return name if file.startswith("/vsi") else f"{driver}:{rest.replace(file, str((folder / file).resolve()), 1)}"
 
 
 def file_within(name: str, folder: Path = Path()) -> str:
@@ -58,4 +58,4 @@ def file_within(name: str, folder: Path = Path()) -> str:
     if not SUBDATASET.match(name):
         return ""
     parts = filter(None, re.split(r':?"|:', name)[1:])
-    return next((part for part in parts if "/vsi" in part or (folder / part).exists()), "")
+    return next((part for part in parts if part.startswith("/vsi") or (folder / part).exists()), "")

@@ -11,16 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from registry.emd import Emd
 from registry.errors import Conflict
 from registry.files import write_text
 from registry.locks import locked
+from registry.scenes.beside import TOLD, told_beside
 from tasks.layers import OF_SHAPEFILE, address, file_of, layer_of
 from tasks.nearby import contents_of
 
 NAME = ".receipt.json"
 # Files of the same name that belong to a shapefile or a raster
-BESIDE = (*OF_SHAPEFILE, ".tfw", ".pgw", ".jgw", ".j2w", ".wld")
-AFTER = ("-wal", ".msk")  # of a name that goes on like this
+BESIDE = (*OF_SHAPEFILE, ".tfw", ".pgw", ".jgw", ".j2w", ".wld", ".hdr")
+OF_MAPINFO = {".tab": (".dat", ".map", ".id", ".ind"), ".mif": (".mid",)}
+AFTER = ("-wal", ".msk", TOLD)  # of a name that goes on like this
 Facts = dict[str, Any]
 
 
@@ -84,6 +87,8 @@ def stamp(path: Path) -> Facts:
         return {"path": str(path)}
     if path.is_dir():
         return {"path": str(path.resolve()), "files": [stamp(p) for p in files_in(path)]}
+    if path.name.endswith(TOLD):
+        return {"path": str(path.resolve()), "told": told_beside(path)}
     facts = path.stat()
     own = {"path": str(path.resolve()), "size": facts.st_size, "modified_ns": facts.st_mtime_ns}
     others = [stamp(other) for other in belonging(path)]
@@ -98,17 +103,25 @@ def files_in(folder: Path) -> list[Path]:
 def belonging(path: Path) -> list[Path]:
     """The other files that a file is read with, where they are there and not empty.
 
-    Those of a shapefile, a raster's world file and mask, what a VRT is made of, and what was written to a GeoPackage
-    that still lies open, in QGIS or elsewhere.
+    Those of a shapefile or a MapInfo table, a raster's world file, header and mask, what is told beside it, what a VRT
+    is made of, the weights of a definition, and what was written to a GeoPackage that still lies open, in QGIS or
+    elsewhere.
     """
-    ends = () if path.suffix.lower() in BESIDE else BESIDE
+    suffix = path.suffix.lower()
+    ends = () if suffix in BESIDE else (*BESIDE, *OF_MAPINFO.get(suffix, ()))
     others = [path.with_suffix(end.upper() if path.suffix.isupper() else end) for end in ends]
     others += [path.with_name(path.name + end) for end in AFTER]
-    if path.suffix.lower() == ".vrt":
+    if suffix == ".emd":
+        others.append(path.parent / Emd.read(path).model_file)
+    if suffix == ".vrt":
         from tasks.sources import files_behind
 
         others += map(Path, files_behind(path))
-    return [other for other in others if other.is_file() and other.stat().st_size]
+    return [other for other in others if other.is_file() and _tells(other)]
+
+
+def _tells(path: Path) -> bool:
+    return bool(told_beside(path) if path.name.endswith(TOLD) else path.stat().st_size)
 
 
 def plain(value: Any) -> Any:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,68 @@ def test_a_vrt_is_what_it_is_made_of(written: Path) -> None:
     before = Recipe.read(written).digest()
     scene(written.parent / "part.tif", roof=20)
     assert before != Recipe.read(written).digest()
+
+
+@pytest.mark.parametrize("folder", [".", "vsi_2026"])
+@pytest.mark.parametrize("imagery", ["town.txt", "town.json", "town.json#red", "town.json#red,nir"])
+def test_a_list_and_a_stac_item_are_the_rasters_that_they_name(written: Path, imagery: str, folder: str) -> None:
+    here = written.parent / folder
+    assets = {key: {"href": f"./{key}.tif", "type": "image/tiff", "roles": [key]} for key in ("red", "nir")}
+    assets["red"]["roles"] = ["data"]
+    for key in assets:
+        scene(here / f"{key}.tif")
+    facts: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "geometry": None,
+        "links": [],
+        "assets": assets,
+    }
+    document = {**facts, "id": "town", "properties": {"datetime": "2026-05-01T10:00:00Z"}}
+    (here / "town.json").write_text(json.dumps(document))
+    (here / "town.txt").write_text("red.tif")
+    before = Recipe.read(change(written, imagery=f"{folder}/{imagery}")).digest()
+    assert before == Recipe.read(written).digest()
+    scene(here / f"{'nir' if 'nir' in imagery else 'red'}.tif", roof=20)
+    assert before != Recipe.read(written).digest()
+
+
+def test_only_names_that_begin_with_vsi_are_left_to_gdal(written: Path) -> None:
+    scene(written.parent / "vsi" / "town.tif")
+    recipe = Recipe.read(change(written, imagery="vsi/town.tif"))
+    assert str(written.parent / "vsi" / "town.tif") == recipe.imagery
+    before = recipe.digest()
+    scene(written.parent / "vsi" / "town.tif", roof=20)
+    assert before != recipe.digest()
+    far = "/vsicurl/https://host/town.tif"
+    assert far == Recipe.read(change(written, imagery=far)).imagery
+    assert Recipe.read(written).digest()
+
+
+@pytest.mark.parametrize("beside", ["town.hdr", "town.tif.aux.xml", "town.tif.msk", "roofs.map", "model/roofs.pth"])
+def test_what_a_file_is_read_with_changes_the_digest(written: Path, beside: str) -> None:
+    for name in ("roofs.tab", "model/roofs.emd", beside):
+        (written.parent / name).parent.mkdir(exist_ok=True)
+        (written.parent / name).write_text('{"ModelFile": "roofs.pth"}')
+    before = Recipe.read(change(written, labels="roofs.tab", train={"pretrained_model": "model/roofs.emd"})).digest()
+    (written.parent / beside).write_text("other data")
+    assert before != Recipe.read(written).digest()
+
+
+def test_statistics_that_a_viewer_leaves_beside_a_raster_change_nothing(written: Path) -> None:
+    told = written.parent / "town.tif.aux.xml"
+    statistics = '<Metadata>\n      <MDI key="STATISTICS_MEAN">9</MDI>\n    </Metadata>'
+    histograms = "<Histograms>\n      <HistItem><BucketCount>2</BucketCount></HistItem>\n    </Histograms>"
+    copied = '<Metadata domain="IMAGE_STRUCTURE">\n      <MDI key="COMPRESSION">JPEG2000</MDI>\n    </Metadata>'
+    band = f'<PAMRasterBand band="1">\n    {histograms}\n    {statistics}\n    {copied}\n  </PAMRasterBand>'
+    before = Recipe.read(written).digest()
+    told.write_text(f"<PAMDataset>\n  {band}\n</PAMDataset>\n")
+    assert before == Recipe.read(written).digest()
+    told.write_text(f"<PAMDataset>\n  <SRS>EPSG:32634</SRS>\n  {band}\n</PAMDataset>\n")
+    with_place = Recipe.read(written).digest()
+    assert before != with_place
+    told.write_text("<PAMDataset>\n  <SRS>EPSG:32634</SRS>\n</PAMDataset>\n")
+    assert with_place == Recipe.read(written).digest()
 
 
 def test_a_changed_option_has_another_digest(written: Path) -> None:

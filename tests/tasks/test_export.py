@@ -284,6 +284,7 @@ def test_a_list_of_second_rasters_is_as_new_as_they_are(scene: tuple[Path, Path]
     [
         *(("roofs.shp", "roofs.dbf"), ("ROOFS.SHP", "ROOFS.PRJ"), ("roofs.gpkg", "roofs.gpkg-wal")),
         *(("town.jpg", "town.jgw"), ("town.tif", "town.tif.msk")),
+        *(("town.img", "town.hdr"), ("town.tif", "town.tif.aux.xml"), ("roofs.tab", "roofs.dat")),
     ],
 )
 def test_data_change_with_the_files_beside_them(tmp_path: Path, name: str, beside: str) -> None:
