@@ -20,9 +20,9 @@ EMPTY = re.compile(rb"<(PAMRasterBand|PAMDataset)\b[^>]*(?:/>|></\1>)")
 
 def ends(suffix: str) -> list[str]:
     """What their names have in place of the suffix: .tif.msk, .tif.aux.xml and .tfw of a .tif."""
-    worlds = (f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w")  # as ArcGIS calls it, and as others do
-    names = [end for low in (*worlds, *OF_ANY) for end in (low.lower(), low.upper())]
-    return [f"{suffix}.msk", f"{suffix}{TOLD}", *dict.fromkeys(names)]
+    names = [f"{suffix[:2]}{suffix[-1:]}w", f"{suffix}w", *OF_ANY]  # .tfw as ArcGIS calls it, .tifw as others do
+    names = [name.lower() for name in names] + ([name.upper() for name in names] if suffix.isupper() else [])
+    return [f"{suffix}.msk", f"{suffix}{TOLD}", *names]
 
 
 def told_beside(path: Path) -> str:

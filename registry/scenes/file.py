@@ -1,14 +1,16 @@
-"""A folder, with all below it; or one raster. Content: size and time of change."""
+"""A folder, with all below it; or one raster. Content: size and time of change, also of what lies beside a raster."""
 
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from registry.errors import NotFound
 from registry.scenes import Scene, Search
+from registry.scenes.beside import TOLD, ends, told_beside
 
 
 def find(place: str, search: Search) -> Iterator[Scene]:
@@ -47,7 +49,20 @@ def _below(top: Path) -> Iterator[Path]:
 
 def _content(path: Path) -> str:
     try:
-        facts = path.stat()
+        own = _facts(path)
     except FileNotFoundError as error:
         raise NotFound("the scene is gone", where=path) from error
+    return " ".join((own, *_beside(path)))
+
+
+def _beside(path: Path) -> Iterator[str]:
+    for end in ends(path.suffix):
+        other = path.with_name(path.stem + end)
+        with suppress(FileNotFoundError):
+            if told := told_beside(other) if end.endswith(TOLD) else _facts(other):
+                yield f"{end}:{told}"
+
+
+def _facts(path: Path) -> str:
+    facts = path.stat()
     return f"{facts.st_size}-{facts.st_mtime_ns}"

@@ -1,11 +1,17 @@
-"""The rasters below a prefix of an S3 store; or one raster. Content: the ETag; an object is there only when whole."""
+"""The rasters below a prefix of an S3 store; or one raster. An object is there only when whole.
 
-from collections.abc import Iterator
+Content: the ETag, and those of the files beside that the raster is read with: `e1 .tif.msk:e2 .tfw:e3`.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from registry.errors import NotFound
+from registry.errors import Denied, NotFound
 from registry.scenes import Scene, Search
+from registry.scenes.beside import ends
 from registry.stores import open_store
 from registry.stores.s3 import S3Store
 
@@ -14,31 +20,60 @@ def find(place: str, search: Search) -> Iterator[Scene]:
     """One request for a thousand objects."""
     top, _, name = place.rpartition("/")
     if _suffix(name) in search.suffixes and (facts := _store(top).head(name)):
-        yield _scene(_store(top), name, facts)
+        others = dict[str, str]()
+        with suppress(Denied):  # who may read it need not be allowed to list what is beside it
+            others = {key: _tag(other) for key, other in _store(top).facts(f"{_stem(name)}.")}
+        yield _with_others(_scene(_store(top), name, facts), others)
         return
-    store = _store(place)
+    store, found, others = _store(place), list[Scene](), dict[str, str]()
     for key, facts in store.facts():
-        if _suffix(key) in search.suffixes and not any(part.startswith(".") for part in PurePosixPath(key).parts):
-            yield _scene(store, key, facts)
+        if _suffix(key) not in search.suffixes:
+            others[key] = _tag(facts)
+        elif not any(part.startswith(".") for part in PurePosixPath(key).parts):
+            found.append(_scene(store, key, facts))
+    yield from (_with_others(scene, others) for scene in found)
 
 
 def content(scene: Scene) -> str:
-    """The ETag now."""
+    """The ETags now."""
     store, key = _object(scene)
     facts = store.head(key)
     if facts is None:
         raise NotFound("the scene is gone", where=scene.place)
-    return _tag(facts)
+    others = {_stem(key) + end: store.head(_stem(key) + end) for end in _ends(scene)}
+    return _told(_tag(facts), key, {name: _tag(other) for name, other in others.items() if other})
 
 
 def fetch(scene: Scene, folder: Path) -> Path:
     """A copy: inference reads every pixel anyway, and what is read then cannot change meanwhile."""
     store, key = _object(scene)
+    for end in _ends(scene):
+        store.get(_stem(key) + end, folder / PurePosixPath(_stem(key) + end).name)
     return store.get(key, folder / PurePosixPath(key).name)
 
 
 def _scene(store: S3Store, key: str, facts: dict[str, Any]) -> Scene:
     return Scene(key, _tag(facts), f"{store.uri}/{key}", "s3", facts["LastModified"].isoformat(timespec="seconds"))
+
+
+def _with_others(scene: Scene, others: Mapping[str, str]) -> Scene:
+    return replace(scene, content=_told(scene.content, scene.id, others))
+
+
+def _told(tag: str, key: str, others: Mapping[str, str]) -> str:
+    """What a raster's content is called, with those of the others that lie beside it."""
+    stem = _stem(key)
+    beside = (f"{end}:{others[stem + end]}" for end in ends(key.removeprefix(stem)) if stem + end in others)
+    return " ".join((tag, *beside))
+
+
+def _ends(scene: Scene) -> list[str]:
+    """Of the files beside it, as its content tells them."""
+    return [part.partition(":")[0] for part in scene.content.split()[1:]] if scene.source == "s3" else []
+
+
+def _stem(key: str) -> str:
+    return key.removesuffix(PurePosixPath(key).suffix)
 
 
 def _suffix(key: str) -> str:

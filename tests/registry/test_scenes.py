@@ -71,6 +71,32 @@ def test_a_replaced_file_is_another_scene(tmp_path: Path) -> None:
     assert after.content == scenes.content(before)
 
 
+@pytest.mark.parametrize("beside", ["a.tif.msk", "a.tif.aux.xml", "a.tfw", "a.wld", "a.prj", "a.hdr"])
+def test_a_replaced_file_beside_it_makes_another_scene(tmp_path: Path, beside: str) -> None:
+    plain = f"{len(PIXELS)}-{write(tmp_path / 'a.tif').stat().st_mtime_ns}"
+    contents = [plain]
+    write(tmp_path / "b.tfw")
+    for told in (b"one", b"another"):
+        write(tmp_path / beside, told)
+        [found] = scenes.find(str(tmp_path), READY)
+        assert found.content == scenes.content(found)
+        contents.append(found.content)
+    assert 3 == len(set(contents))
+    (tmp_path / beside).unlink()
+    assert [plain] == [found.content for found in scenes.find(str(tmp_path), READY)]
+
+
+def test_statistics_beside_it_make_no_other_scene(tmp_path: Path) -> None:
+    write(tmp_path / "a.tif")
+    [before] = scenes.find(str(tmp_path), READY)
+    statistics = b'<Metadata>\n <MDI key="STATISTICS_MEAN">9</MDI>\n</Metadata>'
+    write(
+        tmp_path / "a.tif.aux.xml",
+        b'<PAMDataset>\n<PAMRasterBand band="1">' + statistics + b"</PAMRasterBand></PAMDataset>",
+    )
+    assert [before] == list(scenes.find(str(tmp_path), READY))
+
+
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such folder of scenes"):
         ids(str(tmp_path / "missing"))
@@ -195,6 +221,26 @@ def test_a_raster_of_its_own_is_a_scene(prefix: S3Store, tmp_path: Path) -> None
     assert ("a.tif", scenes.content(found)) == (found.id, found.content)
     assert PIXELS == scenes.fetch(found, tmp_path).read_bytes()
     assert [] == ids(f"{prefix.uri}/2026/b.tif")
+
+
+@pytest.mark.parametrize("place", ["", "/2026/A.TIF"])
+def test_a_raster_comes_with_what_lies_beside_it(prefix: S3Store, tmp_path: Path, place: str) -> None:
+    prefix.put_bytes("2026/A.TIF", PIXELS)
+    [plain] = scenes.find(prefix.uri + place, READY)
+    beside = ("A.TIF.aux.xml", "A.TIF.msk", "A.prj", "A.tfw")
+    for name in (*beside, "A.TIF.ovr", "B.tfw"):
+        prefix.put_bytes(f"2026/{name}", name.encode())
+    [found] = scenes.find(prefix.uri + place, READY)
+    assert plain.content == scenes.content(plain) == found.content.split()[0]
+    assert found.content == scenes.content(found)
+    scenes.fetch(found, tmp_path)
+    assert ["A.TIF", *beside] == sorted(path.name for path in tmp_path.iterdir())
+    assert b"A.tfw" == (tmp_path / "A.tfw").read_bytes()
+    prefix.replace("2026/A.tfw", b"another place")
+    assert [scenes.content(found)] == [scene.content for scene in scenes.find(prefix.uri + place, READY)]
+    assert found.content != scenes.content(found)
+    prefix.delete("2026/A.tfw")
+    assert found.content != scenes.content(found)
 
 
 # -- a STAC API --------------------------------------------------------------------------------------------------------
