@@ -1,4 +1,7 @@
-"""What a STAC API finds. Content: the checksum of the asset, else `updated` of the item, else what its server says."""
+"""What a STAC API finds. Content: the checksum of the asset, else `updated` of the item, else what its server says.
+
+`updated` tells of all assets, so one that is named stands behind it: `updated:2026-05-03T00:00:00Z#red`.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -68,17 +71,21 @@ def _scene(item: Mapping[str, Any], search: Search) -> Scene:
     name = f"{item['collection']}/{item['id']}" if item.get("collection") else str(item["id"])
     keys = [key.strip() for key in search.asset.split(",")]
     if len(keys) == 1:
-        return _of_asset(item, name, _asset(item, keys[0]))
-    return composite(name, [_of_asset(item, key, _asset(item, key)) for key in keys])
+        return _of_asset(item, name, keys[0])
+    return composite(name, [_of_asset(item, key, key) for key in keys])
 
 
-def _of_asset(item: Mapping[str, Any], name: str, asset: Mapping[str, Any]) -> Scene:
+def _of_asset(item: Mapping[str, Any], name: str, key: str) -> Scene:
+    asset, properties = _asset(item, key), item["properties"]
     href = str(asset["href"])
-    properties = item["properties"]
-    told = asset.get("file:checksum"), asset.get("updated") or properties.get("updated")
-    known = [f"{kind}:{value}" for kind, value in zip(("checksum", "updated"), told, strict=True) if value]
+    if checksum := asset.get("file:checksum"):
+        called = f"checksum:{checksum}"
+    elif updated := asset.get("updated") or properties.get("updated"):
+        called = f"updated:{updated}#{key}" if key else f"updated:{updated}"
+    else:
+        called = _told_or_unknown(href)
     taken = properties.get("datetime") or properties.get("start_datetime") or ""
-    return Scene(name, known[0] if known else _told_or_unknown(href), href, "https", str(taken))
+    return Scene(name, called, href, "https", str(taken))
 
 
 def _asset(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -381,6 +381,17 @@ def test_assets_may_be_the_bands_of_a_scene(catalogue: Catalogue, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_another_asset_of_an_item_is_another_scene(catalogue: Catalogue) -> None:
+    catalogue.add("a", {}, updated="2026-05-03T00:00:00Z")
+    asked = ("", "visual", "small", "visual,small", "small,visual")
+    found = [scene for asset in asked for scene in scenes.find(catalogue.url, Search(asset=asset))]
+    assert 5 == len({scene.key for scene in found})
+    updated = "updated:2026-05-03T00:00:00Z"
+    assert [updated, f"{updated}#visual", f"{updated}#small"] == [scene.content for scene in found[:3]]
+    assert [scene.content for scene in found] == list(map(scenes.content, found))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "told"), [("image/tiff", r"has several rasters, got \['nir', 'red'\]"), ("image/png", "has no raster")]
 )
