@@ -2,7 +2,8 @@
 
 Kept are the newest of each model, every version with an alias, and what those refer to: the version that was in use
 when they came, and those before and after them as champion, so that a rollback finds them. A version is first marked,
-so that nobody sees it any more, then its files go, then its number: a killed run is completed by the next one.
+so that nobody sees it any more, then its files go, then its number: a killed run is completed by the next one. The
+files stay where the same bytes were published again meanwhile, since they are those of the new version.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from registry import history
-from registry.catalog import CHAMPION, Version, find_version, loaded, versions
+from registry.catalog import CHAMPION, Version, find_version, loaded, of_package, versions
 from registry.errors import NotFound, OptionsError
 from registry.rows import DELETED, PRUNED, reading
 from registry.searching import Wanted, search
@@ -100,6 +101,8 @@ def _remove(client: "MlflowClient", version: Version) -> None:
     store, key = locate(version.uri, depth=3)
     beside = store.list(f"{key.rpartition('/')[0]}/")
     for file in (*(file for file in beside if file != key), key):
+        if of_package(version.sha256):
+            break
         store.delete(file)
     with told():
         client.delete_model_version(version.name, str(version.number))

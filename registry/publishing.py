@@ -13,7 +13,7 @@ Each step may be repeated, so a killed publish is completed by the next one, and
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -85,17 +85,26 @@ def publish(
     client, store = connect(), open_store(settings().store)
     facts = {"data_digest": data_digest, "git_commit": git_commit, "scores": finite(scores), "run_id": run_id}
     manifest = {**_facts(package), **facts, "members": members, "parent": _parent(package), **(made or {})}
+    lay = partial(_lay, store, dlpk, package, _signatures(dlpk))
+    uri, manifest = lay(manifest)
+    number = _register(client, {**manifest, "uri": uri}, run_id)
+    files = (f"{package.name}.dlpk", "manifest.json", "item.json")
+    if not all(store.exists(f"{package.name}/{package.sha256}/{file}") for file in files):
+        lay(manifest)  # a prune of the same bytes has run at this moment
+    return find_version(ModelRef(package.name, number))
+
+
+def _lay(
+    store: Store, dlpk: Path, package: Package, signatures: Sequence[str], manifest: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Package, signatures, manifest and STAC item into the store; the address, and the manifest that counts."""
     place = f"{package.name}/{package.sha256}"
-    signatures = _signatures(dlpk)
     uri = store.put(f"{place}/{package.name}.dlpk", dlpk, package.sha256)
     for signature in signatures:
         signing.keep(store, f"{place}/{package.name}.dlpk", signature)
     manifest = _keep(store, f"{place}/manifest.json", manifest)
     _keep(store, f"{place}/item.json", stac.item(package.emd, manifest, uri))
-    number = _register(client, {**manifest, "uri": uri}, run_id)
-    if not store.exists(f"{place}/{package.name}.dlpk"):  # a prune of the same bytes may have run at this moment
-        store.put(f"{place}/{package.name}.dlpk", dlpk, package.sha256)
-    return find_version(ModelRef(package.name, number))
+    return uri, manifest
 
 
 def _signatures(dlpk: Path) -> list[str]:

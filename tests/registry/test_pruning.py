@@ -4,18 +4,21 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
 
-from registry import catalog
+from registry import catalog, pruning, publishing
 from registry.catalog import Version, fetch
 from registry.cli import registry_commands
 from registry.errors import OptionsError
 from registry.promotion import promote
 from registry.pruning import prune
+from registry.publishing import publish
 from registry.settings import settings
-from registry.stores import open_store
+from registry.stores import locate, open_store
 from registry.stores.file import FileStore
 
 Publish = Callable[..., Version]
@@ -100,10 +103,43 @@ def test_pruned_bytes_may_be_published_again(published: Publish, tmp_path: Path)
     prune(1)
     again = catalog.find_version("roofs")
     assert 2 == again.number
-    from registry.publishing import publish
-
     assert 3 == publish(first, scores={}, data_digest="", git_commit="").number
     assert first.read_bytes() == fetch("roofs@3").read_bytes()
+
+
+def test_the_files_of_bytes_that_were_published_again_stay(
+    published: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dlpk = fetch(published(b"one").ref, tmp_path / "kept")
+    published(b"two")
+    with monkeypatch.context() as killed:
+        killed.setattr(pruning, "locate", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            prune(1)
+    promote("roofs", publish(dlpk, scores={}, data_digest="", git_commit="").number)
+    prune(1)
+    kept = catalog.find_version("roofs@champion")
+    store, key = locate(kept.uri, depth=3)
+    assert (3, dlpk.read_bytes(), "roofs") == (kept.number, store.get_bytes(key), catalog.manifest_of(kept)["name"])
+
+
+def test_what_a_prune_takes_while_it_is_published_comes_back(
+    published: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = published(b"one", AP50=0.5)
+    dlpk, beside = fetch(first.ref, tmp_path / "kept"), open_store(settings().store).list("roofs/")
+    published(b"two")
+
+    def pruned(client: Any, facts: dict[str, Any], run_id: str | None) -> int:
+        prune(1)
+        return register(client, facts, run_id)
+
+    register = publishing._register
+    monkeypatch.setattr(publishing, "_register", pruned)
+    again = publish(dlpk, scores={}, data_digest="", git_commit="")
+    assert 3 == again.number
+    assert beside == open_store(settings().store).list(f"roofs/{first.sha256}/")
+    assert {"AP50": 0.5} == catalog.manifest_of(again)["scores"]
 
 
 @pytest.mark.slow
