@@ -214,7 +214,7 @@ def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder)
             places = (work.model, rival, held_out.path)
             return work.once(name, work.model, lambda: child.run_on_gpu("compare", *places, "--trust", listen=listen))
 
-    verdict = judge(version, scores, catalog.champion(version.name), compare)
+    verdict = _judged(version, lambda rival: judge(version, scores, rival, compare))
     if verdict.promote:
         figures = numbers(scores)
         promotion.promote(version.name, version.number, reason=verdict.why, scores=figures, gate=verdict.gate)
@@ -223,6 +223,21 @@ def _promote(work: Work, version: Version, scores: Scores, held_out: ChipFolder)
     work.run.set_tags({"dlpk.version": version.ref, "dlpk.verdict": verdict.why})
     say(verdict.why)
     return verdict
+
+
+MOST_RIVALS = 3  # that one version is compared with while others become champion
+
+
+def _judged(version: Version, against: Callable[[Version | None], Decision]) -> Decision:
+    """The verdict against the champion of the moment, who may be another one after the hours of a comparison."""
+    rival = catalog.champion(version.name)
+    for _ in range(MOST_RIVALS):
+        verdict, known = against(rival), rival
+        rival = catalog.champion(version.name)
+        if (rival and rival.number) == (known and known.number):
+            return verdict
+    why = f"another version became champion during each of {MOST_RIVALS} comparisons, the last {rival and rival.ref}"
+    return Decision(False, f"{version.ref} stays challenger: {why}; the next run compares it again")
 
 
 def _report(work: Work, version: Version, scores: Scores, verdict: Decision) -> None:

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flows.listening import run_tags
 from flows.pages import retrain_page
 from flows.recipe import HoldOut, LabelledScene, Recipe
 from flows.work import Work
-from registry import catalog
+from registry import catalog, history
 from registry.catalog import Version
 from registry.errors import LabelError, StoreError
 from registry.promotion import Decision, promote
@@ -92,6 +93,44 @@ def test_every_try_goes_on_from_the_same_version(tmp_path: Path, monkeypatch: py
     assert [str(catalog.fetch(first.ref))] * 2 == [options["pretrained_model"] for options in told]
     assert first.ref == connect().get_run(work.run.id).data.tags["dlpk.pretrained_model"]
     assert "roofs@champion" == connect().get_run(work.run.id).data.params["train.pretrained_model"]
+
+
+def comparing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, champions: Sequence[int]
+) -> tuple[Decision, list[tuple[str, str]]]:
+    """roofs@2 is judged while these versions become champion, one during each comparison; and what roofs tells."""
+    v1, v2, *_ = (published(folder / "models", level=level) for level in (1, 2, 3, 4))
+    promote("roofs", v1.number, reason="by hand")
+    others = iter(champions)
+
+    def child(*_: Any, **__: Any) -> dict[str, Any]:
+        rival = catalog.find_version("roofs@champion").number
+        if other := next(others, 0):
+            promote("roofs", other, reason="meanwhile")
+        gain = 0.2 if rival == 1 else -0.2
+        return {"primary": "ap50", "a": 0.7, "b": 0.7 - gain, "interval": [gain, gain], "chips": 50}
+
+    monkeypatch.setattr("flows.child.run_on_gpu", child)
+    chips = written(folder / "chips", [chip(1)], "Classified_Tiles")
+    work = Work(Recipe(name="roofs", imagery="a.tif", labels="a.gpkg"), folder / "work", Run.start("roofs", "try"))
+    verdict = steps.promote(work, v2, {"primary": "ap50", "ap50": 0.7}, chips)
+    return verdict, [(event.action, f"roofs@{event.version}") for event in history.history("roofs")]
+
+
+def test_who_became_champion_during_the_comparison_is_compared_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [("kept", "roofs@2"), ("promoted", "roofs@3"), ("promoted", "roofs@1")]
+    assert told == comparing(tmp_path, monkeypatch, [3])[1]
+
+
+@pytest.mark.slow
+def test_a_version_that_meets_another_champion_each_time_stays_challenger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict, _ = comparing(tmp_path, monkeypatch, [3, 4, 3])
+    assert "roofs@3" == catalog.find_version("roofs@champion").ref
+    assert verdict.why.startswith("roofs@2 stays challenger: another version became champion during each of 3 compar")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Roofs_2", "roofs-2"), ("land.use--x", "land-use-x")])
