@@ -104,13 +104,22 @@ def decide(challenger: Mapping[str, float], champion: Mapping[str, float] | None
 def better(comparison: Mapping[str, Any]) -> Decision:
     """Yes when 95 % of the draws of the chips, the whole interval of the difference, are on the challenger's side.
 
+    No when the challenger was trained on them, so that they flatter it.
     `comparison` is the record of `dlpk compare CHALLENGER CHAMPION CHIPS`.
     """
     metric, mine, theirs = (comparison[key] for key in ("primary", "a", "b"))
     low, high = comparison["interval"]
     word = "better than" if low > 0 else "not better than" if mine <= theirs else "not surely better than"
     doubt = f"difference {mine - theirs:+.4f}, 95 % between {low:+.4f} and {high:+.4f} on {comparison['chips']} chips"
-    return Decision(low > 0, f"{metric} {mine:.4f} is {word} the champion's {theirs:.4f}, {doubt}", comparison)
+    why, flattery = f"{metric} {mine:.4f} is {word} the champion's {theirs:.4f}, {doubt}", _flattery(comparison)
+    return Decision(low > 0 and not flattery, f"{why}, but {flattery}" if flattery else why, comparison)
+
+
+def _flattery(comparison: Mapping[str, Any]) -> str:
+    """What warns of the challenger's figures. A record that does not tell the sides warns of both."""
+    if "a" not in comparison.get("learnt", "a" if comparison.get("warnings") else ""):
+        return ""
+    return str(next(iter(comparison.get("warnings", ())), "the challenger was trained on these chips"))
 
 
 def passed(comparison: Mapping[str, Any], challenger: Version, champion: Version | None) -> Decision:

@@ -29,6 +29,7 @@ class Comparison:
     surely: float  # share of the draws in which A is better, 0-1
     chips: int
     warnings: tuple[str, ...] = ()
+    learnt: tuple[str, ...] = ()  # the sides that were trained on these chips
 
     @property
     def difference(self) -> float:
@@ -75,7 +76,8 @@ def compare_models(
         got = [[chips.classes[i - 1].name for i in exam.ignored] for exam in (one, two)]
         raise OptionsError(what, where=b.path, got=got, do="compare models that ignore the same classes")
     found = compared(*(exam.sit(f"compare {side}", on_progress) for side, exam in (("a", one), ("b", two))))
-    return replace(found, warnings=tuple(flattered(model.name) for model in (a, b) if learnt(model.path, chips)))
+    sides = {side: model.name for side, model in {"a": a, "b": b}.items() if learnt(model.path, chips)}
+    return replace(found, warnings=tuple(flattered(name) for name in sides.values()), learnt=tuple(sides))
 
 
 def compared(a: Exam, b: Exam) -> Comparison:

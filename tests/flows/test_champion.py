@@ -45,6 +45,13 @@ def test_a_gain_that_may_be_luck_changes_nothing() -> None:
     assert "roofs@2 stays challenger: ap50 0.5000 is not surely better than the champion's 0.4800" in verdict.why
 
 
+def test_chips_that_it_was_trained_on_speak_for_no_version() -> None:
+    told = {**against(0.4, 0.06, 0.14), "warnings": ["roofs was trained on these chips"], "learnt": ["a"]}
+    verdict = judge(version(2), scores(0.5), version(1), lambda _: told)
+    assert not verdict.promote
+    assert "+0.1400 on 30 chips, but roofs was trained on these chips (roofs@1)" in verdict.why
+
+
 @pytest.mark.parametrize(("theirs", "low", "high"), [(0.5, 0.0, 0.0), (0.6, -0.15, -0.05)])
 def test_a_draw_or_a_loss_changes_nothing(theirs: float, low: float, high: float) -> None:
     verdict = judge(version(2), scores(0.5), version(1), lambda _: against(theirs, low, high))

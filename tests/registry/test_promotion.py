@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from registry import history, watchers
 from registry.catalog import Version, champion, find_version
 from registry.cli import registry_commands
 from registry.errors import Conflict, DlpkError, OptionsError
-from registry.promotion import Decision, better, decide, promote, promote_through, rollback
+from registry.promotion import Decision, better, decide, passed, promote, promote_through, rollback
 from registry.pruning import prune
 from registry.tracking import connect
 
@@ -107,6 +108,32 @@ def test_a_gain_that_may_be_luck_is_refused_and_written_down_once(published: Pub
             promote_through(second, against(second, first, low=-0.01))
     assert ["kept", "promoted"] == [event.action for event in history.history("roofs")]
     assert 1 == find_version("roofs@champion").number
+
+
+WARNING = "roofs was trained on these chips"
+
+
+@pytest.mark.parametrize(
+    ("told", "flattered"),
+    [
+        ({"warnings": [WARNING]}, True),  # of an older version, which told no side
+        ({"warnings": [WARNING], "learnt": ["a"]}, True),
+        ({"learnt": ["a", "b"]}, True),  # printed by the command
+        ({"warnings": [WARNING], "learnt": ["b"]}, False),
+        ({"warnings": []}, False),
+    ],
+)
+def test_chips_that_the_challenger_was_trained_on_open_no_gate(told: dict[str, Any], flattered: bool) -> None:
+    v1, v2 = (Version("roofs", i, "", str(i), 1, datetime.now(UTC)) for i in (1, 2))
+    decision = passed({**against(v2, v1), **told}, v2, v1)
+    assert (not flattered, flattered) == (decision.promote, "was trained on these chips" in decision.why)
+
+
+def test_the_refusal_tells_the_warning(published: Publish) -> None:
+    first, second = promote("roofs", published(b"one").number), published(b"two")
+    with pytest.raises(Conflict, match=f"roofs@2: stays as it is: ap50 0.6500 is better .* but {WARNING}"):
+        promote_through(second, {**against(second, first), "warnings": [WARNING]})
+    assert "roofs@1" == find_version("roofs@champion").ref
 
 
 def test_a_comparison_of_other_models_opens_no_gate(published: Publish) -> None:

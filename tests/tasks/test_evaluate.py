@@ -337,7 +337,8 @@ def test_scores_on_chips_that_a_model_was_trained_on_say_so(make_model: MakeMode
     assert words in done.stderr
     assert "warnings" not in json.loads(done.stdout)
     assert words in page.read_text()
-    assert [words] == [w[: len(words)] for w in compare_models(model, make_model(name="b"), chips).warnings]
+    found = compare_models(model, make_model(name="b"), chips)
+    assert ([words], ("a",)) == ([w[: len(words)] for w in found.warnings], found.learnt)
 
     write_metrics_page(model.path, model.emd, data={"training": {"digest": "of others"}})
     assert "warnings" not in evaluate_model(model, chips).document()
