@@ -111,8 +111,12 @@ class ModelFolder:
 
     def files(self) -> dict[str, Path]:
         """Member name -> file, sorted: what travels. Hidden things, checkpoints and packages stay."""
+        return {name: path for name, path in self.members().items() if _travels(Path(name))}
+
+    def members(self) -> dict[str, Path]:
+        """The same of all of it, whatever it is named: what somebody packed is not ours to drop."""
         found = {path.relative_to(self.path): path for path in self.path.rglob("*") if path.is_file()}
-        return {place.as_posix(): path for place, path in sorted(found.items()) if _travels(place)}
+        return {place.as_posix(): path for place, path in sorted(found.items())}
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,7 @@ def verify(dlpk: Path) -> Package:
     with tempfile.TemporaryDirectory() as work:
         folder = unpack(dlpk, Path(work) / package.name)
         folder.emd.validate(folder.path)
-        for name, path in folder.files().items():
+        for name, path in folder.members().items():
             if path.suffix.lower() in pickles.SUFFIXES or path == folder.weights:
                 pickles.check(path, name)
     if package.name != dlpk.stem:

@@ -70,7 +70,7 @@ def add_files(dlpk: Path, files: Mapping[str, Path], out: Path | None = None) ->
             raise PackageError("expected an ASCII name that is no .emd", where=dlpk, got=name, do=do)
 
     def change(folder: ModelFolder) -> None:
-        check_names([*_members(folder).keys() - files.keys(), *files], dlpk)
+        check_names([*folder.members().keys() - files.keys(), *files], dlpk)
         for name, source in files.items():
             (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder.path / name)
@@ -83,7 +83,7 @@ def remove_files(dlpk: Path, names: Sequence[str], out: Path | None = None) -> P
 
     def change(folder: ModelFolder) -> None:
         for name in names:
-            if name not in (there := _members(folder)):
+            if name not in (there := folder.members()):
                 raise NotFound(f"no {name!r}; it holds {', '.join(there)}", where=dlpk)
             if there[name] == folder.emd_path:
                 raise PackageError("expected its definition to stay", where=dlpk, got=name, do="remove another file")
@@ -104,7 +104,7 @@ def rewrite(dlpk: Path, change: Callable[[ModelFolder], None], out: Path | None 
         if named and out.stem != name:
             do = f"a package is called like its definition: give a folder, as {out.parent / name}.dlpk"
             raise PackageError(f"expected the file name {name}.dlpk", where=out, got=out.name, do=do)
-        return write_archive(_members(folder), out)
+        return write_archive(folder.members(), out)
 
 
 def renamed(dlpk: Path, name: str, out: Path) -> Path:
@@ -126,12 +126,6 @@ def edited(path: Path) -> Package | Emd:
 def _check(before: Sequence[str], after: Emd, folder: Path, where: Path) -> None:
     if broken := [problem for problem in after.problems(folder) if problem not in before]:
         raise EmdError("; ".join(broken), where=where, do="nothing was changed")
-
-
-def _members(folder: ModelFolder) -> dict[str, Path]:
-    """All of it, whatever it is named: what somebody packed is not ours to drop."""
-    found = sorted(path for path in folder.path.rglob("*") if path.is_file())
-    return {path.relative_to(folder.path).as_posix(): path for path in found}
 
 
 def _classes(emd: Emd, names: Mapping[int, str], colors: Mapping[int, Color]) -> dict[str, Any]:

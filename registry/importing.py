@@ -21,6 +21,7 @@ from registry.emd import Emd, ModelType, is_number
 from registry.errors import NotFound, PackageError
 from registry.files import sha256
 from registry.publishing import publish
+from registry.rules import named_files
 
 RUNS_ON = {  # verb -> the model types that it runs
     "detect-objects": (ModelType.OBJECT_DETECTION, ModelType.INSTANCE_DETECTION),
@@ -75,7 +76,7 @@ def import_model(file: Path, name: str = "", *, note: str = "", trust: bool = Fa
 
 def look_at(folder: ModelFolder) -> Needs:
     """What an unpacked model needs to run; reads its files, runs none."""
-    emd, files = folder.emd, folder.files()
+    emd, files = folder.emd, folder.members()
     imported = _imported(files)
     only = bool(ONLY_ARCGIS & imported.keys()) or not folder.raster_function
     tool = next((tool for tool, types in RUNS_ON.items() if str(emd.document.get("ModelType")) in types), "")
@@ -104,7 +105,17 @@ def _packed(file: Path, work: Path) -> Path:
     if file.is_file() and file.suffix.lower() != ".emd":
         raise PackageError("expected a .dlpk, an .emd or a model folder", where=file, got=file.suffix)
     folder = ModelFolder(file if file.is_dir() else file.parent)
-    return write_archive(folder.files(), work / f"{folder.name}.dlpk")
+    return write_archive(_travelling(folder), work / f"{folder.name}.dlpk")
+
+
+def _travelling(folder: ModelFolder) -> dict[str, Path]:
+    """What travels, and what the definition names though it would stay, as weights among the checkpoints."""
+    files, named = folder.files(), [f"{name.casefold()}/" for name in named_files(folder.emd.document).values()]
+    return {
+        name: path
+        for name, path in folder.members().items()
+        if name in files or any(f"{name.casefold()}/".startswith(start) for start in named)
+    }
 
 
 def _kind(folder: ModelFolder, files: dict[str, Path]) -> str:

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from registry.catalog import fetch, find_version, manifest_of
 from registry.cli import registry_commands
-from registry.dlpk import ModelFolder, verify
+from registry.dlpk import ModelFolder, inspect, verify
 from registry.emd import Emd
 from registry.errors import EmdError, NotFound, OptionsError, PackageError
 from registry.importing import import_model, look_at
@@ -91,6 +91,20 @@ def test_weights_with_code_are_imported_only_by_who_trusts_them(tmp_path: Path) 
     with pytest.raises(NotFound):
         find_version("roofs")
     assert ("builtins.eval in roofs.pth",) == import_model(model.path, trust=True)[1].code_in_weights
+
+
+@pytest.mark.usefixtures("mlflow_home")
+def test_weights_among_the_checkpoints_come_along_and_are_looked_at(foreign: Callable[..., Path]) -> None:
+    folder = foreign(ModelFile="checkpoints\\Best.ckpt")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"last")
+    (folder / "checkpoints" / "best.ckpt").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(PackageError, match="would run code when they are loaded"):
+        import_model(folder)
+    (folder / "checkpoints" / "best.ckpt").write_bytes(b"best")
+    version, needs = import_model(folder)
+    members = inspect(fetch(version.ref)).members
+    assert (["checkpoints/best.ckpt"], ()) == ([name for name in members if name.endswith(".ckpt")], needs.problems)
 
 
 @pytest.mark.usefixtures("mlflow_home")
