@@ -271,15 +271,15 @@ def _list(things: list[str], kind: str) -> str:
 
 
 # -- fetch -------------------------------------------------------------------------------------------------------------
-def fetch(ref: ModelRef | str, into: Path | None = None, *, signatures: bool = False) -> Path:
+def fetch(ref: ModelRef | str, into: Path | None = None, *, signatures: bool = False, anew: bool = False) -> Path:
     """The .dlpk of a version, its sha256 checked: in the cache, or copied into the folder `into`.
 
-    Its signatures come along where they are asked for, by `signatures` or by DLPK_SIGNERS. Raises Conflict when another
-    file of that name is there, StoreError when the store gives other bytes.
+    Its signatures come along where they are asked for, by `signatures` or by DLPK_SIGNERS. `anew` reads the store, past
+    the cache. Raises Conflict when another file of that name is there, StoreError when the store gives other bytes.
     """
     version = find_version(ref)
     cached = settings().cache / "packages" / version.sha256 / f"{version.name}.dlpk"
-    if not cached.exists() or sha256(cached) != version.sha256:
+    if anew or not cached.exists() or sha256(cached) != version.sha256:
         store, key = locate(version.uri, depth=3)
         with atomic(cached) as part:
             store.get(key, part)

@@ -129,12 +129,13 @@ def history(name: str, alias: str, as_json: bool) -> None:
 def verify(model: str, keys: tuple[str, ...], identities: tuple[str, ...], as_json: bool) -> None:
     """Check a .dlpk, or the one behind a reference, against every rule for packages, and who signed it.
 
+    Of a reference the store is read, also where this machine has fetched the package before.
     Without --key and --identity the signers of DLPK_SIGNERS count, where that is set.
     """
     from registry import catalog, dlpk, signing
 
     signers = tuple(map(signing.Signer.parse, (*keys, *identities))) or signing.known_signers()
-    path = Path(model) if _is_file(model) else catalog.fetch(model, signatures=bool(signers))
+    path = Path(model) if _is_file(model) else catalog.fetch(model, signatures=bool(signers), anew=True)
     found = dlpk.verify(path)
     told = {"signed_by": str(signing.signed_by(path, signers))} if signers else {}
     facts = {"path": str(found.path), "sha256": found.sha256, "size": found.size, "members": len(found.members)}

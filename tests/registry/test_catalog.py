@@ -285,6 +285,16 @@ def test_every_command_prints_one_record(published: Publish, tmp_path: Path, dlp
     assert str(tmp_path / "new") == json.loads(run("unpack", str(dlpk), "--into", str(tmp_path / "new")).output)["path"]
 
 
+def test_a_reference_is_verified_in_the_store_though_the_package_was_fetched_before(published: Publish) -> None:
+    version = published()
+    fetch("roofs@1")
+    file = Path(version.uri.removeprefix("file://"))
+    file.write_bytes(b"damaged")
+    assert "expected the sha256" in str(run("verify", "roofs@1").exception)
+    file.unlink()
+    assert "no such object" in str(run("verify", "roofs@1").exception)
+
+
 def test_every_command_has_help_and_a_sentence_for_each_option() -> None:
     listed = {name for name, (place, _) in LAZY.items() if place == "registry.cli:registry_commands"}
     assert listed == {command.name for command in registry_commands}
