@@ -74,9 +74,10 @@ def drift_page(
 
 
 def imports_page(place: str, records: Sequence[Row]) -> tuple[str, list[Row]]:
-    """Markdown and rows of an import; a record is {package, ref, kind, runs_with} or {package, error}."""
-    failed = [f"- **{record['package']}**: {record['error']}" for record in records if "error" in record]
-    return "\n".join([f"# {len(records) - len(failed)} imported", "", f"from `{place}`", "", *failed]), list(records)
+    """Markdown and rows of an import; a record is {package, ref, kind, runs_with} or {package, error | passed_over}."""
+    why = {record["package"]: record.get("error", record.get("passed_over")) for record in records}
+    lines = [f"- **{package}**: {text}" for package, text in why.items() if text]
+    return "\n".join([f"# {len(records) - len(lines)} imported", "", f"from `{place}`", "", *lines]), list(records)
 
 
 def prune_page(plan: Pruning, folders: Sequence[str], *, dry_run: bool) -> tuple[str, list[Row]]:

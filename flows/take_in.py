@@ -1,6 +1,7 @@
 """Import: models that were made elsewhere, from one file or from a place where people drop them (prefect.yaml).
 
-Nothing of them is run. The same package gives the same version, so a place may be looked through again and again.
+Nothing of them is run. The same package gives the same version, so a place may be looked through again and again; what
+a prune has removed comes back only when it is named itself.
 """
 
 import tempfile
@@ -16,7 +17,7 @@ from flows.patience import patiently
 from flows.steps import step
 from registry import catalog, scenes
 from registry.dlpk import definitions
-from registry.errors import DlpkError, StoreError
+from registry.errors import DlpkError, Pruned, StoreError
 from registry.importing import import_model
 from registry.scenes import Scene, Search
 
@@ -37,32 +38,41 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
     if waiting := len(packages(place, settle=0)) - len(there):
         say(f"{waiting} more were changed less than a minute ago, and wait for the next run: {place}")
     for package in there:
-        records.append(record := take(package, name, note or package.place, trust=trust))
+        again = _is_single(place)
+        records.append(record := take(package, name, note or package.place, trust=trust, again=again))
         if "ref" in record and record["ref"] not in known:
             known.add(record["ref"])
             tell_of("dlpk.model.published", catalog.find_version(record["ref"]))
     report(place, records)
-    good = [record["ref"] for record in records if "ref" in record]
-    if records and not good:
-        raise DlpkError("no package could be imported", where=place, do=f"see the page; {records[0]['error']}")
-    return ", ".join(good)
+    errors = [record["error"] for record in records if "error" in record]
+    if errors and len(errors) == len(records):
+        raise DlpkError("no package could be imported", where=place, do=f"see the page; {errors[0]}")
+    return ", ".join(record["ref"] for record in records if "ref" in record)
 
 
 def packages(place: str, *, settle: float = SETTLE) -> list[Scene]:
     """Those of a place that were left alone for so long; a model folder and a single file are one. Raises NotFound."""
-    path = Path(place)
-    if "://" not in place and (path.is_file() or definitions(path)):
+    if _is_single(place):
+        path = Path(place)
         return [Scene(path.name, "", str(path), "file")]
     return list(scenes.find(place, Search(suffixes=(".dlpk",), settle=settle)))
 
 
-def _take(package: Scene, name: str, note: str, *, trust: bool) -> dict[str, Any]:
+def _is_single(place: str) -> bool:
+    return "://" not in place and (Path(place).is_file() or bool(definitions(Path(place))))
+
+
+def _take(package: Scene, name: str, note: str, *, trust: bool, again: bool) -> dict[str, Any]:
     """Which version it became, or why it became none."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            version, needs = import_model(scenes.fetch(package, Path(folder)), name, note=note, trust=trust)
+            file = scenes.fetch(package, Path(folder))
+            version, needs = import_model(file, name, note=note, trust=trust, again=again)
         except StoreError:
             raise  # waiting may heal that
+        except Pruned as error:
+            say(f"{package.id} is passed over: it {error.what}")
+            return {"package": package.id, "passed_over": error.what}
         except DlpkError as error:
             say(f"{package.id}: {error}")
             return {"package": package.id, "error": str(error)}

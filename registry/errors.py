@@ -10,6 +10,7 @@
     ├── RasterFunctionError(RuntimeError)  the Python raster function of a model failed
     ├── NotFound(LookupError)        no such model, version, object or plug-in
     ├── Conflict(FileExistsError)    the place is taken by something else
+    │   └── Pruned                   or was, by the same package, which a prune removed
     └── StoreError(OSError)          a store, a server or a disk did not answer as it must
         └── Denied                   and waiting does not help: it refuses
 
@@ -64,6 +65,9 @@ class NotFound(DlpkError, LookupError): ...
 
 
 class Conflict(DlpkError, FileExistsError): ...
+
+
+class Pruned(Conflict): ...
 
 
 class StoreError(DlpkError, OSError): ...

@@ -18,8 +18,9 @@ from registry.catalog import Version, check_name
 from registry.dlpk import ModelFolder, inspect, unpack, write_archive
 from registry.editing import renamed
 from registry.emd import Emd, ModelType, is_number
-from registry.errors import NotFound, PackageError
+from registry.errors import NotFound, PackageError, Pruned
 from registry.files import sha256
+from registry.pruning import removed
 from registry.publishing import publish
 from registry.rules import named_files
 
@@ -51,11 +52,13 @@ class Needs:
         return {key: value for key, value in asdict(self).items() if value not in ("", (), {})}
 
 
-def import_model(file: Path, name: str = "", *, note: str = "", trust: bool = False) -> tuple[Version, Needs]:
+def import_model(
+    file: Path, name: str = "", *, note: str = "", trust: bool = False, again: bool = True
+) -> tuple[Version, Needs]:
     """Publish a .dlpk, .emd or model folder from elsewhere under a name; by default that of its definition.
 
     Raises PackageError for weights that would run code when they are loaded, unless `trust`; and for a definition
-    that the registry cannot describe.
+    that the registry cannot describe. Raises Pruned, unless it may come `again`, for a package that a prune removed.
     """
     with tempfile.TemporaryDirectory() as work:
         packed = _packed(file, Path(work))
@@ -69,6 +72,8 @@ def import_model(file: Path, name: str = "", *, note: str = "", trust: bool = Fa
         ready = packed
         if (package.name, packed.stem) != (name, name):
             ready = renamed(packed, name, Path(work) / "renamed" / f"{name}.dlpk")
+        if not again and (ref := removed(name, sha256(ready))):
+            raise Pruned(f"was pruned as {ref}", where=file, do="import it by its own path to have it again")
         origin = {"file": file.name, "sha256": sha256(packed), "name": package.name, "note": note, **needs.document()}
         scores = _scores(package.emd)
         return publish(ready, scores=scores, data_digest="", git_commit="", made={"origin": origin}), needs

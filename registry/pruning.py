@@ -3,7 +3,8 @@
 Kept are the newest of each model, every version with an alias, and what those refer to: the version that was in use
 when they came, and those before and after them as champion, so that a rollback finds them. A version is first marked,
 so that nobody sees it any more, then its files go, then its number: a killed run is completed by the next one. The
-files stay where the same bytes were published again meanwhile, since they are those of the new version.
+files stay where the same bytes were published again meanwhile, since they are those of the new version. What went is
+remembered in a tag of the model, `pruned.<sha256>`, so that no place that is looked through again brings it back.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from registry import history
 from registry.catalog import CHAMPION, Version, find_version, loaded, of_package, versions
 from registry.errors import NotFound, OptionsError
-from registry.rows import DELETED, PRUNED, reading
+from registry.rows import DELETED, PRUNED, WORKSPACE, reading
 from registry.searching import Wanted, search
 from registry.stores import locate
 from registry.tracking import connect, told
@@ -59,6 +60,14 @@ def prune(keep: int, *, name: str = "", dry_run: bool = False) -> Pruning:
     return replace(plan, remove=tuple(gone))
 
 
+def removed(name: str, sha256: str) -> str:
+    """The reference under which a prune removed this package; "" when none did, or it was published again."""
+    sql = f"SELECT value FROM registered_model_tags WHERE {WORKSPACE} AND name = ? AND key = ?"
+    with reading(name) as rows:
+        found = rows.ask(sql, (name, f"{PRUNED}.{sha256}"))
+    return str(found[0][0]) if found and not of_package(sha256) else ""
+
+
 def _divided(known: list[Version], keep: int) -> Pruning:
     """`known` are the versions of one model, newest first."""
     stay = {version.number for version in known[:keep]}
@@ -98,6 +107,7 @@ def _is_free(version: Version) -> bool:
 def _remove(client: "MlflowClient", version: Version) -> None:
     with told():
         client.set_model_version_tag(version.name, str(version.number), PRUNED, "true")
+        client.set_registered_model_tag(version.name, f"{PRUNED}.{version.sha256}", version.ref)
     store, key = locate(version.uri, depth=3)
     beside = store.list(f"{key.rpartition('/')[0]}/")
     for file in (*(file for file in beside if file != key), key):

@@ -95,6 +95,23 @@ def test_packages_of_a_place_are_imported_once_and_a_damaged_one_stops_no_other(
     assert f"1 more were changed less than a minute ago, and wait for the next run: {inbox}" == said[0]
 
 
+def test_what_a_prune_removed_comes_back_only_when_it_is_named(
+    tmp_path: Path, package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("flows.take_in.say", said.append)
+    for weights in ("one", "two"):
+        (tmp_path / "inbox" / weights).mkdir(parents=True)
+        old = shutil.copy(package(weights), tmp_path / "inbox" / weights)
+        os.utime(old, (1, 1))
+    assert "roofs@1, roofs@2" == take_in.fn(str(tmp_path / "inbox"))
+    prune.fn(keep=1)
+    assert "roofs@2" == take_in.fn(str(tmp_path / "inbox"))
+    assert ["one/roofs.dlpk is passed over: it was pruned as roofs@1"] == said
+    assert "roofs@3" == take_in.fn(str(tmp_path / "inbox" / "one" / "roofs.dlpk"))
+    assert "roofs@3, roofs@2" == take_in.fn(str(tmp_path / "inbox"))
+
+
 @pytest.mark.slow
 def test_a_single_model_gets_the_name_that_it_is_given(package: Callable[..., Path]) -> None:
     assert "houses@1" == take_in.fn(str(package("one")), name="houses")
