@@ -2,7 +2,7 @@
 
     <backup>/databases/<name>.dump      pg_dump, custom format
     <backup>/stores/<bucket>/<key>      every object
-    <backup>/backup.json                what there is, with the sha256 of each dump; written last
+    <backup>/backup.json                what there is, with the sha256 of each dump and object; written last
 
 The databases come first: what they name was published before, so it is in the store when that is copied. What is
 published meanwhile may be there in addition, and nothing refers to it.
@@ -11,7 +11,7 @@ published meanwhile may be there in addition, and nothing refers to it.
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -59,10 +59,12 @@ def backup(places: Places, out: Path, say: Say = lambda _: None) -> dict[str, An
         _program("pg_dump", places.server, name, "--format=custom", f"--file={dump}")
         record["databases"][name] = {"sha256": sha256(dump), "bytes": dump.stat().st_size}
         say(f"database {name}: {dump.stat().st_size:,} bytes")
+    objects: dict[str, dict[str, str]] = {}
     for name, uri in places.stores.items():
-        record["stores"][name] = count = _copied(open_store(uri), out / "stores" / name)
-        say(f"{uri}: {count:,} objects")
-    write_text(out / MARK, json.dumps(record, indent=2))
+        objects[name] = _copied(open_store(uri), out / "stores" / name)
+        record["stores"][name] = len(objects[name])
+        say(f"{uri}: {len(objects[name]):,} objects")
+    write_text(out / MARK, json.dumps({**record, "objects": objects}, indent=2))
     return record
 
 
@@ -73,6 +75,7 @@ def restore(places: Places, source: Path, say: Say = lambda _: None) -> dict[str
     another name and takes the place of the old one at once. Servers must be started anew afterwards.
     """
     record = _whole(source)
+    record.pop("objects", None)  # a line for each would hide the rest
     for name, count in record["stores"].items():
         if name not in places.stores:
             do = "name its place with --store NAME=URI"
@@ -102,23 +105,38 @@ def _whole(source: Path) -> dict[str, Any]:
         there = sum(path.is_file() for path in (source / "stores" / name).rglob("*"))
         if there != count:
             raise OptionsError(f"expected {count} objects", where=str(source / "stores" / name), got=there)
+    for name, sums in record.get("objects", {}).items():  # older backups have none
+        for key, there in zip(sums, _sums(source / "stores" / name, sums), strict=True):
+            if there != sums[key]:
+                where = str(source / "stores" / name / key)
+                raise OptionsError("the object is not the one that was written", where=where, do="use another backup")
     return record
 
 
 # -- objects -----------------------------------------------------------------------------------------------------------
-def _copied(store: Store, folder: Path) -> int:
-    """Every object as a file; their number. What goes meanwhile, as the heartbeats of runs do, is not part of it."""
+def _copied(store: Store, folder: Path) -> dict[str, str]:
+    """Every object as a file; the sha256 of each. What goes meanwhile, as the heartbeats of runs do, is left out."""
 
-    def get(key: str) -> bool:
+    def get(key: str) -> str:
         try:
-            store.get(key, folder / key)
+            return sha256(store.get(key, folder / key))
         except NotFound:
-            return False
-        return True
+            return ""
 
     folder.mkdir(parents=True)
+    keys = store.list()
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        return sum(threads.map(get, store.list()))
+        return {key: digest for key, digest in zip(keys, threads.map(get, keys), strict=True) if digest}
+
+
+def _sums(folder: Path, keys: Iterable[str]) -> list[str]:
+    """The sha256 of each of these objects, "" of one that is not there."""
+
+    def of(key: str) -> str:
+        return sha256(folder / key) if (folder / key).is_file() else ""
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(of, keys))
 
 
 def _brought(folder: Path, store: Store) -> None:
