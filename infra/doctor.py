@@ -18,9 +18,10 @@ from prefect.settings import PREFECT_API_URL
 from flows import gpus
 from infra import api
 from registry.errors import DlpkError
+from registry.secrets import bare
 from registry.settings import settings
 from registry.stores import open_store
-from registry.tracking import bare, connect
+from registry.tracking import connect
 
 FREE_BYTES = 10 * 2**30  # a training's chips, checkpoints and cache
 WORST = ("ok", "note", "wrong")

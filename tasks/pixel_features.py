@@ -31,8 +31,8 @@ class Found:
     sizes: NDArray[np.float64]  # (n,) pixels of the whole feature, wherever it lies
 
     def only(self, keep: NDArray[np.bool_]) -> "Found":
-        kept = (self.rows, self.shapes, self.bounds, self.labels, self.cut, self.sizes)
-        return Found(*(values[keep] for values in kept))
+        shown = self.rows[keep], self.shapes[keep], self.bounds[keep], self.labels[keep]
+        return Found(*shown, self.cut[keep], self.sizes[keep])
 
     @property
     def boxes(self) -> NDArray[np.float32]:
