@@ -37,8 +37,8 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
     known, records, there = patiently(catalog.refs), list[dict[str, Any]](), packages(place)
     if waiting := len(packages(place, settle=0)) - len(there):
         say(f"{waiting} more were changed less than a minute ago, and wait for the next run: {place}")
+    again = _is_single(place)
     for package in there:
-        again = _is_single(place)
         records.append(record := take(package, name, note or package.place, trust=trust, again=again))
         if "ref" in record and record["ref"] not in known:
             known.add(record["ref"])

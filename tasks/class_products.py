@@ -15,13 +15,13 @@ from registry.emd import ClassLabel
 from registry.errors import ImageryError, OptionsError
 from registry.files import write_text
 from tasks.areas import Polygons, areas
-from tasks.feature_files import refuse_replacing
 from tasks.feature_streams import stream_features
 from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
 from tasks.projecting import place_result, system, warp_result
-from tasks.results import attribute_table, check_raster, driver_of, refuse_foreign
+from tasks.replacing import check_out
+from tasks.results import attribute_table, check_raster
 
 GIVE_ONE = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
 
@@ -34,9 +34,7 @@ def check_products(image: Readable, out: Path, options: PixelOptions) -> None:
             what = "has no coordinate system, so its result cannot be brought to another"
             raise ImageryError(what, where=image.path, do=GIVE_ONE)
     if options.polygons:
-        driver_of(Path(options.polygons))
-        refuse_replacing([options.mask], options.polygons)
-        refuse_foreign(Path(options.polygons))
+        check_out(Path(options.polygons), options.mask)
         if image.crs is None and not options.output_coordinate_system:
             do = "choose an output_coordinate_system" if not image.placed else GIVE_ONE
             raise ImageryError("has no coordinate system, so polygons would lie nowhere", where=image.path, do=do)

@@ -19,7 +19,7 @@ from rasterio.windows import Window
 from registry.dlpk import ModelFolder
 from registry.errors import LabelError, OptionsError
 from tasks.band_choice import band_indexes
-from tasks.feature_files import read_features, refuse_replacing, with_whole_numbers
+from tasks.feature_files import read_features, with_whole_numbers
 from tasks.feature_sets import Labelling
 from tasks.imagery import Block, Imagery, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function
@@ -30,7 +30,8 @@ from tasks.pixel_features import burn_each
 from tasks.placement import in_pixels, placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
-from tasks.results import beside, driver_of, refuse_foreign, write_table
+from tasks.replacing import check_out
+from tasks.results import beside, driver_of, write_table
 from tasks.sources import Imageries, find_rasters
 from tasks.windows import around, boxed
 from tasks.working_grid import open_working_grid
@@ -58,9 +59,7 @@ def classify_objects(
     Raises ImageryError, LabelError for features that cannot be placed, OptionsError, RasterFunctionError.
     """
     check_tool(model, "classify-objects")
-    driver_of(out)
-    refuse_replacing([options.in_features, options.mask], out)
-    refuse_foreign(out)
+    check_out(out, options.in_features, options.mask)
     to = options.output_coordinate_system and system(options.output_coordinate_system).to_wkt()
     function = load_function(model, options)
     source = source or ModelSource.of(model)

@@ -15,7 +15,6 @@ from registry.errors import OptionsError
 from tasks.band_choice import band_indexes
 from tasks.class_blocks import write_classes
 from tasks.class_products import check_products, finish
-from tasks.feature_files import refuse_replacing
 from tasks.imagery import gdal_settings, open_imagery, open_in_pixels
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import ClassifyOptions, ModelSource
@@ -23,7 +22,8 @@ from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, ignore
 from tasks.projecting import projected_between
-from tasks.results import RASTERS, driver_of, refuse_foreign, write_features
+from tasks.replacing import check_out
+from tasks.results import RASTERS, write_features
 from tasks.run_folder import Share, is_begun
 from tasks.sources import Imageries, files_read, refuse_overwriting
 from tasks.working_grid import items_of, open_working_grid
@@ -118,9 +118,7 @@ def _results(imagery: Imageries, out: Path, options: ClassifyOptions) -> dict[st
         do = "process the rasters as one mosaic, or run the tool once for each"
         raise OptionsError("polygons and probabilities are one file, of one raster", do=do)
     if options.out_featureclass:
-        driver_of(Path(options.out_featureclass))
-        refuse_replacing([options.mask], options.out_featureclass)
-        refuse_foreign(Path(options.out_featureclass))
+        check_out(Path(options.out_featureclass), options.mask)
     items = [str(item) for item in items_of(imagery, options.processing_mode)]
     results = [out / f"{Path(item).stem}.tif" for item in items]
     if len(set(results)) < len(results):

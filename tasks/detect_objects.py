@@ -13,7 +13,6 @@ from registry.dlpk import ModelFolder
 from registry.errors import OptionsError
 from tasks.band_choice import band_indexes
 from tasks.detections import Layer, chosen, joined, layer
-from tasks.feature_files import refuse_replacing
 from tasks.found_objects import Tick, find_objects, found_in
 from tasks.inference import AnyFunction, check_tool, load_function, run_facts
 from tasks.inference_options import DetectOptions, ModelSource
@@ -21,7 +20,8 @@ from tasks.parts import wanted_part
 from tasks.placement import placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
-from tasks.results import beside, driver_of, refuse_foreign, write_features
+from tasks.replacing import check_out
+from tasks.results import beside, driver_of, write_features
 from tasks.run_folder import Share, run_folder
 from tasks.sources import Imageries, files_read
 from tasks.working_grid import items_of, open_working_grid
@@ -46,10 +46,10 @@ def detect_objects(
     does not fit, RasterFunctionError when the model fails.
     """
     check_tool(model, "detect-objects")
-    driver_of(out)
-    if not options.append:
-        refuse_replacing([options.mask], out)
-        refuse_foreign(out)
+    if options.append:
+        driver_of(out)
+    else:
+        check_out(out, options.mask)
     if options.output_coordinate_system:
         system(options.output_coordinate_system)  # raises before the work
     _check_interest(model, options)

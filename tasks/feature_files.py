@@ -1,7 +1,7 @@
 """Feature files that people give: in any format that GDAL or GeoParquet reads."""
 
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +13,7 @@ import pyogrio
 from pyogrio.errors import DataSourceError
 
 from registry.errors import LabelError, OptionsError
-from tasks.layers import OF_LAYERS, PACKED, address, file_of, layer_of
+from tasks.layers import OF_LAYERS, PACKED, file_of, layer_of
 from tasks.nearby import nearby
 
 FOR_A_MAC = "__MACOSX/"  # in a .zip, what only a Mac needs
@@ -59,20 +59,6 @@ def with_whole_numbers(path: Path, table: geopandas.GeoDataFrame) -> geopandas.G
         _, told = pyogrio.read_arrow(source, layer=layer, columns=floats, read_geometry=False)
     whole = [name for name in floats if told.schema.field(name).type in NULLABLE]
     return table.assign(**{name: told[name].to_pandas(types_mapper=NULLABLE.get).array for name in whole})
-
-
-def refuse_replacing(read: Iterable[str | None], result: str | Path | None) -> None:
-    """Raises OptionsError where a result would take the place of features that are read.
-
-    It would where both are in one file; in a GeoPackage, whose other layers stay, where they have one name.
-    """
-    for given in filter(None, read):
-        path = Path(given)
-        if result is None or address(path) or file_of(path).resolve() != Path(result).resolve():
-            continue
-        if Path(result).suffix.lower() != ".gpkg" or layer_to_read(path) == Path(result).stem:
-            do = "choose another file for the result"
-            raise OptionsError("holds features that are read, and would be replaced", where=result, do=do)
 
 
 def layer_to_read(path: Path) -> str | None:

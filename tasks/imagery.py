@@ -10,7 +10,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -23,12 +23,13 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.session import AWSSession
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from registry.errors import ImageryError, StoreError
+from tasks.masks import shown
 from tasks.sources import gdal_name, is_far, remote_settings
 
 CACHE = 128 * 2**20  # bytes, as rasterio wants it: decoded blocks that neighbouring windows share, on any raster
@@ -313,20 +314,6 @@ def open_in_pixels(path: Path | str) -> Iterator[Imagery]:
         yield Imagery(name, source, data_bands(name, source), placed=not scattered(source))
 
 
-def shown(source: rasterio.DatasetReader, bands: Sequence[int], **how: Any) -> NDArray[np.bool_]:
-    """(rows, cols), where any of the bands has data, by GDAL's masks; `how`: window, out_shape of rasterio's reading.
-
-    rasterio's own dataset_mask asks the fourth alone of four bands of which the first is red.
-    """
-    one = MaskFlags.per_dataset in source.mask_flag_enums[bands[0] - 1]
-    asked = list(bands[:1] if one else bands)
-    if shape := how.get("out_shape"):
-        how["out_shape"] = (len(asked), *shape)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NodataShadowWarning)  # nodata beside alpha: nodata rules
-        return np.asarray((source.read_masks(asked, **how) > 0).any(axis=0))
-
-
 def gdal_settings(**more: str | int) -> rasterio.Env:
     """How GDAL is to behave, unless the environment says otherwise: flat memory, and the S3 server that it names."""
     own = {name: value for name, value in GDAL_SETTINGS.items() if name not in os.environ}
@@ -490,14 +477,19 @@ def outside(source: rasterio.DatasetReader) -> dict[str, object]:
         return {"nodata": source.nodata}
     if _holes_are_nan(source):
         return {"src_nodata": math.nan, "nodata": math.nan}
-    has_alpha = any(colour.name == "alpha" for colour in source.colorinterp)
-    return {} if has_alpha else {"add_alpha": True}
+    return {} if _has_alpha(source) else {"add_alpha": True}
 
 
 def _holes_are_nan(source: rasterio.DatasetReader) -> bool:
-    masked = any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
-    alpha = any(colour.name == "alpha" for colour in source.colorinterp)
-    return np.dtype(source.dtypes[0]).kind == "f" and not masked and not alpha
+    return np.dtype(source.dtypes[0]).kind == "f" and not _is_masked(source) and not _has_alpha(source)
+
+
+def _is_masked(source: rasterio.DatasetReader) -> bool:
+    return any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
+
+
+def _has_alpha(source: rasterio.DatasetReader) -> bool:
+    return ColorInterp.alpha in source.colorinterp
 
 
 def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float]) -> dict[str, object]:
@@ -505,7 +497,7 @@ def resampled_grid(source: rasterio.DatasetReader, cell_size: tuple[float, float
     (x, y), place = cell_size, source.transform
     xmin, ymin, xmax, ymax = bounds_of(place, source.width, source.height)
     coarser = x * y > abs(place.a * place.e)
-    masked = _holes_are_nan(source) or any(MaskFlags.all_valid not in flags for flags in source.mask_flag_enums)
+    masked = _holes_are_nan(source) or _is_masked(source)
     return {
         "transform": Affine(math.copysign(x, place.a), 0, place.c, 0, math.copysign(y, place.e), place.f),
         "width": max(1, round((xmax - xmin) / x)),

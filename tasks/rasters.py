@@ -23,7 +23,7 @@ from rasterio.io import MemoryFile
 
 from registry.errors import ImageryError
 from tasks.chips import Grid
-from tasks.imagery import shown
+from tasks.masks import shown
 
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")  # or GDAL 3.10 reads noise out of a PNG that is cut off
 DRIVERS = {".tif": "GTiff", ".png": "PNG", ".jpg": "JPEG", ".mrf": "MRF"}

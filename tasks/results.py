@@ -13,13 +13,12 @@ from xml.etree import ElementTree as ET
 import geopandas
 import numpy as np
 import pandas
-import pyarrow.parquet
 import pyogrio
 import pyogrio.raw
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyogrio.errors import DataLayerError, DataSourceError, FeatureError
+from pyogrio.errors import DataSourceError, FeatureError
 from rasterio._err import CPLE_BaseError  # what rasterio.shutil lets through
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
@@ -102,23 +101,6 @@ def driver_of(out: Path) -> str:
         do = "close it there; if none has, open and close it once"
         raise Conflict("is open in another program, such as QGIS, which has written to it", where=out, do=do)
     return DRIVERS[out.suffix.lower()]
-
-
-def refuse_foreign(out: Path) -> None:
-    """Raises OptionsError where `out` holds features that no model told: nobody's labels are replaced by a result."""
-    if out.is_file() and (names := _fields(out)) and not {"ModelVersion", SHORT["ModelVersion"]} & {*names}:
-        do = "choose another OUT, or delete it if nobody needs it"
-        raise OptionsError("holds features that are no result of a model, and would be replaced", where=out, do=do)
-
-
-def _fields(out: Path) -> list[str]:
-    """Of what a result would replace; none where it holds no features, or cannot be read."""
-    with suppress(DataLayerError, DataSourceError, OSError, ValueError):
-        if driver_of(out) == "Parquet":
-            return pyarrow.parquet.read_schema(out).names if pyarrow.parquet.read_metadata(out).num_rows else []
-        facts = pyogrio.read_info(out, layer=out.stem if out.suffix.lower() == ".gpkg" else None)
-        return [*facts["fields"], "geometry"] if facts["features"] else []
-    return []
 
 
 def write_features(

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from registry.errors import OptionsError
-from tasks.feature_files import field_of, read_features, refuse_replacing, with_whole_numbers
+from tasks.feature_files import field_of, read_features, with_whole_numbers
 from tasks.options import Options
 from tasks.overlap import keep_best, ranks
+from tasks.replacing import refuse_replacing
 from tasks.results import driver_of, write_table
 
 

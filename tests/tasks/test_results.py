@@ -14,10 +14,11 @@ from registry.errors import OptionsError
 from tasks.classify_pixels import classify_pixels
 from tasks.detect_objects import detect_objects
 from tasks.detections import columns
-from tasks.feature_files import read_features, refuse_replacing, with_whole_numbers
+from tasks.feature_files import read_features, with_whole_numbers
 from tasks.feature_sets import Detection, Field
 from tasks.inference_options import ClassifyOptions, DetectOptions
-from tasks.results import beside, refuse_foreign, write_table
+from tasks.replacing import refuse_foreign, refuse_replacing
+from tasks.results import beside, write_table
 from tasks.suppression import SuppressionOptions, suppress_non_maxima
 
 LONG = 9007199254740993  # no float is
