@@ -74,8 +74,11 @@ def train_model(
 
 def _facts(chips: ChipFolder, options: TrainOptions) -> receipt.Facts:
     """What makes it this training: with other content a file that the options name makes another one."""
-    named = (options.augmentation_file, options.pretrained_model, options.pretrained_weights)
-    files = {name: sha256(Path(name)) for name in named if Path(name).is_file()}
+    named = [Path(name) for name in (options.augmentation_file, options.pretrained_weights) if name]
+    if options.pretrained_model and (model := Path(options.pretrained_model)).exists():
+        folder = open_model(model)
+        named += [folder.emd_path, folder.weights]
+    files = {str(path): sha256(path) for path in named if path.is_file()}
     facts = {"chips": chips.digest, "options": options.model_dump(mode="json")}
     return {**facts, "files": files} if files else facts
 

@@ -47,7 +47,7 @@ from tasks.rate_test import HIGHEST, LOWEST, find_rate
 from tasks.scores import Scores
 from tasks.train import TrainOptions, train_model
 from tests.chips_by_hand import chip, write_chips
-from tests.tasks.conftest import definition
+from tests.tasks.conftest import MakeModel, definition
 
 TINY: dict[str, Any] = {
     "backbone_model": "mobilenet_v3_small",
@@ -650,6 +650,16 @@ def test_a_file_of_another_content_makes_another_training(tmp_path: Path) -> Non
         facts.append(train._facts(data, options))
     assert facts[0] == facts[2] != facts[1]
     assert {"chips", "options"} == train._facts(data, TrainOptions()).keys()
+
+
+@pytest.mark.parametrize("named", ["", "town.emd"])
+def test_going_on_from_other_weights_is_another_training(make_model: MakeModel, tmp_path: Path, named: str) -> None:
+    data, model = bright_roofs(tmp_path / "chips", 1), make_model()
+    options = TrainOptions(pretrained_model=str(model.path / named))
+    before = train._facts(data, options)
+    assert before == train._facts(data, options)
+    model.weights.write_bytes(b"trained again")
+    assert before != train._facts(data, options)
 
 
 @pytest.mark.parametrize(("there", "out"), [(".", "."), ("chips", "..")])
