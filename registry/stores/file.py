@@ -17,6 +17,8 @@ from registry.errors import Conflict, NotFound, OptionsError, StoreError
 from registry.files import atomic, part_of, sha256, sweep_parts, sync
 from registry.stores import check_key
 
+TRIES = 5  # to put something into a folder that others take away as soon as it is empty
+
 
 def connect(uri: str) -> "FileStore":
     """The folder need not exist yet. Raises OptionsError for a relative path or another host's."""
@@ -88,24 +90,15 @@ class FileStore:
 
     def _put(self, key: str, digest: str, write: Callable[[Path], str]) -> str:
         final = self._path(key)
-        part = part_of(final)
         with _told(final):
-            _make_folder(final.parent)
-            sweep_parts(final)
-            there = ""
-            try:
-                if not final.exists():  # only spares the copy: the link decides
-                    if (written := write(part)) != digest:
-                        raise StoreError("the file changed while it was read", where=final, do="publish it again")
-                    sync(part)
-                    os.link(part, final)
-                    sync(final.parent)
-                    there = written
-            except FileExistsError:
-                pass
-            finally:
-                part.unlink(missing_ok=True)
-            if (there or sha256(final)) != digest:
+            for left in reversed(range(TRIES)):
+                try:
+                    there = _placed(final, digest, write) or sha256(final)
+                    break
+                except FileNotFoundError:  # the last neighbour was deleted, and the folder with it
+                    if not left:
+                        raise
+            if there != digest:
                 raise Conflict(
                     "holds other bytes", where=final, do="publish under another name; a store never overwrites"
                 )
@@ -118,6 +111,27 @@ class FileStore:
         if not (path := self._path(key)).is_file():
             raise NotFound("no such object", where=path.as_uri())
         return path
+
+
+def _placed(final: Path, digest: str, write: Callable[[Path], str]) -> str:
+    """The sha256 of what was written, "" where something is already."""
+    part = part_of(final)
+    _make_folder(final.parent)
+    sweep_parts(final)
+    try:
+        if final.exists():  # only spares the copy: the link decides
+            return ""
+        if (written := write(part)) != digest:
+            raise StoreError("the file changed while it was read", where=final, do="publish it again")
+        sync(part)
+        os.link(part, final)
+        sync(final.parent)
+    except FileExistsError:
+        return ""
+    else:
+        return written
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _copy(source: Path, part: Path) -> str:

@@ -222,6 +222,24 @@ def test_what_is_removed_while_a_folder_is_listed_is_passed_over(
     assert 1 == len(store.list())
 
 
+def test_a_folder_that_is_emptied_and_removed_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, link, deleted = FileStore(tmp_path), os.link, list[str]()
+    store.put_bytes("claims/a", b"")
+
+    def late(part: Path, final: Path) -> None:
+        if not deleted:
+            deleted.append("claims/a")
+            part.unlink()  # of others none lies there
+            store.delete("claims/a")
+        link(part, final)
+
+    monkeypatch.setattr(os, "link", late)
+    store.put_bytes("claims/b", b"")
+    assert ["claims/b"] == store.list()
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match=r"the store failed \(.*\).*run the same command again"):
