@@ -4,13 +4,18 @@ The raster function of the model finds objects block by block; here they get map
 found are merged, and the layer is written with the name, version and digest of the model that made it.
 """
 
+import json
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from registry.dlpk import ModelFolder
 from registry.errors import OptionsError
+from registry.files import write_text
 from tasks.band_choice import band_indexes
 from tasks.detections import Layer, chosen, joined, layer
 from tasks.found_objects import Tick, find_objects, found_in
@@ -22,9 +27,11 @@ from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
 from tasks.replacing import check_out
 from tasks.results import beside, driver_of, write_features
-from tasks.run_folder import Share, run_folder
+from tasks.run_folder import RunFolder, Share, facts_of_files, run_folder
 from tasks.sources import Imageries, files_read
 from tasks.working_grid import items_of, open_working_grid
+
+ADDED = ".added"  # of a run: how OUT looks with what was added to it, so that a killed run does not add it again
 
 
 def detect_objects(
@@ -55,16 +62,28 @@ def detect_objects(
     _check_interest(model, options)
     function = load_function(model, options)
     source, tick = source or ModelSource.of(model), _ticking(on_progress)
-    with ExitStack() as runs:  # what an item gave is kept until the whole result is
+    with ExitStack() as kept:  # what an item gave, until the whole result is
+        items, runs = _named(imagery, out, options), list[RunFolder]()
+
+        def begin(name: str, facts: dict[str, Any]) -> RunFolder:
+            runs.append(kept.enter_context(run_folder(out.with_name(name), facts, share)))
+            return runs[-1]
+
         layers = [
-            _layer(function, model, item, out.with_name(name), options, source, tick, runs, share)
-            for name, item in _named(imagery, out, options)
+            _layer(function, model, item, partial(begin, name), options, source, tick, share) for name, item in items
         ]
-        if share:
+        added = runs[0].file(ADDED)
+        if share or (options.append and added.is_file() and added.read_text(encoding="utf-8") == _looks(out)):
             return out
         shapes, columns, crs = joined(layers)
         columns |= beside(columns, source.columns(len(shapes)), driver_of(out))
-        return write_features(out, shapes, columns, crs, source.tags(), append=options.append)
+        note = (lambda made: write_text(added, _looks(made))) if options.append else ignore
+        return write_features(out, shapes, columns, crs, source.tags(), append=options.append, on_made=note)
+
+
+def _looks(file: Path) -> str:
+    """By which a file is known again, also under another name."""
+    return json.dumps([told[1:] for told in facts_of_files([str(file)])])
 
 
 def _check_interest(model: ModelFolder, options: DetectOptions) -> None:
@@ -84,19 +103,17 @@ def _layer(
     function: AnyFunction,
     model: ModelFolder,
     imagery: Imageries,
-    name: Path,
+    begin: Callable[[dict[str, Any]], RunFolder],
     options: DetectOptions,
     source: ModelSource,
     tick: Tick,
-    runs: ExitStack,
     share: Share | None,
 ) -> Layer:
     """The objects of one raster, or of the mosaic of several."""
     with open_working_grid(imagery, model.emd, options) as whole:
         place = placement_of(whole)
         image = wanted_part(whole, options)
-        facts = run_facts("detect-objects", model, source, [whole], options, files_read(imagery))
-        run = runs.enter_context(run_folder(name, facts, share))
+        run = begin(run_facts("detect-objects", model, source, [whole], options, files_read(imagery)))
         find_objects(function, image, band_indexes(image, function.configuration), run, tick, share)
         found, polygons = ([], np.zeros(0, object)) if share else found_in(run, image.transform)
         stays = chosen(found, polygons, image, options)

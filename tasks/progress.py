@@ -29,5 +29,5 @@ OnProgress = Callable[[Progress], None]
 OnEpoch = Callable[[Epoch], None]
 
 
-def ignore(_: Progress | Epoch) -> None:
+def ignore(_: object) -> None:
     """Nobody listens."""

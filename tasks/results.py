@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from registry.emd import ClassLabel
 from registry.errors import Conflict, DlpkError, OptionsError, StoreError
 from registry.files import atomic, part_of, sweep_parts, write_text
 from tasks.cog import Description, Layer, write_cog
+from tasks.progress import ignore
 
 DRIVERS = {
     ".gpkg": "GPKG",
@@ -111,12 +112,13 @@ def write_features(
     metadata: Mapping[str, str],
     *,
     append: bool = False,
+    on_made: Callable[[Path], object] = ignore,
 ) -> Path:
     """Shapes in `crs` with their columns; no rows give an empty layer. A GeoPackage holds `metadata`, too, and keeps
     its other layers.
     """
     table = geopandas.GeoDataFrame(dict(columns), geometry=polygons, crs=crs.to_wkt())
-    return write_table(out, table, metadata, geometry_type=_kind_of(polygons), append=append)
+    return write_table(out, table, metadata, geometry_type=_kind_of(polygons), append=append, on_made=on_made)
 
 
 def _kind_of(shapes: NDArray[Any]) -> str:
@@ -132,11 +134,13 @@ def write_table(
     *,
     geometry_type: str | None = None,
     append: bool = False,
+    on_made: Callable[[Path], object] = ignore,
 ) -> Path:
     """Features, or rows without geometries; `geometry_type` as of OGR, none: that of the features.
 
     With `append` the rows follow those that `out` has, in its coordinate system; of a GeoPackage those of the layer
-    named like it, or else the first. Raises OptionsError when their fields are others.
+    named like it, or else the first. `on_made` sees the file before it takes the place of `out`.
+    Raises OptionsError when their fields are others.
     """
     driver, layer, more = driver_of(out), None, False
     if append and out.exists():
@@ -148,11 +152,12 @@ def write_table(
     with workshop(out) as folder:
         if driver == "Parquet":
             table.to_parquet(folder / out.name)
-            return out
-        copy_others(out, folder / out.name, layer)
-        step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
-        pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))
-        write_pieces(folder / out.name, pieces, metadata, driver, geometry_type, layer=layer, append=more)
+        else:
+            copy_others(out, folder / out.name, layer)
+            step = AT_ONCE if driver in APPENDED_TO else max(1, len(table))
+            pieces = (table.iloc[first : first + step] for first in range(0, max(1, len(table)), step))
+            write_pieces(folder / out.name, pieces, metadata, driver, geometry_type, layer=layer, append=more)
+        on_made(folder / out.name)
     return out
 
 

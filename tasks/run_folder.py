@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from registry.dlpk import ModelFolder
 from registry.errors import OptionsError, StoreError
-from registry.files import atomic, write_text
+from registry.files import atomic, part_of, write_text
 from registry.locks import locked
 
 FACTS, LOCK, DOOR = "run.json", "lock", "door"
@@ -87,7 +87,16 @@ def run_folder(out: Path, facts: Mapping[str, Any], share: Share | None = None) 
                     folder.rmdir()
         raise
     if not share:
-        shutil.rmtree(path, ignore_errors=True)
+        _leave(run, out)
+
+
+def _leave(run: RunFolder, out: Path) -> None:
+    """What it knows of the result goes last, and at once."""
+    with suppress(OSError):
+        for name in run.finished():
+            run.file(name).unlink()
+        run.path.rename(gone := part_of(out))
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 BUSY = BlockingIOError("locked")

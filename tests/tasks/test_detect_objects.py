@@ -259,3 +259,27 @@ def test_a_hundred_thousand_boxes_are_merged_on_a_tree() -> None:
     boxes = shapely.box(twice[:, 0], twice[:, 1], twice[:, 0] + 10, twice[:, 1] + 10)
     kept = keep_best(boxes, np.repeat([0.9, 0.8], 50000), np.zeros(100000), 0.3)
     assert (50000, 0) == (kept[:50000].sum(), kept[50000:].sum())
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_what_was_added_before_a_kill_is_not_added_again(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    model, out = make_model(), tmp_path / "roofs.gpkg"
+    towns = [make_raster(roofs(64, 64, [(20, 20, 30, 30)]), f"{name}.tif") for name in ("one", "two")]
+    mode = {"processing_mode": "PROCESS_ITEMS_SEPARATELY"} if apart else {}
+    options = DetectOptions.model_validate({"append": True, **mode})
+    detect_objects(model, towns[0], out, options)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.run_folder._leave", killed)
+        with pytest.raises(KeyboardInterrupt):
+            detect_objects(model, [str(town) for town in towns] if apart else towns[1], out, options)
+    before = len(geopandas.read_file(out))
+    detect_objects(model, [str(town) for town in towns] if apart else towns[1], out, options)
+    assert before == len(geopandas.read_file(out)) == (3 if apart else 2)
+    detect_objects(model, towns[1], out, options)  # asked for once more
+    assert before + 1 == len(geopandas.read_file(out))
