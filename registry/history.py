@@ -16,7 +16,7 @@ from registry.catalog import CHAMPION, check_name
 from registry.errors import NotFound
 from registry.rows import WORKSPACE, Rows, reading
 from registry.settings import settings
-from registry.tracking import connect, told
+from registry.tracking import connect, patiently, told
 
 PROMOTED, ROLLED_BACK, KEPT = "promoted", "rolled back", "kept"
 MOVES = (PROMOTED, ROLLED_BACK)
@@ -65,7 +65,7 @@ def record(name: str, event: Event) -> Event:
     with told():
         at = event.at if event.at > last else last + timedelta(microseconds=1)
         key = f"history.{event.alias}.{at.strftime(MOMENT)}.{secrets.token_hex(4)}"
-        connect().set_registered_model_tag(name, key, json.dumps(_written(event)))
+        patiently(connect().set_registered_model_tag, name, key, json.dumps(_written(event)))
     return replace(event, at=at)
 
 

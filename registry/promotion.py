@@ -14,7 +14,7 @@ from typing import Any
 from registry import history, watchers
 from registry.catalog import CHAMPION, ModelRef, Version, check_alias, find_version, versions
 from registry.errors import Conflict, OptionsError
-from registry.tracking import connect, told
+from registry.tracking import connect, patiently, told
 
 
 @dataclass(frozen=True)
@@ -149,14 +149,14 @@ def _move(
     with told():
         if old and old.number != number:
             for key, text in {"until": moment, "replaced_by": str(number)}.items():
-                client.set_model_version_tag(name, str(old.number), f"{alias}.{key}", text)
+                patiently(client.set_model_version_tag, name, str(old.number), f"{alias}.{key}", text)
         notes = {"since": moment, "reason": why["reason"], "replaced": str(old.number) if old else ""}
         known = {key: value for key, value in (scores or {}).items() if math.isfinite(value)}
         notes["scores"] = json.dumps(known) if known else ""
         for key, text in notes.items():
             if text:
-                client.set_model_version_tag(name, str(number), f"{alias}.{key}", text)
-        client.set_registered_model_alias(name, alias, str(number))
+                patiently(client.set_model_version_tag, name, str(number), f"{alias}.{key}", text)
+        patiently(client.set_registered_model_alias, name, alias, str(number))
     version = find_version(ModelRef(new.name, number))
     if alias == CHAMPION and (old is None or old.number != number):
         watchers.tell(version, why["reason"])

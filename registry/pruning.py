@@ -8,6 +8,7 @@ remembered in a tag of the model, `pruned.<sha256>`, so that no place that is lo
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from registry.errors import NotFound, OptionsError
 from registry.rows import DELETED, PRUNED, WORKSPACE, reading
 from registry.searching import Wanted, search
 from registry.stores import locate
-from registry.tracking import connect, told
+from registry.tracking import connect, patiently, told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,17 +106,17 @@ def _is_free(version: Version) -> bool:
 
 
 def _remove(client: "MlflowClient", version: Version) -> None:
-    with told():
-        client.set_model_version_tag(version.name, str(version.number), PRUNED, "true")
-        client.set_registered_model_tag(version.name, f"{PRUNED}.{version.sha256}", version.ref)
+    with suppress(NotFound), told():  # another prune was quicker
+        patiently(client.set_model_version_tag, version.name, str(version.number), PRUNED, "true")
+        patiently(client.set_registered_model_tag, version.name, f"{PRUNED}.{version.sha256}", version.ref)
     store, key = locate(version.uri, depth=3)
     beside = store.list(f"{key.rpartition('/')[0]}/")
     for file in (*(file for file in beside if file != key), key):
         if of_package(version.sha256):
             break
         store.delete(file)
-    with told():
-        client.delete_model_version(version.name, str(version.number))
+    with suppress(NotFound), told():
+        patiently(client.delete_model_version, version.name, str(version.number))
 
 
 def _marked(name: str) -> list[Version]:

@@ -21,8 +21,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
-
 from registry import signing, stac
 from registry.catalog import (
     CHALLENGER,
@@ -41,7 +39,7 @@ from registry.rows import DELETED, TAG_OF, WHOLE, WORKSPACE, reading
 from registry.secrets import plain
 from registry.settings import settings
 from registry.stores import Store, open_store
-from registry.tracking import code, connect, metric_name, told
+from registry.tracking import code, connect, metric_name, patiently, told
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -57,7 +55,6 @@ NO_TAGS = (
     "origin",
 )  # the manifest alone tells them
 SOFTWARE = ("dlpk-flows", "torch", "torchvision", "pytorch-lightning", "numpy", "rasterio", "albumentations", "timm")
-BUSY = ("Giving up after", "UNIQUE constraint failed", "duplicate key", "database is locked")  # as the databases say it
 
 
 def publish(
@@ -169,16 +166,16 @@ def _register(client: "MlflowClient", facts: dict[str, Any], run_id: str | None)
     """The number of the version that holds these bytes; the newest becomes the challenger."""
     name, digest = facts["name"], facts["sha256"]
     with told():
-        _patiently(partial(_make_model, client, name))
+        patiently(partial(_make_model, client, name))
         number = _registered(name, digest)
         if number is None:
             # MLflow takes no file: address that lies outside a run; the tag has the true one
             source = facts["uri"] if facts["uri"].startswith("s3:") else f"dlpk://{name}/{digest}"
             create = client.create_model_version
-            made = int(_patiently(lambda: create(name, source, run_id, tags=_tags(facts))).version)
+            made = int(patiently(lambda: create(name, source, run_id, tags=_tags(facts))).version)
             number = _registered(name, digest) or made
             if number != made:  # another publisher of the same bytes was quicker by a moment
-                _patiently(partial(client.delete_model_version, name, str(made)))
+                patiently(partial(client.delete_model_version, name, str(made)))
         if number == _newest(name):
             _challenge(client, name)
     return number
@@ -196,7 +193,7 @@ def _challenge(client: "MlflowClient", name: str) -> None:
         if newest in (aliases.get(CHAMPION), aliases.get(CHALLENGER)):
             continue
         try:
-            _patiently(partial(client.set_registered_model_alias, name, CHALLENGER, str(newest)))
+            patiently(partial(client.set_registered_model_alias, name, CHALLENGER, str(newest)))
         except MlflowException as error:  # another publisher of the same bytes has just deleted its own
             if code(error) != "RESOURCE_DOES_NOT_EXIST":
                 raise
@@ -206,19 +203,6 @@ def _newest(name: str) -> int:
     sql = f"SELECT max(version) FROM model_versions WHERE {WORKSPACE} AND name = ? AND current_stage <> '{DELETED}'"
     with reading(name) as rows:
         return int(rows.ask(sql, (name,))[0][0] or 0)
-
-
-def _is_busy(error: BaseException) -> bool:
-    return any(sign in str(error) for sign in BUSY)
-
-
-# MLflow counts without a lock, and fails when several publishers write the same row at the same moment
-_patiently = Retrying(
-    retry=retry_if_exception(_is_busy),
-    wait=wait_random_exponential(multiplier=0.05, max=1),
-    stop=stop_after_attempt(8),
-    reraise=True,
-)
 
 
 def _make_model(client: "MlflowClient", name: str) -> None:

@@ -11,12 +11,14 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from registry.errors import DlpkError, NotFound, OptionsError, StoreError
 from registry.locks import locked
@@ -33,6 +35,7 @@ LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 MOST_IN_BATCH = 100  # parameters in one request, MLflow's limit
 FIGURES = ("*.emd", "model_metrics.html", "ModelCharacteristics/*")
 PICTURES = "ModelCharacteristics/*.png"
+BUSY = ("Giving up after", "UNIQUE constraint failed", "duplicate key", "database is locked")  # as the databases say it
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306}
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -106,6 +109,14 @@ class Run:
             known = {key: float(value) for key, value in metrics.items() if math.isfinite(value)}
             batch = [Metric(metric_name(key), value, now, number) for key, value in known.items()]
             self._client.log_batch(self.id, metrics=batch)
+
+    def log_missing(self, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Of all epochs, with their seconds, those that the run has not: it was killed before they were logged."""
+        with told():
+            known = {metric.step for metric in self._client.get_metric_history(self.id, "seconds")}
+        for number, metrics in enumerate(epochs):
+            if number not in known:
+                self.log_epoch(number, metrics)
 
     def log_scores(self, scores: Mapping[str, float]) -> None:
         """What the evaluation gave."""
@@ -228,6 +239,19 @@ def told() -> Iterator[None]:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("mlflow.", "sqlalchemy.")):
             raise
         raise _named(error) from error
+
+
+def _is_busy(error: BaseException) -> bool:
+    return any(sign in str(error) for sign in BUSY)
+
+
+# MLflow counts without a lock, and fails when several programs write the same row at the same moment
+patiently = Retrying(
+    retry=retry_if_exception(_is_busy),
+    wait=wait_random_exponential(multiplier=0.05, max=1),
+    stop=stop_after_attempt(8),
+    reraise=True,
+)
 
 
 def metric_name(name: str) -> str:

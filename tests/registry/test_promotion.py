@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from registry import history, watchers
 from registry.catalog import Version, champion, find_version
@@ -64,6 +66,23 @@ def test_who_watches_is_told_of_each_new_champion_and_hinders_nothing(
     assert [("roofs@1", "by hand"), ("roofs@2", "by hand"), ("roofs@1", "back from roofs@2")] == heard
     assert "nobody listens to roofs@2" in caplog.text
     assert ("champion",) == find_version("roofs@1").aliases[:1]
+
+
+@pytest.mark.parametrize("write", ["set_registered_model_tag", "set_model_version_tag", "set_registered_model_alias"])
+def test_another_promotion_at_the_same_moment_is_waited_for(
+    published: Publish, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    real, taken = getattr(MlflowClient, write), [MlflowException("duplicate key value violates unique constraint")]
+
+    def busy(client: MlflowClient, *args: Any) -> None:
+        if taken:
+            raise taken.pop()
+        real(client, *args)
+
+    published()
+    monkeypatch.setattr(MlflowClient, write, busy)
+    assert "by hand" == promote("roofs", 1, reason="by hand").notes["champion.reason"]
+    assert [] == taken
 
 
 @pytest.mark.parametrize("alias", ["latest", "v3", "3", "", "a b"])

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
+from mlflow import MlflowClient
 
 from registry import catalog, pruning, publishing
 from registry.catalog import Version, fetch
@@ -168,3 +169,20 @@ def test_the_command_says_what_goes_and_what_stays(seven: list[Version]) -> None
     told = json.loads(CliRunner().invoke(command, ["--keep", "5", "--dry-run"]).output)
     assert (["roofs@2", "roofs@1"], True) == (told["remove"], told["dry_run"])
     assert len(seven) == len(numbers())
+
+
+@pytest.mark.parametrize("step", ["set_model_version_tag", "delete_model_version"])
+def test_another_prune_at_the_same_moment_ends_nothing(
+    published: Publish, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    for content in (b"one", b"two"):
+        published(content)
+    real, delete = getattr(MlflowClient, step), MlflowClient.delete_model_version
+
+    def late(client: MlflowClient, name: str, version: str, *more: str) -> None:
+        delete(client, name, version)
+        real(client, name, version, *more)
+
+    monkeypatch.setattr(MlflowClient, step, late)
+    prune(1)
+    assert [2] == numbers()

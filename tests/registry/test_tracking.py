@@ -98,6 +98,16 @@ def test_a_killed_run_goes_on_and_a_finished_one_does_not() -> None:
     assert first != Run.start("roofs", "e", work="recipe-2")
 
 
+@pytest.mark.usefixtures("mlflow_home")
+def test_epochs_that_a_kill_kept_from_a_run_are_logged_later() -> None:
+    run = Run.start("roofs", "a")
+    run.log_epoch(0, {"training_loss": 3.0, "seconds": 1.0})
+    run.log_epoch(2, {"training_loss": 1.0, "seconds": 1.0})
+    run.log_missing([{"training_loss": float(loss), "seconds": 1.0} for loss in (3, 2, 1, 0)])
+    logged = connect().get_metric_history(run.id, "training_loss")
+    assert [(0, 3.0), (1, 2.0), (2, 1.0), (3, 0.0)] == sorted((metric.step, metric.value) for metric in logged)
+
+
 @pytest.mark.usefixtures("tracking")
 def test_a_run_that_somebody_deleted_is_not_gone_on_with() -> None:
     run = Run.start("roofs", "a", work="recipe-1")
