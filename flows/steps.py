@@ -40,6 +40,7 @@ from tasks.cli import NO_LABELS, exported, fetched
 from tasks.console import Listener
 from tasks.export import ExportOptions, split_extent
 from tasks.options import Options
+from tasks.provenance import PAGE, facts_in
 
 if TYPE_CHECKING:
     from tasks.inference_options import InferenceOptions, ModelSource
@@ -169,6 +170,7 @@ def _train(work: Work, chips: ChipFolder, start: str) -> Path:
     product = work.model / f"{work.recipe.name}.emd"
     with listening("train", work.run) as listen, work.run.machine_watched():
         work.once("train", product, lambda: child.run_on_gpu("train", chips.path, work.model, *options, listen=listen))
+    work.run.log_missing(facts_in(work.model / PAGE).get("epochs") or [])
     return work.model
 
 

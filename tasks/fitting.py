@@ -174,8 +174,13 @@ class Best(ModelCheckpoint):
 class Last(Checkpoint):
     """Every epoch is kept, after `best` has judged it; Lightning's own `save_last` keeps only the better ones."""
 
+    def __init__(self, told: Telling) -> None:
+        self.told = told
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         trainer.save_checkpoint(Path(trainer.default_root_dir) / checkpoints.FOLDER / checkpoints.LAST)
+        if trainer.is_global_zero:
+            self.told.tell()
 
 
 def run(
@@ -240,7 +245,7 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    callbacks: list[pl.Callback] = [told, best, Last()]
+    callbacks: list[pl.Callback] = [told, best, Last(told)]
     if options.stop_training and monitor:
         callbacks.append(Patience(monitor, mode=mode, patience=options.patience, min_delta=0.001))
     several = options.devices * options.num_nodes > 1

@@ -50,7 +50,10 @@ class Telling(pl.Callback):
         self.epochs.append(Epoch(trainer.current_epoch, trainer.max_epochs or 0, metrics, seconds))
         if trainer.is_global_zero:
             self._write()
-            self.on_epoch(self.epochs[-1])
+
+    def tell(self) -> None:
+        """Of the last epoch, once it is kept: one that a kill takes back is told only when it was done again."""
+        self.on_epoch(self.epochs[-1])
 
     def _write(self) -> None:
         from tasks.report import write_losses

@@ -8,6 +8,7 @@ The folder's name is the model's name, as in ArcGIS. What lies in the folder is 
 
 import inspect
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -63,13 +64,17 @@ def train_model(
     plan = _plan(chips, options)
     start = _start(chips, plan)
     receipt.claim(out, "train", facts)  # only now: options that do not fit leave nothing behind
-    several = options.devices * options.num_nodes > 1  # they write to the folder together
-    with nullcontext() if several else receipt.hold(out):
+    with receipt.hold(out) if _holds(options) else nullcontext():
         if (out / f"{out.name}.emd").is_file():  # another process has just finished it
             return ModelFolder(out)
         augment.save(plan.loading.augment, out)
         fitted = _fit_what_fits(chips, out, plan, start, (on_epoch, on_progress))
         return _write(chips, out, plan, fitted)
+
+
+def _holds(options: TrainOptions) -> bool:
+    """Of several processes that write to the folder together the first of a machine; on several machines none."""
+    return options.num_nodes == 1 and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _facts(chips: ChipFolder, options: TrainOptions) -> receipt.Facts:

@@ -250,7 +250,7 @@ def test_the_same_seed_gives_the_same_model_also_after_an_interruption(
         train_model(data, tmp_path / "stopped/town", options, on_epoch=stop)
     epochs: list[Epoch] = []
     resumed = train_model(data, tmp_path / "stopped/town", options, on_epoch=epochs.append)
-    assert [1, 2] == [epoch.number for epoch in epochs]
+    assert [2] == [epoch.number for epoch in epochs]  # none that was told is told again
     assert equal(whole, resumed)
     assert whole.emd.document["LearningRate"] == resumed.emd.document["LearningRate"]
 
@@ -288,8 +288,18 @@ def test_two_trainings_into_one_folder_do_not_meet(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(train, "_plan", lambda *_: SimpleNamespace(loading=SimpleNamespace(augment=None)))
     monkeypatch.setattr(train, "_start", lambda *_: None)
     out.mkdir()
-    with receipt.hold(out), pytest.raises(Conflict, match="town: is being written by another process"):
-        train_model(data, out, TrainOptions())
+    for devices in (1, 2):
+        with receipt.hold(out), pytest.raises(Conflict, match="town: is being written by another process"):
+            train_model(data, out, TrainOptions(devices=devices))
+        (out / receipt.NAME).unlink()
+
+
+def test_the_first_of_several_processes_holds_the_folder_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not train._holds(TrainOptions(devices=2))
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert train._holds(TrainOptions(devices=2))
+    assert not train._holds(TrainOptions(num_nodes=2))
 
 
 @pytest.mark.slow
@@ -320,11 +330,10 @@ def test_every_epoch_is_kept_whether_it_was_better_or_not(tmp_path: Path) -> Non
 
     def look(epoch: Epoch) -> None:
         losses.append(epoch.metrics["validation_loss"])
-        if epoch.number:
-            kept.append(torch.load(out / ".checkpoints/last.ckpt", weights_only=True)["epoch"])
+        kept.append(torch.load(out / ".checkpoints/last.ckpt", weights_only=True)["epoch"])
 
     train_model(bright_roofs(tmp_path / "chips"), out, TrainOptions(**{**QUICK, "max_epochs": 5}), on_epoch=look)
-    assert [0, 1, 2, 3] == kept
+    assert [0, 1, 2, 3, 4] == kept  # before it is told
     assert any(later >= min(losses[:i]) for i, later in enumerate(losses[:-1]) if i)  # one that was not better
 
 
@@ -408,7 +417,7 @@ def test_ctrl_c_ends_a_training_that_can_go_on(tmp_path: Path, caplog: pytest.Lo
         signal.signal(signal.SIGINT, before)
     assert "interrupted in epoch 2; the same again goes on there" in caplog.text
     train_model(data, out, options, on_epoch=lambda epoch: epochs.append(epoch.number))
-    assert [1, 2] == epochs
+    assert [2] == epochs
 
 
 def checkpoint(out: Path) -> int:
