@@ -87,6 +87,8 @@ def test_a_retraining_killed_again_and_again_ends_as_if_it_never_was(tmp_path: P
     (experiment,) = (e for e in client.search_experiments() if e.name == "roofs")
     (run,) = client.search_runs([experiment.experiment_id])
     assert "FINISHED" == run.info.status
+    logged = [metric.step for metric in client.get_metric_history(run.info.run_id, "training_loss")]
+    assert list(range(recipe(tmp_path, "segmenter")["train"]["max_epochs"])) == sorted(logged)
 
 
 def test_two_retrainings_of_the_same_recipe_do_not_meet(tmp_path: Path, dlpk_home: Path) -> None:
