@@ -68,7 +68,7 @@ def finish(out: Path, export: Export, run: Run, *, staged: bool = False) -> None
     """
     part, options, definition = export.part, export.options, _definition(export)
     size = (options.tile_size_y, options.tile_size_x)
-    write_text(out / "map.txt", "".join(part.notes[name].line for name in part.names))
+    write_text(out / "map.txt", _map(part))
     write_text(out / "stats.txt", part.statistics.text(size))
     write_text(out / ACCUMULATED, json.dumps(part.statistics.document(size, options.metadata_format)))
     if export.splits:
@@ -79,6 +79,12 @@ def finish(out: Path, export: Export, run: Run, *, staged: bool = False) -> None
             gather(out, part.names, export.classes)
         write_pages(out, definition, export.facts, run)
     definition.write(out / DEFINITION)
+
+
+def _map(part: Part) -> str:
+    """A line for each chip; arcgis.learn opens the picture of the first one, whose name it ends at a blank."""
+    notes = sorted((part.notes[name] for name in part.names), key=lambda note: " " in note.files[0])
+    return "".join(note.line for note in notes)
 
 
 def write_pages(out: Path, definition: Emd, facts: ExportFacts | None = None, run: Run | None = None) -> None:

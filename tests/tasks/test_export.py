@@ -422,3 +422,18 @@ def test_odd_rasters_are_opened_or_refused_with_a_remedy(shared_data: Path) -> N
         except ImageryError as error:
             told = str(error)
         assert not told or re.search(r"; .*(gdal|convert|repair)", told), told
+
+
+def test_the_first_line_of_the_map_has_a_picture_that_arcgis_learn_can_open(
+    scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """It ends the name at a blank, and the pictures lie in folders of the classes."""
+    x, y = town.WEST, town.NORTH
+    boxes = [shapely.box(x + 4 + k, y - 14, x + 14 + k, y - 4) for k in (0, 12)]
+    fields = {"Classvalue": [1, 2], "Classname": ["ash tree", "roof"]}
+    geopandas.GeoDataFrame(fields, geometry=boxes, crs=f"EPSG:{town.EPSG}").to_file(tmp_path / "two.gpkg")
+    chips = export(
+        (scene[0], tmp_path / "two.gpkg"), tmp_path / "chips", metadata_format="Imagenet", crop_mode="BOUNDING_BOX"
+    )
+    lines = (chips.path / "map.txt").read_text().splitlines()
+    assert ["images\\roof\\000000001.tif ", "images\\ash tree\\000000000.tif "] == [x for x in lines if x]
