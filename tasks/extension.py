@@ -57,8 +57,10 @@ def extension_of(model: ModelFolder, folder: Path) -> ModelFolder:
 
 def _check(model: ModelFolder) -> None:
     emd = model.emd
-    if "NetworkOptions" not in emd.document or emd.document.get("MetaDataMode") == "Panoptic_Segmentation":
-        raise OptionsError("only a model that was trained here becomes an extension", where=model.path)
+    converted = "Normalization" in emd.document
+    if "NetworkOptions" not in emd.document or converted or emd.document.get("MetaDataMode") == "Panoptic_Segmentation":
+        do = "take the package that it was converted from" if converted else "package it with --flavour self-contained"
+        raise OptionsError("only a model that was trained here becomes an extension", where=model.path, do=do)
     change = emd.document.get("InferenceFunction") == "DetectChange.py"
     if emd.model_type not in DATA or change:
         what = "arcgis.learn extends detectors of boxes and pixel classifiers only"
@@ -106,6 +108,7 @@ def _configuration(emd: Emd, scale: list[float], offset: list[float]) -> str:
         "arguments": emd.document["NetworkOptions"],
         "resize_to": resize,
         "detects": emd.model_type == ModelType.OBJECT_DETECTION,
+        "classes": [one.name for one in emd.classes],
         "scale": scale,
         "offset": offset,
     }

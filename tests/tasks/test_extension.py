@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from registry.dlpk import ModelFolder, open_model
 from registry.emd import Emd
 from registry.errors import OptionsError
 from tasks import networks
+from tasks.extension import extension_of
 from tasks.package import package_model
 from tests.tasks.conftest import MakeModel
 
@@ -135,6 +137,34 @@ def test_an_extension_answers_as_the_model_does_and_learns(
         apart[one["labels"][sure][:, None] != labels] = torch.inf
         assert apart.amin(dim=0).max() < 1e-3
         assert apart.amin(dim=1).max() < 1e-3
+
+
+def brought(folder: Path) -> Any:
+    """The class that arcgis.learn is given."""
+    names: dict[str, Any] = {}
+    exec((folder / "ModelConfiguration.py").read_text(), names)  # as it is opened there
+    return names["DlpkNetwork"]()
+
+
+@pytest.mark.slow
+def test_objects_keep_their_class_where_chips_have_theirs_in_the_order_of_the_names(tmp_path: Path) -> None:
+    model, _ = trained(tmp_path / "town", "fcos", "PASCAL_VOC_rectangles", "ObjectDetection", "DetectObjects")
+    opened = brought(extension_of(model, tmp_path / "extension").path)
+    opened._modules = lambda: {"fcos": SimpleNamespace(build=lambda *_, **__: torch.nn.Identity())}  # builds in no time
+    box, found = torch.tensor([[-1.0, -1, 1, 1]] * 2), torch.tensor([[0.0, 0, 64, 64]] * 2)
+    for names, labels in ((["pond", "roof"], [2, 1]), (["roof", "pond"], [1, 2]), (["roof", "barn"], [1, 2])):
+        data = SimpleNamespace(c=3, _is_multispectral=False, classes=["background", *names])
+        opened.get_model(data)
+        (_, targets), _ = opened.on_batch_begin(None, torch.zeros(1, 3, 64, 64), [box[None], torch.tensor([[1, 2]])])
+        assert labels == targets[0]["labels"].tolist()
+        answer = {"boxes": found, "labels": torch.tensor(labels), "scores": torch.ones(2)}
+        assert [1, 2] == opened.post_process([answer], 0.1, 0.5, 64, "cpu")[0][1].tolist()
+
+
+def test_a_model_that_was_converted_is_no_extension(make_model: MakeModel, tmp_path: Path) -> None:
+    scale = {"Mean": [0.0], "StdDev": [1.0]}
+    with pytest.raises(OptionsError, match="only a model that was trained here becomes an extension"):
+        extension_of(make_model("brightest", NetworkOptions={}, Normalization=scale), tmp_path / "extension")
 
 
 def test_what_arcgis_learn_cannot_extend_is_told(make_model: MakeModel, tmp_path: Path) -> None:
