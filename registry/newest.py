@@ -26,8 +26,10 @@ State = Mapping[str, Sequence[Any]]  # model -> facts that differ once its newes
 
 
 def names(wanted: Wanted, *, sort: str = "name", first: int = 0, count: int = 24) -> tuple[list[str], int]:
-    """The models whose newest version `page` finds, and how many they are in all. Raises OptionsError."""
-    keys, total = _catalog().found(wanted, sort, first, count)
+    """The models of which the version that `registry.catalog.overview` shows meets the conditions, and how many they
+    are in all. Raises OptionsError.
+    """
+    keys, total = _catalog().found(wanted, sort, first, count, in_use=True)
     return [name for name, _ in keys], total
 
 
@@ -47,11 +49,13 @@ class Newest:
         self._mark: Any = None
         self._state: State = {}
 
-    def found(self, wanted: Wanted, sort: str, first: int, count: int) -> tuple[list[tuple[str, int]], int]:
+    def found(
+        self, wanted: Wanted, sort: str, first: int, count: int, *, in_use: bool = False
+    ) -> tuple[list[tuple[str, int]], int]:
         with self._lock:
             with reading() as rows:
                 self._renew(rows)
-            return found(self._rows, wanted, sort=sort, newest=True, first=first, count=count)
+            return found(self._rows, wanted, sort=sort, newest=True, first=first, count=count, in_use=in_use)
 
     def _renew(self, rows: Rows) -> None:
         mark = rows.mark() if rows.postgres else self._data_version()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from registry.catalog import SCORE, Version, loaded
+from registry.catalog import CHAMPION, SCORE, Version, loaded
 from registry.errors import OptionsError
 from registry.rows import DELETED, PRUNED, WORKSPACE, Rows, reading
 from registry.tracking import metric_name
@@ -66,10 +66,13 @@ def page(wanted: Wanted, *, sort: str = "name", newest: bool = False, first: int
 
 
 def found(
-    rows: Rows, wanted: Wanted, *, sort: str, newest: bool, first: int, count: int
+    rows: Rows, wanted: Wanted, *, sort: str, newest: bool, first: int, count: int, in_use: bool = False
 ) -> tuple[list[tuple[str, int]], int]:
-    """Name and number of the versions on a `page`, and how many there are in all."""
-    sql, values = _question(rows, wanted, sort, newest=newest)
+    """Name and number of the versions on a `page`, and how many there are in all.
+
+    `in_use` asks for the champion of each model where it has one, in the place of its newest version.
+    """
+    sql, values = _question(rows, wanted, sort, newest=newest, in_use=in_use)
     some = rows.scan(f"{sql} LIMIT {count or 2**62} OFFSET {first}", values)
     total = some[0][2] if some else len(rows.scan(sql, values)) if first else 0
     return [(name, number) for name, number, _ in some], total
@@ -92,10 +95,12 @@ class Sql:
 _GONE = f"""gone AS (SELECT name, version FROM model_versions WHERE {WORKSPACE}
     AND (current_stage = '{DELETED}' OR status <> 'READY')
     UNION SELECT name, version FROM model_version_tags WHERE {WORKSPACE} AND key = '{PRUNED}')"""
+_HELD = f"""t.version = (SELECT a.version FROM registered_model_aliases a
+    WHERE a.{WORKSPACE} AND a.name = t.name AND a.alias = '{CHAMPION}')"""
 _OURS = f"FROM model_version_tags t WHERE t.{WORKSPACE} AND t.key = 'sha256' AND"
 
 
-def _question(rows: Rows, wanted: Wanted, sort: str, *, newest: bool) -> tuple[str, tuple[Any, ...]]:
+def _question(rows: Rows, wanted: Wanted, sort: str, *, newest: bool, in_use: bool) -> tuple[str, tuple[Any, ...]]:
     """Name and number of each version that is wanted, and how many there are.
 
     Every condition joins the tags of one key, which lie side by side in the database; of the few versions that are the
@@ -107,7 +112,8 @@ def _question(rows: Rows, wanted: Wanted, sort: str, *, newest: bool) -> tuple[s
         held = f"SELECT a.name, a.version FROM registered_model_aliases a JOIN ({source.text}) w ON w.name = a.name"
         source = Sql(f"{held} AND w.version = a.version WHERE a.{WORKSPACE} AND a.alias = ?", (wanted.alias,))
     elif newest:
-        source = Sql(f"SELECT t.name, max(t.version) AS version {ours} GROUP BY t.name")
+        chosen = f"coalesce(max(CASE WHEN {_HELD} THEN t.version END), max(t.version))" if in_use else "max(t.version)"
+        source = Sql(f"SELECT t.name, {chosen} AS version {ours} GROUP BY t.name")
     parts = [Sql(f"WITH {_GONE}, whole AS ("), source, Sql("), found AS MATERIALIZED (SELECT c.name, c.version,")]
     worth, joined, order = _order(rows, sort)
     parts += [Sql(f"{worth} AS worth FROM whole c"), joined]

@@ -166,6 +166,16 @@ def test_of_each_model_only_the_newest(published: Callable[..., Version]) -> Non
     assert ["roofs@2"] == [version.ref for version in search(Wanted(), newest=True)]
 
 
+def test_cards_are_found_and_ordered_by_the_version_that_they_show(published: Callable[..., Version]) -> None:
+    for name, scores in {"alpha": (0.9, 0.3), "beta": (0.5,)}.items():
+        for score in scores:
+            published(str(score).encode(), name, ap50=score)
+        promote(name, 1)
+    assert (["alpha", "beta"], 2) == newest.names(Wanted(), sort="ap50")
+    assert (["alpha"], 1) == newest.names(Wanted(least="ap50=0.8"))
+    assert ["beta", "alpha"] == [version.name for version in newest.page(Wanted(), sort="ap50").versions]
+
+
 def test_what_is_kept_of_the_newest_is_never_older_than_the_question(published: Callable[..., Version]) -> None:
     def refs(**conditions: Any) -> list[str]:
         return [version.ref for version in newest.page(Wanted(**conditions)).versions]
