@@ -26,7 +26,8 @@ def find(place: str, search: Search) -> Iterator[Scene]:
             facts = path.stat()
         except FileNotFoundError:  # gone meanwhile, or a link to nowhere
             continue
-        if time.time() - facts.st_mtime >= search.settle and facts.st_size:
+        touched = min(facts.st_mtime, facts.st_ctime)  # a time of change in the future was set by hand, or unpacked
+        if time.time() - touched >= search.settle and facts.st_size:
             changed = datetime.fromtimestamp(int(facts.st_mtime), UTC).isoformat()
             known = os.fsencode(name.as_posix()).decode(errors="replace")  # of a disk that wrote names in Latin-1
             yield Scene(known, _content(path), str(path), "file", changed)

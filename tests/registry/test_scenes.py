@@ -61,6 +61,13 @@ def test_a_file_that_may_still_grow_is_left_for_the_next_look(tmp_path: Path) ->
     assert ["old.tif"] == ids(str(tmp_path), Search(settle=60))
 
 
+def test_a_file_whose_time_of_change_lies_in_the_future_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "ahead.tif"
+    file.write_bytes(b"pixels")
+    os.utime(file, (4e9, 4e9))
+    assert ["ahead.tif"] == ids(str(tmp_path), READY)
+
+
 def test_a_replaced_file_is_another_scene(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif")
     [before] = scenes.find(str(tmp_path), READY)
