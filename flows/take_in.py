@@ -17,7 +17,7 @@ from flows.patience import patiently
 from flows.steps import step
 from registry import catalog, scenes
 from registry.dlpk import definitions
-from registry.errors import DlpkError, Pruned, StoreError
+from registry.errors import DlpkError, OptionsError, Pruned, StoreError
 from registry.importing import import_model
 from registry.scenes import Scene, Search
 
@@ -37,6 +37,9 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
     known, records, there = patiently(catalog.refs), list[dict[str, Any]](), packages(place)
     if waiting := len(packages(place, settle=0)) - len(there):
         say(f"{waiting} more were changed less than a minute ago, and wait for the next run: {place}")
+    if name and len(there) > 1:
+        do = "leave it empty: each gets that of its definition"
+        raise OptionsError(f"is for a single model, and {len(there)} lie at {place}", where="name", got=name, do=do)
     again = _is_single(place)
     for package in there:
         records.append(record := take(package, name, note or package.place, trust=trust, again=again))

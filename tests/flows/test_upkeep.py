@@ -18,7 +18,7 @@ from flows.retrain import retrain
 from flows.take_in import take_in
 from flows.tidy import _old_work, prune
 from registry import catalog, promotion
-from registry.errors import DlpkError
+from registry.errors import DlpkError, OptionsError
 from registry.locks import locked
 from registry.publishing import publish
 from registry.settings import settings
@@ -41,6 +41,16 @@ def package(tmp_path: Path) -> Callable[..., Path]:
         return make_package(tmp_path / f"{name}-{weights}", name, weights.encode())
 
     return make
+
+
+def test_one_name_for_several_packages_is_refused(package: Callable[..., Path], tmp_path: Path) -> None:
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    for name in ("roofs", "ponds"):
+        os.utime(shutil.move(package("one", name), inbox), (1, 1))
+    with pytest.raises(OptionsError, match="name: is for a single model, and 2 lie at"):
+        take_in.fn(str(inbox), name="both")
+    assert set() == catalog.refs()
 
 
 @pytest.mark.slow
