@@ -4,9 +4,9 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_before_delay, wait_chain, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_chain, wait_fixed
 
-from registry.errors import StoreError
+from registry.errors import Denied, StoreError
 
 T = TypeVar("T")
 LONGEST = 900.0  # seconds
@@ -14,15 +14,23 @@ PAUSES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 
 
 def patiently(do: Callable[[], T], longest: float = LONGEST) -> T:
-    """What `do` gives, which may be asked again. Raises its StoreError after `longest` seconds of trying."""
+    """What `do` gives, which may be asked again.
+
+    Raises its StoreError after `longest` seconds of trying, Denied at once.
+    """
     again = Retrying(
-        retry=retry_if_exception_type((StoreError, ConnectionError)),
+        retry=retry_if_exception(may_heal),
         wait=wait_chain(*(wait_fixed(pause) for pause in PAUSES)),
         stop=stop_before_delay(longest),
         before_sleep=_tell,
         reraise=True,
     )
     return again(do)
+
+
+def may_heal(error: object) -> bool:
+    """Whether waiting may help: not where a server refuses."""
+    return isinstance(error, (StoreError, ConnectionError)) and not isinstance(error, Denied)
 
 
 def _tell(state: RetryCallState) -> None:

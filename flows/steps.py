@@ -26,13 +26,14 @@ from flows.happenings import tell_of
 from flows.listening import in_flow_run, listening, publish_report, say
 from flows.new_scenes import Summary
 from flows.pages import chips_page, inference_page, retrain_page, scenes_page
+from flows.patience import may_heal
 from flows.recipe import ClassEntry, Imagery, LabelledScene, Recipe, rasters
 from flows.scene_batch import on, run_batch
 from flows.work import Record, Work
 from registry import catalog, history, promotion, publishing, watchers
 from registry.catalog import Version
 from registry.dlpk import inspect
-from registry.errors import NotFound, OptionsError, StoreError
+from registry.errors import NotFound, OptionsError
 from registry.files import write_text
 from registry.promotion import Decision
 from tasks.chips import DEFINITION, ChipFolder
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-TRANSIENT = (StoreError, ConnectionError, httpx.TransportError)  # the last of Prefect's server
 PAUSES: list[float] = [5, 30, 120]  # seconds before the second, third and fourth try
 watchers.champions.add(announcing.announce)
 
@@ -74,7 +74,8 @@ def step(verb: Callable[P, R], *, hours: float, retries: int = 0, tags: tuple[st
 
 def _may_heal(_task: Any, _run: Any, state: Any) -> bool:
     """Only what waiting may heal is tried again: a failed fit or a wrong label never is."""
-    return isinstance(state.result(raise_on_failure=False), TRANSIENT)
+    error = state.result(raise_on_failure=False)
+    return may_heal(error) or isinstance(error, httpx.TransportError)  # the last of Prefect's server
 
 
 @dataclass(frozen=True)

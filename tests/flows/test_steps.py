@@ -15,7 +15,7 @@ from flows.recipe import HoldOut, LabelledScene, Recipe
 from flows.work import Work
 from registry import catalog, history
 from registry.catalog import Version
-from registry.errors import LabelError, StoreError
+from registry.errors import Denied, LabelError, StoreError
 from registry.promotion import Decision, promote
 from registry.tracking import Run, connect
 from tasks.export import ExportOptions
@@ -42,7 +42,12 @@ def test_outside_of_a_flow_run_a_step_is_a_plain_call() -> None:
 
 @pytest.mark.parametrize(
     ("error", "heals"),
-    [(StoreError("silent"), True), (httpx.ConnectError("refused"), True), (LabelError("wrong"), False)],
+    [
+        (StoreError("silent"), True),
+        (httpx.ConnectError("refused"), True),
+        (LabelError("wrong"), False),
+        (Denied("403"), False),
+    ],
 )
 def test_only_what_may_heal_is_tried_again(error: Exception, heals: bool) -> None:
     assert heals == steps._may_heal(None, None, failed(error))
