@@ -26,6 +26,7 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,198}")
 SCORE = "score."  # before the name of a score, in the key of a tag
 FEW = 10  # names in an error
+MEND = "the store is damaged: remove this object there and publish the same package again, or restore a backup"
 _FORM = "write NAME, NAME@3 or NAME@champion"
 
 
@@ -284,7 +285,7 @@ def fetch(ref: ModelRef | str, into: Path | None = None, *, signatures: bool = F
         with atomic(cached) as part:
             store.get(key, part)
             if (got := sha256(part)) != version.sha256:
-                do = "the store is damaged: publish the package again elsewhere"
+                do = MEND
                 raise StoreError(f"expected the sha256 {version.sha256}", where=version.uri, got=got, do=do)
     if signatures or settings().signers:
         store, key = locate(version.uri, depth=3)

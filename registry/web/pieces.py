@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from registry.archive import read
-from registry.catalog import Version, manifest_of
+from registry.catalog import MEND, Version, manifest_of
 from registry.errors import NotFound, PackageError, StoreError
 from registry.stores import Store, locate
 
@@ -71,7 +71,7 @@ def _member(uri: str, size: int, _sha256: str, name: str) -> bytes:
     except KeyError as error:
         raise NotFound("the package has no such file", where=name) from error
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, ValueError, EOFError) as error:
-        raise PackageError(f"is damaged ({error})", where=uri, do="publish it again elsewhere") from error
+        raise PackageError(f"is damaged ({error})", where=uri, do=MEND) from error
 
 
 def checked(version: Version, name: str) -> bytes:
@@ -79,7 +79,7 @@ def checked(version: Version, name: str) -> bytes:
     content = member(version, name)
     told = manifest_of(version).get("members", {}).get(name)
     if told and hashlib.sha256(content).hexdigest() != told:
-        raise StoreError("is not what was published", where=f"{version.uri} {name}", do="publish it again elsewhere")
+        raise StoreError("is not what was published", where=f"{version.uri} {name}", do=MEND)
     return content
 
 
@@ -90,8 +90,6 @@ def stream(version: Version, start: int = 0, end: int | None = None) -> Iterator
     while at < stop:
         content = store.get_range(key, at, min(4 * PIECE, stop - at))
         if not content:
-            raise StoreError(
-                "ended too early", where=version.uri, do="the store is damaged: publish it again elsewhere"
-            )
+            raise StoreError("ended too early", where=version.uri, do=MEND)
         yield content
         at += len(content)
