@@ -24,7 +24,7 @@ def retrain_page(work: Work, version: Version, scores: dict[str, Any], verdict: 
         f"- working folder `{work.folder}`",
     ]
     table = ["| score | value |", "|---|---|", *(f"| {figure} | {value:.4f} |" for figure, value in figures.items())]
-    markdown = "\n".join([f"# {version.ref}", "", f"**{verdict.why}**", "", *links, "", *table])
+    markdown = "\n".join([f"# {version.ref}", "", f"**{verdict.why}**", "", *_warned(scores), *links, "", *table])
     rows: list[Row] = [
         {"model": version.ref, "score": name, "value": round(value, 4)} for name, value in figures.items()
     ]
@@ -34,14 +34,13 @@ def retrain_page(work: Work, version: Version, scores: dict[str, Any], verdict: 
 def chips_page(record: Row) -> tuple[str, list[Row]]:
     """Markdown and rows of an export; the record is that of `dlpk export`."""
     rows: list[Row] = [{"class": name, **amounts} for name, amounts in record.get("classes", {}).items()]
-    warnings = [f"> **Warning:** {line}\n" for line in record.get("warnings", ())]
     facts = {"split": record.get("split"), "left out": record.get("left_out")}
     lines = [f"- {word}: {_counted(counts)}" for word, counts in facts.items() if counts]
     places = [f"- {word} `{record[word]}`" for word in ("folder", "preview", "report", "digest")]
     table = (
         ["| class | chips |", "|---|---|", *(f"| {row['class']} | {row['chips']:,} |" for row in rows)] if rows else []
     )
-    return "\n".join([f"# {record['chips']:,} chips", "", *warnings, *lines, *places, "", *table]), rows
+    return "\n".join([f"# {record['chips']:,} chips", "", *_warned(record), *lines, *places, "", *table]), rows
 
 
 def inference_page(model: str, sha256: str, results: Sequence[Row]) -> tuple[str, list[Row]]:
@@ -63,14 +62,14 @@ def scenes_page(model: str, place: str, summary: Summary) -> tuple[str, list[Row
     return "\n".join([f"# {model}", "", f"{told} `{place}`", "", *failed]), rows
 
 
-def drift_page(
-    model: str, report: str, scores: Mapping[str, float], manifest: Row, verdict: Drift
-) -> tuple[str, list[Row]]:
+def drift_page(model: str, report: str, scores: dict[str, Any], manifest: Row, verdict: Drift) -> tuple[str, list[Row]]:
     """Markdown and rows of a champion scored again: each figure now and when it was published."""
     before = numbers(dict(manifest.get("evaluation") or {}))
-    rows: list[Row] = [{"score": name, "now": round(n, 4), "before": before.get(name)} for name, n in scores.items()]
+    rows: list[Row] = [
+        {"score": name, "now": round(n, 4), "before": before.get(name)} for name, n in numbers(scores).items()
+    ]
     word = "has drifted" if verdict.drifted else "holds"
-    return "\n".join([f"# {model} {word}", "", verdict.why, "", f"- report `{report}`"]), rows
+    return "\n".join([f"# {model} {word}", "", verdict.why, "", *_warned(scores), f"- report `{report}`"]), rows
 
 
 def imports_page(place: str, records: Sequence[Row]) -> tuple[str, list[Row]]:
@@ -87,6 +86,10 @@ def prune_page(plan: Pruning, folders: Sequence[str], *, dry_run: bool) -> tuple
     size = sum(version.size for version in plan.remove)
     title = f"# {len(plan.remove)} versions, {size / 1e6:.1f} MB{' (not removed: dry run)' if dry_run else ''}"
     return "\n".join([title, "", *(f"- `{folder}`" for folder in folders)]), rows
+
+
+def _warned(record: Row) -> list[str]:
+    return [f"> **Warning:** {line}\n" for line in record.get("warnings", ())]
 
 
 def _counted(counts: Mapping[str, int]) -> str:

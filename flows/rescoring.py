@@ -88,7 +88,7 @@ def _judge(made: Plan, chips: Record, scores: Record) -> Drift:
 
 
 def _report(made: Plan, scores: Record, verdict: Drift) -> None:
-    markdown, rows = drift_page(made.known.ref, str(made.report), numbers(scores), made.manifest, verdict)
+    markdown, rows = drift_page(made.known.ref, str(made.report), scores, made.manifest, verdict)
     publish_report(f"evaluate-{slug(made.known.source.name)}", markdown, rows)
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from registry import promotion
 from registry.catalog import find_version
+from registry.web import shelf
 
 PAGES = [
     *("/", "/?text=roof&sort=ap50", "/?extent=79,6,80,7&cell_size=0.2:1", "/models/roofs", "/models/roofs/4"),
@@ -75,6 +77,34 @@ def test_what_is_not_there_is_told(page: TestClient) -> None:
         assert "Not found" in answer.text
 
 
+def test_a_page_behind_the_last_leads_to_it(page: TestClient) -> None:
+    for address in ("/?page=9", "/?text=roof&page=9", "/results?page=9"):
+        assert "This page is empty" in page.get(address).text
+    assert '<a href="/?text=roof&amp;page=1">' in page.get("/?text=roof&page=9").text
+
+
+def test_scores_on_chips_that_it_was_trained_on_are_not_told_as_others(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "On 120 chips that it was never trained on." in page.get("/models/roofs/4").text
+    version = find_version("roofs@4")
+    document = dict(shelf.manifest(version))
+    document["evaluation"] = {**document["evaluation"], "warnings": ["roofs was trained on these chips"]}
+    monkeypatch.setitem(shelf._MANIFESTS, version.uri, document)
+    warned = page.get("/models/roofs/4").text
+    assert "never trained on" not in warned
+    assert '<p class="warn">roofs was trained on these chips</p>' in warned
+
+
+def test_a_promotion_of_one_who_has_not_seen_the_present_champion_is_refused(page: TestClient) -> None:
+    text = page.get("/models/roofs/3").text
+    form = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', text[text.index("/promote") :]))
+    promotion.promote("roofs", 1, reason="by another")
+    answer = page.post("/models/roofs/promote", data={**form, "reason": "better"}, follow_redirects=False)
+    assert (409, 1) == (answer.status_code, find_version("roofs@champion").number)
+    assert "roofs@1 is champion meanwhile" in answer.text
+
+
 def test_a_package_comes_down_whole_or_in_part(page: TestClient) -> None:
     version = find_version("roofs@2")
     whole = page.get("/models/roofs/2/package")
@@ -85,6 +115,7 @@ def test_a_package_comes_down_whole_or_in_part(page: TestClient) -> None:
     tail = page.get("/models/roofs/2/package", headers={"range": "bytes=-5"})
     assert whole.content[-5:] == tail.content
     assert 416 == page.get("/models/roofs/2/package", headers={"range": f"bytes={version.size}-"}).status_code
+    assert 416 == page.get("/models/roofs/2/package", headers={"range": "bytes=-0"}).status_code
     head = page.head("/models/roofs/2/package")
     assert (str(version.size), b"") == (head.headers["content-length"], head.content)
 

@@ -88,9 +88,10 @@ def _span(request: Request, size: int, tag: str) -> tuple[int, int] | None:
     if not found or found.groups() == ("", "") or request.headers.get("if-range", tag) != tag:
         return 0, size
     first, last = found.groups()
-    if not first:
-        return max(0, size - int(last)), size
-    start, end = int(first), min(int(last) + 1 if last else size, size)
+    if first:
+        start, end = int(first), min(int(last) + 1 if last else size, size)
+    else:
+        start, end = max(0, size - int(last)), size
     return (start, end) if start < end else None
 
 

@@ -25,7 +25,7 @@ def champions(request: Request, _: Browsing, name: str) -> Response:
 async def promote(request: Request, who: Promoting, name: str) -> Response:
     """Give the alias champion to a version."""
     form = dict(await posted(request))
-    await run_in_threadpool(promoted, name, form.get("number", ""), form.get("reason", ""), who)
+    await run_in_threadpool(promoted, name, form.get("number", ""), form.get("reason", ""), who, form.get("holder", ""))
     return RedirectResponse(f"/models/{name}/history", 303)
 
 
@@ -37,20 +37,25 @@ async def rollback(request: Request, who: Promoting, name: str) -> Response:
     return RedirectResponse(f"/models/{name}/history", 303)
 
 
-def promoted(name: str, number: str, reason: str, who: Visitor) -> catalog.Version:
-    """Raises OptionsError without a version or a reason."""
+def promoted(name: str, number: str, reason: str, who: Visitor, holder: str = "") -> catalog.Version:
+    """Raises OptionsError without a version or a reason, Conflict as `rolled_back`."""
     if not (number.isascii() and number.isdecimal() and len(number) < 10):
         raise OptionsError("expected the number of a version", got=number[:50])
+    _check_holder(name, holder)
     return promotion.promote(name, int(number), reason=needed(reason), by=who.name)
 
 
 def rolled_back(name: str, holder: str, reason: str, who: Visitor) -> catalog.Version:
-    """`holder`: the champion that the page showed. Raises Conflict when another is in use meanwhile."""
+    """`holder`: the champion that the page showed, 0: none. Raises Conflict when another is in use meanwhile."""
+    _check_holder(name, holder)
+    return promotion.rollback(name, reason=needed(reason), by=who.name)
+
+
+def _check_holder(name: str, holder: str) -> None:
     now = catalog.champion(name)
-    if holder and (now is None or str(now.number) != holder):
+    if holder and str(now.number if now else 0) != holder:
         do = "look at the history again"
         raise Conflict(f"{now.ref if now else 'nothing'} is champion meanwhile", where=name, do=do)
-    return promotion.rollback(name, reason=needed(reason), by=who.name)
 
 
 def needed(reason: str) -> str:
