@@ -256,6 +256,19 @@ def test_a_damaged_store_is_told_and_nothing_is_handed_out(published: Publish, d
     assert [] == [path for path in (dlpk_home / "cache").rglob("*") if path.is_file()]
 
 
+def test_the_advice_for_a_damaged_store_heals_it(published: Publish, tmp_path: Path) -> None:
+    version = published()
+    package = fetch("roofs", tmp_path / "kept")
+    fetch("roofs").unlink()
+    file = Path(version.uri.removeprefix("file://"))
+    file.write_bytes(b"damaged")
+    with pytest.raises(StoreError, match="remove this object there and publish the same package again"):
+        fetch("roofs")
+    file.unlink()
+    assert version == publish(package, scores={}, data_digest="", git_commit="")
+    assert version.sha256 == sha256(fetch("roofs"))
+
+
 def test_a_file_of_the_same_name_is_not_overwritten(published: Publish, tmp_path: Path) -> None:
     published()
     (tmp_path / "roofs.dlpk").write_text("mine")
