@@ -1,7 +1,7 @@
 """Faster R-CNN (Ren et al. 2015), torchvision's, on a feature pyramid (Lin et al. 2017) over any backbone."""
 
 from inspect import signature
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
@@ -9,7 +9,18 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from ._backbone import Backbone
-from ._detection import LEAST_SCORE, OVERLAP, RATIOS, SCALES, Detector, Pyramid, anchors, strides_from, suggest_pyramid
+from ._detection import (
+    LEAST_SCORE,
+    OVERLAP,
+    RATIOS,
+    SCALES,
+    STRIDES,
+    Detector,
+    Pyramid,
+    anchors,
+    strides_from,
+    suggest_pyramid,
+)
 
 SERVES = ("detect_objects",)
 STAGES = [  # numbers that torchvision takes for proposals and for boxes, rpn_nms_thresh and so on
@@ -67,8 +78,19 @@ def two_stages(
 
 def roi_pool(levels: int, side: int) -> nn.Module:
     """The features of a box, `side` cells wide and high, from the level that fits its size."""
-    pool: nn.Module = MultiScaleRoIAlign([str(i) for i in range(levels)], output_size=side, sampling_ratio=1)
-    return pool
+    return RoiPool([str(i) for i in range(levels)], output_size=side, sampling_ratio=1)
+
+
+class RoiPool(MultiScaleRoIAlign):  # type: ignore[misc]  # torchvision has no types
+    """It reads the scale of a map off the images as they were padded.
+
+    torchvision's own compares it with the images before: twice the scale where nearly half of a map is padding.
+    """
+
+    def forward(self, x: "Dict[str, Tensor]", boxes: "List[Tensor]", image_shapes: Any) -> Tensor:
+        finest = STRIDES[-len(self.featmap_names)]
+        pooled: Tensor = super().forward(x, boxes, [tuple(finest * side for side in x["0"].shape[-2:])])
+        return pooled
 
 
 class _BoxHead(nn.Module):

@@ -26,6 +26,7 @@ from tasks.networks._mixup import mixup_loss
 from tasks.networks._points import Points
 from tasks.networks._resized import Resized
 from tasks.networks._segmentation import PixelLoss
+from tasks.networks.faster_rcnn import roi_pool
 from tasks.travelling import travelling, with_siblings
 from tasks.weights import load_backbone
 
@@ -378,6 +379,15 @@ def test_a_crop_is_scaled_by_as_much_as_the_tile() -> None:
 def test_a_detector_sees_images_as_they_come() -> None:
     images, _ = build("faster_rcnn").eval().network.transform([torch.ones(3, 64, 64)])
     assert torch.equal(torch.ones(1, 3, 64, 64), images.tensors)
+
+
+@pytest.mark.parametrize("side", [33, 45, 66, 100])
+def test_boxes_are_read_where_they_lie_however_much_of_a_map_is_padding(side: int) -> None:
+    pool, padded = roi_pool(4, 1), -(-side // 32) * 32
+    places = [torch.arange(padded // stride) * float(stride) for stride in (4, 8, 16, 32)]  # where each cell lies
+    maps = {str(level): place.expand(1, 1, len(place), -1) for level, place in enumerate(places)}
+    box = torch.tensor([[8.0, 8.0, 24.0, 24.0]])
+    assert 16 == pytest.approx(float(pool(maps, [box], [(side, side)])))
 
 
 @pytest.mark.parametrize(
