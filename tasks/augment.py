@@ -119,6 +119,17 @@ def seed(steps: albumentations.Compose, number: int) -> None:
     steps.set_random_state(np.random.default_rng(number), random.Random(number))
 
 
+def change(steps: albumentations.Compose, name: str, **chip: Any) -> dict[str, Any]:
+    """A chip as the steps leave it. Raises OptionsError where one of them does not know such chips."""
+    try:
+        changed: dict[str, Any] = steps(**chip)
+    except (TypeError, ValueError, RuntimeError, cv2.error) as error:
+        bands = chip["image"].shape[2]
+        do = "leave that step out of the augmentation"
+        raise OptionsError(f"a chip cannot be augmented ({error})", where=name, got=f"{bands} bands", do=do) from error
+    return changed
+
+
 def save(steps: albumentations.Compose | None, folder: Path) -> None:
     """Beside the model, so that what was done to its chips can be read, and done again with FILE."""
     if steps is not None:
@@ -257,17 +268,22 @@ def _from_file(path: Path, square: bool) -> list[Any]:
         return _transforms(path, words, square)
     if not isinstance(found, albumentations.Compose):
         raise OptionsError("augmentation_file holds no pipeline", where=path, got=type(found).__name__, do=do)
-    return [_stretched(step, path) for step in found.transforms]
+    return [_fitted(step, path) for step in found.transforms]
 
 
-def _stretched(step: Any, path: Path) -> Any:
-    """A step, or those in it, with what changes light as `Stretched`. Raises OptionsError for one of UNFIT."""
+def _fitted(step: Any, path: Path) -> Any:
+    """A step, or those in it, with what changes light as `Stretched`; what it moves in from outside has no class.
+
+    Raises OptionsError for one of UNFIT.
+    """
     name = type(step).__name__
     if name in UNFIT:
         what = "a step of the pipeline does not fit normalised chips"
         raise OptionsError(what, where=path, got=name, do="leave it out")
     if hasattr(step, "transforms"):
-        step.transforms = [_stretched(one, path) for one in step.transforms]
+        step.transforms = [_fitted(one, path) for one in step.transforms]
     elif isinstance(step, albumentations.ImageOnlyTransform) and type(step).__module__ != __name__:
         return Stretched(albumentations.to_dict(step)["transform"], p=step.p)
+    elif getattr(step, "fill_mask", None) == 0:  # albumentations' own default, which is the background here
+        step.fill_mask = IGNORED
     return step

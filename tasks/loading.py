@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from registry.errors import LabelError
+from registry.errors import LabelError, OptionsError
 from tasks import augment
 from tasks.chips import OF_CHIPS, Chip, ChipFolder
 from tasks.raster_functions._tiles import centred
@@ -27,6 +27,7 @@ Bounds = tuple[float, float, float, float]
 Held = Mapping[str, NDArray[np.bool_]]  # name of a chip -> (classes,), those that count and that it holds
 Draw = tuple[int, int, int]  # epoch, number of the chip, how often it came before in that epoch
 ROUNDED = 1e-3  # of a chip's side: world files have ten decimals, so neighbours may seem to overlap by less
+TRIED = 20  # draws of an augmentation before the first step
 RARE = 4.0  # a chip is shown at most that many times as often as by chance
 
 
@@ -262,14 +263,26 @@ def check_classes(chips: ChipFolder, counted: NDArray[np.int64], ignored: Sequen
         raise LabelError("no chip to train on holds a class of the definition", where=chips.path, got=got, do=do)
 
 
-def _changed(augment: Any, image: NDArray[np.float32], chip: Chip, *, objects: bool) -> tuple[Any, Chip]:
+def check_augmentation(chips: ChipFolder, names: Sequence[str], loading: Loading) -> None:
+    """Raises OptionsError for one that does not fit the chips, or leaves them in sizes that make no batch."""
+    if loading.augment is None:
+        return
+    data = Chips(chips, names[:1], loading)
+    sizes = {tuple(data[(epoch, 0, 0)][0].shape[1:]) for epoch in range(TRIED)}
+    if len(sizes) > 1:
+        do = "end it with a crop of one size (chip_size), or leave out the step that changes it"
+        raise OptionsError("the augmentation makes chips of several sizes", got=sorted(sizes)[:3], do=do)
+
+
+def _changed(steps: Any, image: NDArray[np.float32], chip: Chip, *, objects: bool) -> tuple[Any, Chip]:
     """The picture and what moves with it. An object whose box is gone takes its mask along."""
     extra: dict[str, Any] = {} if chip.mask is None else {"mask": chip.mask}
     if chip.masks is not None and len(chip.masks):
         extra = {"masks": list(chip.masks.astype(np.uint8))}
     places = np.arange(len(chip.boxes))
     boxes, labels = (chip.boxes, chip.labels) if objects else (chip.boxes[:0], chip.labels[:0])
-    out = augment(image=image.transpose(1, 2, 0), bboxes=boxes, labels=labels, objects=places[: len(boxes)], **extra)
+    moved_along = {"bboxes": boxes, "labels": labels, "objects": places[: len(boxes)], **extra}
+    out = augment.change(steps, chip.name, image=image.transpose(1, 2, 0), **moved_along)
     pixels = out["image"].transpose(2, 0, 1)
     if not objects:
         return pixels, chip

@@ -172,6 +172,7 @@ def _plan(chips: ChipFolder, options: TrainOptions) -> _Plan:
     arguments = _known(pretrained, module, options) if pretrained else _suggested(chips, boxes, module, options)
     balance = loading.balance(counted) if options.class_balancing else []
     arguments |= options.network_options | _asked(carries, options, balance, module)
+    loading.check_augmentation(chips, training, load)
     return _Plan(
         options,
         carries,

@@ -11,7 +11,7 @@ import pytest
 from registry.errors import OptionsError
 from tasks import augment
 from tasks.chips import Chip, ChipFolder
-from tasks.loading import Chips, Loading
+from tasks.loading import Chips, Loading, check_augmentation
 from tasks.train_options import TrainOptions
 from tests.chips_by_hand import write_chips
 
@@ -176,6 +176,39 @@ def test_a_step_that_does_not_fit_normalised_chips_is_named(tmp_path: Path) -> N
     told = r"own.json: a step of the pipeline does not fit normalised chips, got 'Normalize'; leave it out"
     with pytest.raises(OptionsError, match=told):
         augment.pipeline(written(tmp_path, albumentations.Sequential([albumentations.Normalize()])))
+
+
+MOVING = [
+    albumentations.Rotate((45, 45), p=1.0),
+    albumentations.Sequential([albumentations.Affine(scale=0.5, p=1.0)], p=1.0),
+    albumentations.RandomCrop(2 * SIDE, 2 * SIDE, pad_if_needed=True, p=1.0),
+]
+
+
+@pytest.mark.parametrize("step", MOVING)
+def test_what_a_file_moves_in_from_outside_of_a_chip_is_not_background(step: Any, tmp_path: Path) -> None:
+    steps: Any = augment.pipeline(written(tmp_path, step))
+    image, mask = np.zeros((SIDE, SIDE, 5), np.float32), np.ones((SIDE, SIDE), np.int16)
+    moved = steps(image=image, mask=mask, bboxes=[], labels=[], objects=[])["mask"]
+    assert {augment.IGNORED, 1} == set(moved.ravel().tolist())
+
+
+def test_a_step_that_does_not_know_so_many_bands_is_told(tmp_path: Path) -> None:
+    data = bright(tmp_path, FORMATS["boxes"], 4, "uint8")
+    steps = augment.pipeline(written(tmp_path, albumentations.HueSaturationValue(p=1.0)))
+    with pytest.raises(OptionsError, match=r"000000000: a chip cannot be augmented \(Hue.*got '4 bands'; leave that"):
+        check_augmentation(data, data.names, Loading(1, "boxes", augment=steps))
+
+
+def test_a_step_that_makes_chips_of_several_sizes_is_told(tmp_path: Path) -> None:
+    data = bright(tmp_path, FORMATS["mask"], 1, "uint8")
+    steps = augment.pipeline(written(tmp_path, albumentations.RandomScale(p=1.0)))
+    with pytest.raises(OptionsError, match=r"chips of several sizes, got .*; end it with a crop of one size"):
+        check_augmentation(data, data.names, Loading(1, "mask", augment=steps))
+    cropped = augment.pipeline(
+        written(tmp_path, albumentations.RandomScale(p=1.0)).model_copy(update={"chip_size": 32})
+    )
+    check_augmentation(data, data.names, Loading(1, "mask", augment=cropped))
 
 
 def test_pictures_that_are_no_map_are_never_upside_down() -> None:
