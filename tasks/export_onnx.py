@@ -10,7 +10,10 @@
 What Deepness needs to know stands in the file's metadata: the kind of model, classes, cell size, tile, thresholds.
 """
 
+import ctypes
 import json
+import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -168,8 +171,18 @@ def _write(graph: Graph, pixels: NDArray[np.float32], out: Path, names: list[str
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
-        yield
+    """What fails in the older exporter is printed by its C++, the whole graph, past Python's own stdout."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(StringIO()):
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # or what C has kept would come out later
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _checked(graph: Graph, samples: list[NDArray[np.float32]], path: Path, name: str) -> float:

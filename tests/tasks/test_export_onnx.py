@@ -1,8 +1,10 @@
 """Every network of ours as an ONNX file that answers as torch does, and says what the Deepness plugin of QGIS reads."""
 
+import ctypes
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from tasks.travelling import travelling
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
-from tasks.export_onnx import deepness, export_onnx  # noqa: E402
+from tasks.export_onnx import _quiet, deepness, export_onnx  # noqa: E402
 
 SIDE = 64
 Asked = tuple[str, dict[str, Any]]
@@ -186,3 +188,11 @@ def test_a_stranger_is_not_loaded(make: Make, tmp_path: Path) -> None:
     with pytest.raises(OptionsError, match="holds code that this registry did not publish"):
         export_onnx(model, tmp_path / "town.onnx")
     assert not (tmp_path / "town.onnx").exists()
+
+
+def test_what_torch_prints_in_c_does_not_come_between_records(capfd: pytest.CaptureFixture[str]) -> None:
+    with _quiet():
+        ctypes.CDLL(None).puts(b"Torch IR graph at exception")
+    sys.stdout.write("{}")
+    sys.stdout.flush()
+    assert "{}" == capfd.readouterr().out
