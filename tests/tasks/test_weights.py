@@ -159,6 +159,19 @@ def test_a_file_that_holds_no_weights_is_told(tmp_path: Path) -> None:
         load_backbone(Backbone("mobilenet_v2", 3), "mobilenet_v2", str(tmp_path / "weights.pth"))
 
 
+@pytest.mark.parametrize("state", [{"epoch": 3, "weights": {}}, {"state_dict": {"layer": 1}}, {}])
+def test_a_checkpoint_without_weights_where_they_are_looked_for_is_told(state: Any, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "own.ckpt")
+    with pytest.raises(NotFound, match=r"own.ckpt: is no file of weights, got '(epoch, weights|layer|nothing)'"):
+        weights.read_weights(tmp_path / "own.ckpt")
+
+
+@pytest.mark.parametrize("inside", ["state_dict", "model_state_dict", "model"])
+def test_weights_are_found_in_a_checkpoint(inside: str, tmp_path: Path) -> None:
+    torch.save({"epoch": 3, inside: {"layer": torch.zeros(1), "steps": 9}}, tmp_path / "own.ckpt")
+    assert ["layer"] == list(weights.read_weights(tmp_path / "own.ckpt"))
+
+
 def test_a_full_disk_is_told_and_leaves_the_weights_of_before(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     weights.write_weights(path, {"layer": torch.zeros(1)})
