@@ -287,7 +287,7 @@ class PixelScores:
         return figures | self._overall(figures, truth[:, size - len(self.names) :] > 0, accuracy)
 
     def _overall(self, figures: Figures, seen: NDArray[np.bool_], accuracy: Floats) -> Figures:
-        """Means over the classes that are there, which `seen` (draws, classes) tells."""
+        """Means over the classes that are there, which `seen` (draws, classes) tells, and IoU by class."""
         means = {
             key: _over(
                 [np.where(seen[:, i], np.nan_to_num(figures[name, of]), np.nan) for i, name in enumerate(self.names)]
@@ -295,7 +295,8 @@ class PixelScores:
             for key, of in (("mIoU", "IoU"), ("F1", "F1_Score"))
         }
         overall: Figures = {("", key): value for key, value in means.items()} | {("", "accuracy"): accuracy}
-        return overall | {("", f"IoU_{name}"): figures[name, "IoU"] for name in self.names}
+        told = [name for name in self.names if np.isfinite(figures[name, "IoU"]).any()]
+        return overall | {("", f"IoU_{name}"): figures[name, "IoU"] for name in told}
 
     def chip_scores(self, threshold: float = 0.5) -> Floats:
         matrices = self._matrices()

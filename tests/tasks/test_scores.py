@@ -207,6 +207,15 @@ def test_a_class_that_is_not_there_does_not_lower_the_mean() -> None:
     assert 1 == scores.compute().values["mIoU"]
 
 
+def test_a_class_that_is_neither_there_nor_found_has_no_figure() -> None:
+    scores = PixelScores([ROOF, POND], background=True)
+    scores.add(np.array([[1, 0]]), np.array([[1, 0]]))
+    names = {name for name in scores.compute().values if name.startswith("IoU_")}
+    assert {"IoU_background", "IoU_roof"} == names
+    scores.add(np.array([[2, 0]]), np.array([[1, 0]]))
+    assert 0 == scores.compute().values["IoU_pond"]
+
+
 def test_change_is_scored_by_the_changed_pixels() -> None:
     scores = ChangeScores([ClassLabel(1, "change")], background=True)
     scores.add(np.array([[1, 1, 0, 0]]), np.array([[1, 0, 0, 1]]))
