@@ -107,6 +107,7 @@ class Fitting(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Any, list[str]], _: int) -> None:
         images, targets, _names = batch
+        torch.manual_seed(self.options.seed)  # losses of two stages draw boxes to look at: the same in every epoch
         loss = self.judged.loss(images, targets)  # type: ignore[operator]
         self.log("validation_loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         judge(self.tally, self.judged(images), targets, self.never)

@@ -28,7 +28,7 @@ from registry.dlpk import ModelFolder, open_model, pack
 from registry.emd import Emd
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
 from registry.publishing import publish
-from tasks import networks, receipt, town, train
+from tasks import fitting, networks, receipt, town, train
 from tasks.chips import DEFINITION, Chip, ChipFolder
 from tasks.cli import main
 from tasks.definition import Training
@@ -755,6 +755,20 @@ def test_the_training_loss_is_that_of_all_processes(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(fit, "log", lambda name, _, **how: told.update({name: how["sync_dist"]}))
     fit.training_step((torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), ["0"]), 0)
     assert {"training_loss": True} == told
+
+
+def test_a_validation_loss_that_draws_is_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Drawing(Line):
+        def loss(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return torch.rand(1)
+
+    fit, told = Fitting(Drawing(), [], GOALS["mask"], TrainOptions(), rate=0.01, pretrained=False), list[float]()
+    monkeypatch.setattr(fit, "log", lambda _, value, **__: told.append(float(value)))
+    monkeypatch.setattr(fitting, "judge", lambda *_: None)
+    fit.on_validation_epoch_start()
+    for _ in range(2):
+        fit.validation_step((torch.zeros(1, 1), torch.zeros(1, 1), ["0"]), 0)
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 6, 30])
