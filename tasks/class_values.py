@@ -44,7 +44,7 @@ def class_values(
         values = _whole(path, field, column, least)
         labels = tuple(given) or _named(table, values, field)
     else:
-        values, labels = _by_name(path, field, column.astype(str), given, least)
+        values, labels = _by_name(path, field, column.astype(str).str.strip(), given, least)
     if lost := sorted(set(np.unique(values).tolist()) - {c.value for c in labels}):
         what = f"field {field} has values that are no class"
         do = "list them among the classes, or leave these features out (in an export by definition_query)"
@@ -110,8 +110,8 @@ def _by_name(
     path: Path, field: str, column: "pandas.Series[str]", given: Sequence[ClassLabel], least: int
 ) -> tuple[NDArray[np.int64], tuple[ClassLabel, ...]]:
     found = sorted(set(column))
-    known = {c.name: c.value for c in given}
-    if not (known and set(found) <= set(known)) and all(name.strip().isdecimal() for name in found):
+    known = {c.name.strip(): c.value for c in given}
+    if not (known and set(found) <= set(known)) and all(name.isdecimal() for name in found):
         values = _whole(path, field, column.astype(float), least)  # numbers kept as text
         return values, tuple(given) or tuple(
             ClassLabel(v, str(v), colour(i)) for i, v in enumerate(np.unique(values).tolist())
@@ -150,10 +150,13 @@ def _named(table: pandas.DataFrame, values: NDArray[np.int64], value_field: str)
     name_field = next((fields[f] for f in names if f in fields and f != value_field.lower()), None)
     rgb = [fields[c] for c in ("red", "green", "blue") if c in fields]
     kept = [*([name_field] if name_field else []), *(rgb if len(rgb) == 3 else [])]
-    rows = table[kept].assign(_value=values).sort_values(["_value", *kept]).drop_duplicates("_value")
+    filled = table[kept]
+    if name_field:
+        filled = filled.assign(**{name_field: table[name_field].mask(_empty(table[name_field]))})
+    rows = filled.assign(_value=values).sort_values(["_value", *kept]).drop_duplicates("_value")
     labels = []
     for i, (value, row) in enumerate(zip(rows["_value"].tolist(), rows.to_dict("records"), strict=True)):
-        name = str(row[name_field]) if name_field and pandas.notna(row[name_field]) else str(value)
+        name = str(row[name_field]).strip() if name_field and pandas.notna(row[name_field]) else str(value)
         labels.append(ClassLabel(value, name, _colour_of([row[c] for c in rgb], i)))
     if len({label.name for label in labels}) < len(labels):  # the field names something else than these classes
         return tuple(replace(label, name=str(label.value)) for label in labels)

@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pyogrio
 from pyogrio.errors import DataSourceError
+from shapely.errors import GEOSException
 
 from registry.errors import LabelError, OptionsError
 from tasks.layers import OF_LAYERS, PACKED, file_of, layer_of
@@ -35,8 +36,9 @@ def read_features(path: Path) -> geopandas.GeoDataFrame:
     layer, source = layer_to_read(path), source_of(path)
     try:
         parquet = Path(source).suffix.lower() == ".parquet"
-        table = geopandas.read_parquet(source) if parquet else pyogrio.read_dataframe(source, layer=layer)
-    except (OSError, ValueError, DataSourceError) as error:
+        how = {"layer": layer, "on_invalid": "fix"}
+        table = geopandas.read_parquet(source) if parquet else pyogrio.read_dataframe(source, **how)
+    except (OSError, ValueError, DataSourceError, GEOSException) as error:
         raise LabelError(f"cannot be read as features ({error})", where=path, do="give e.g. a GeoPackage") from error
     if not isinstance(table, geopandas.GeoDataFrame):
         raise LabelError("is a table without geometries", where=path, do="give features")

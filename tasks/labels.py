@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pyogrio.errors import DataLayerError, DataSourceError
 from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+from shapely.errors import GEOSException
 
 from registry.emd import ClassLabel
 from registry.errors import LabelError
@@ -212,10 +213,10 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
         return
     how = {"where": query or None, "layer": layer_to_read(path)}
     if suffix not in TOLD_BY_ROW or (query and suffix == ".gdb"):  # of which GDAL counts the rows that do not meet it
-        yield _opened(path, geopandas.read_file, **how)
+        yield _opened(path, geopandas.read_file, **how, on_invalid="fix")
         return
     for first in count(0, BATCH):
-        table = _opened(path, geopandas.read_file, **how, rows=slice(first, first + BATCH))
+        table = _opened(path, geopandas.read_file, **how, rows=slice(first, first + BATCH), on_invalid="fix")
         yield table
         if len(table) < BATCH:
             return
@@ -224,7 +225,7 @@ def _read(path: Path, query: str) -> Iterator[geopandas.GeoDataFrame]:
 def _opened(path: Path, read: Callable[..., pandas.DataFrame], **options: object) -> geopandas.GeoDataFrame:
     try:
         table = read(source_of(path), **options)
-    except (DataSourceError, DataLayerError, OSError, ValueError) as error:
+    except (DataSourceError, DataLayerError, OSError, ValueError, GEOSException) as error:
         do = "check definition_query" if options.get("where") else "check that ogrinfo reads it"
         do = do if file_of(path).exists() else "check the path"
         raise LabelError(f"cannot be opened as features ({error})", where=path, do=do) from error

@@ -1,5 +1,6 @@
 """Labels of every kind: classes that keep their value, features, rasters, tables."""
 
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -292,6 +293,38 @@ def test_broken_geometry_is_repaired_and_what_has_no_area_is_lost_by_name(tmp_pa
     assert (2, {"no geometry": 1, "geometry without an area": 1}) == (features.repaired, dict(features.lost))
     (shapes,) = features.geometries.batches()
     assert {"Polygon", "MultiPolygon"} >= {shape.geom_type for shape in shapes}
+
+
+@pytest.mark.filterwarnings("ignore:Non closed ring")
+def test_a_ring_that_is_not_closed_is_closed_and_no_other_feature_is_lost_for_it(tmp_path: Path) -> None:
+    rings = ([[0, 0], [1, 1]], [[0, 0], [1, 0], [1, 1], [0, 1]], [[2, 0], [3, 0], [3, 1], [2, 1], [2, 0]])
+    shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+    rows = [{"type": "Feature", "properties": {}, "geometry": shape} for shape in shapes]
+    path = tmp_path / "drawn.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": rows}))
+    features = read_features(path)
+    assert [1, 1] == features.geometries.areas.tolist()
+    assert 1 == features.lost.total()
+    assert 3 == len(feature_files.read_features(path))
+
+
+def test_shapes_of_triangles_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "model.csv"
+    path.write_text('id,WKT\n1,"TIN (((0 0,0 1,1 1,0 0)))"\n')
+    with pytest.raises(LabelError, match=r"model.csv: has no feature with a geometry"):
+        read_features(path)
+
+
+def test_spaces_around_the_name_of_a_class_make_no_other_class(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "c.gpkg", [ROOF, POND, ROOF], Classname=["roof", "pond", "roof "])
+    assert ["pond", "roof"] == [label.name for label in read_features(path).classes]
+    given = (ClassLabel(4, "roof ", (1, 2, 3)), ClassLabel(9, "pond", (1, 2, 3)))
+    assert np.array_equal([4, 9, 4], read_features(path, classes=given).values)
+
+
+def test_an_empty_name_is_none_where_another_feature_of_the_value_has_one(tmp_path: Path) -> None:
+    path = write_features(tmp_path / "c.gpkg", [ROOF, ROOF, POND], Value=[1, 1, 2], Classname=["", "roof", " "])
+    assert ["roof", "2"] == [label.name for label in read_features(path).classes]
 
 
 def test_what_cannot_be_placed_leaves_the_other_features_as_they_are(scene: Town, tmp_path: Path) -> None:
