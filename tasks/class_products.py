@@ -19,7 +19,7 @@ from tasks.feature_streams import stream_features
 from tasks.imagery import gdal_settings
 from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
-from tasks.projecting import place_result, system, warp_result
+from tasks.projecting import place_result, refuse_across, system, warp_result
 from tasks.replacing import check_out
 from tasks.results import attribute_table, check_raster
 
@@ -33,6 +33,7 @@ def check_products(image: Readable, out: Path, options: PixelOptions) -> None:
         if image.crs is None and image.placed:
             what = "has no coordinate system, so its result cannot be brought to another"
             raise ImageryError(what, where=image.path, do=GIVE_ONE)
+        refuse_across(image, options.output_coordinate_system)
     if options.polygons:
         check_out(Path(options.polygons), options.mask)
         if image.crs is None and not options.output_coordinate_system:

@@ -3,14 +3,17 @@
 Shapely's objects take ten times as much, and a process that only looks at them gets a copy of its own.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import geopandas
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
+from pyproj import CRS
 
 BATCH = 1024  # geometries that are objects at a time
 LEAF = 32  # geometries that the index takes together
@@ -79,6 +82,65 @@ def moved(shapes: NDArray[np.object_], to: Affine) -> NDArray[np.object_]:
     """Where the affine puts them."""
     a, b, c, d, e, f, *_ = to
     return np.asarray(shapely.transform(shapes, lambda xy: xy @ np.array([[a, d], [b, e]]) + [c, f]))
+
+
+def brought_to(shapes: NDArray[np.object_], crs: object, wanted: object) -> NDArray[np.object_]:
+    """In another coordinate system. What lies across 180 degrees goes on beyond them, not back around the world."""
+    series = geopandas.GeoSeries(shapes, crs=crs).to_crs(wanted)
+    turn, there = _turn(series.crs), np.array(series.to_numpy(), object)
+    low, _, high, _ = shapely.bounds(there).T
+    wide = np.flatnonzero(np.isfinite(high - low) & (high - low > turn / 2))
+    before, owners = shapely.get_parts(shapes[wide], return_index=True)
+    after = shapely.get_parts(there[wide])
+    across = _is_ccw(before) != _is_ccw(after)  # one that is truly as wide as the world keeps its sense
+    after[across] = shapely.transform(after[across], lambda xy: xy + [turn, 0] * (xy[:, :1] < 0))
+    for owner in np.unique(owners[across]):
+        there[wide[owner]] = shapely.union_all(after[owners == owner])
+    return there
+
+
+def _turn(crs: CRS) -> float:
+    """Once around the world, where x counts that far."""
+    if crs.is_geographic:
+        return 360.0
+    return 2 * math.pi * 6_378_137 if crs.equals("EPSG:3857") else math.inf
+
+
+def _is_ccw(parts: NDArray[np.object_]) -> NDArray[np.bool_]:
+    return np.asarray(shapely.is_ccw(shapely.get_exterior_ring(parts)))
+
+
+def as_counted_by(west: float, east: float, shapes: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Shapes in degrees by the longitudes of a raster from `west` to `east`, which may count 181 or 359 on.
+
+    Each part is moved by whole turns to wherever the raster shows it, twice where that shows both of its ends.
+    """
+    parts, owners = shapely.get_parts(shapes, return_index=True)
+    low, _, high, _ = shapely.bounds(parts).T
+    known = np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return shapes
+    first, last = (west - high[known].max()) // 360 + 1, -((low[known].min() - east) // 360) - 1
+    turns = np.arange(first, last + 1)
+    home = np.zeros(len(parts))
+    home[known] = np.round(((west + east) - (low + high)[known]) / 720)
+    near = (low + 360 * turns[:, None] < east) & (high + 360 * turns[:, None] > west)
+    which, part = np.nonzero(near)
+    alone = np.flatnonzero(~near.any(axis=0))
+    part, by = np.concatenate([part, alone]), np.concatenate([turns[which], home[alone]])
+    order = np.argsort(owners[part], kind="stable")
+    part, by = part[order], by[order]
+    placed, copies, owners = shapes.copy(), _east_by(parts[part], 360 * by), owners[part]
+    begins = np.flatnonzero(np.diff(owners, prepend=-1))
+    for rows in np.split(np.arange(len(part)), begins[1:]):
+        if by[rows].any():
+            placed[owners[rows[0]]] = shapely.union_all(copies[rows])
+    return placed
+
+
+def _east_by(shapes: NDArray[np.object_], degrees: NDArray[np.float64]) -> NDArray[np.object_]:
+    points, of = shapely.get_coordinates(shapes, return_index=True)
+    return np.asarray(shapely.set_coordinates(shapes, points + np.outer(degrees[of], [1, 0])))
 
 
 def polygons_of(

@@ -28,7 +28,7 @@ from tasks.class_values import class_values
 from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
 from tasks.definition_query import meeting
 from tasks.feature_files import layer_to_read, source_of
-from tasks.geometries import BATCH, Geometries, moved
+from tasks.geometries import BATCH, Geometries, as_counted_by, brought_to, moved
 from tasks.imagery import Imagery
 from tasks.layers import PACKED, file_of
 from tasks.pixel_features import PixelFeatures
@@ -121,16 +121,20 @@ class Features:
             what = f"has a coordinate system from which none leads to that of {imagery.path.name}"
             do = "give both a true one: gdal_edit.py -a_srs EPSG:code FILE, ogr2ogr -a_srs EPSG:code"
             raise LabelError(what, where=self.path, do=do) from error
-        return _near_date_line(placed, wanted, imagery.bounds)
+        if not wanted.is_geographic:
+            return placed
+        west, _, east, _ = imagery.bounds
+        return Geometries.packed(as_counted_by(west, east, batch) for batch in placed.batches())
 
     def _moved_to(self, wanted: CRS) -> Geometries:
         key = wanted.to_wkt()
         if key not in self._placed:
             self._placed.clear()
-            series = (geopandas.GeoSeries(batch, crs=self.crs) for batch in self.geometries.batches())
             same = geopandas.GeoSeries(crs=wanted).crs.equals(self.crs, ignore_axis_order=True)
             self._placed[key] = (
-                self.geometries if same else Geometries.packed(_sound(one.to_crs(wanted).to_numpy()) for one in series)
+                self.geometries
+                if same
+                else Geometries.packed(_sound(brought_to(one, self.crs, wanted)) for one in self.geometries.batches())
             )
         return self._placed[key]
 
@@ -284,15 +288,3 @@ def _touches(bounds: NDArray[np.float64], area: Sequence[float]) -> NDArray[np.b
         meets = (low < area[2:]).all(axis=1) & (high > area[:2]).all(axis=1)
     points = (low == high).all(axis=1)
     return np.asarray(np.isfinite(bounds).all(axis=1) & np.where(points, inside, meets))
-
-
-def _near_date_line(geometries: Geometries, crs: CRS, bounds: Sequence[float]) -> Geometries:
-    """Longitudes within 180 degrees of the raster's middle: it may count 179 to 181 where the labels have -179."""
-    west, _, east, _ = bounds
-    if not crs.is_geographic or (west >= -180 and east <= 180):
-        return geometries
-    middle = (west + east) / 2
-    return Geometries.packed(
-        shapely.transform(batch, lambda xy: xy + [360, 0] * np.round((middle - xy[:, :1]) / 360))
-        for batch in geometries.batches()
-    )

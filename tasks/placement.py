@@ -14,6 +14,8 @@ from rasterio.crs import CRS
 from rasterio.transform import GCPTransformer, RPCTransformer
 
 from registry.errors import ImageryError, LabelError
+from tasks.geometries import as_counted_by, brought_to
+from tasks.imagery import bounds_of
 from tasks.results import Grid
 
 PIECES = 64  # of a raster's side: an edge so long is straight enough in any coordinate system
@@ -79,7 +81,10 @@ def in_pixels(shapes: Any, image: Located, where: object) -> NDArray[np.object_]
     place = placement_of(image)
     if shapes.crs is None:
         raise LabelError("has no coordinate system", where=where, do="assign one, e.g. ogr2ogr -a_srs EPSG:CODE")
-    placed = shapes.to_crs(place.crs.to_wkt()).to_numpy()
+    placed = brought_to(shapes.to_numpy(), shapes.crs, place.crs.to_wkt())
+    if image.placed and place.crs.is_geographic:
+        west, _, east, _ = bounds_of(image.transform, image.width, image.height)
+        placed = as_counted_by(west, east, placed)
     return np.asarray(shapely.transform(placed, place.to_pixels))
 
 

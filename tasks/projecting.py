@@ -9,10 +9,10 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import rasterio
 import rasterio.shutil
+import shapely
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -22,8 +22,11 @@ from rasterio.vrt import WarpedVRT
 
 from registry.errors import ImageryError, OptionsError
 from tasks.class_units import Tally, statistics
-from tasks.placement import Located
+from tasks.geometries import brought_to
+from tasks.placement import Located, placement_of
 from tasks.results import COG, workshop
+
+HALF_WORLD = 20_037_508.342789244  # metres of Web Mercator
 
 
 def system(text: str) -> CRS:
@@ -42,10 +45,17 @@ def projected(shapes: NDArray[np.object_], crs: CRS, to: str | None) -> tuple[ND
 
 
 def projected_between(shapes: NDArray[np.object_], crs: CRS, wanted: CRS) -> NDArray[Any]:
-    if wanted == crs:
-        return shapes
-    moved: NDArray[Any] = geopandas.GeoSeries(shapes, crs=crs.to_wkt()).to_crs(wanted.to_wkt()).to_numpy()
-    return moved
+    return shapes if wanted == crs else brought_to(shapes, crs.to_wkt(), wanted.to_wkt())
+
+
+def refuse_across(image: Located, to: str) -> None:
+    """Raises OptionsError for a raster that lies where x begins anew: GDAL would stretch it around the world."""
+    place, wanted = placement_of(image), system(to)
+    outline = shapely.transform(shapely.box(0, 0, image.width, image.height), place.to_map)
+    west, _, east, _ = shapely.bounds(projected_between(np.array([outline]), place.crs, wanted)[0])
+    if (wanted.is_geographic and west < 180 < east) or (wanted == CRS.from_epsg(3857) and west < HALF_WORLD < east):
+        what = "lies across 180 degrees, where output_coordinate_system begins anew"
+        raise OptionsError(what, where=image.path, got=to, do="choose one of that place, such as its UTM zone")
 
 
 def warp_result(path: Path, to: str) -> Counter[int]:

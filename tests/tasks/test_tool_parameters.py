@@ -129,6 +129,43 @@ def test_results_come_in_the_coordinate_system_that_was_asked_for(
         )
 
 
+def test_what_lies_across_the_date_line_is_not_drawn_around_the_world(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    image = make_raster(roofs(130, 130, ROOFS))
+    with rasterio.open(image, "r+") as raster:  # 180 degrees go through the second roof
+        raster.crs, raster.transform = CRS.from_epsg(32660), Affine(100, 0, 826_900, 0, -100, 6_500)
+    model = make_model()
+    for code, half in ((4326, 180.0), (3857, 20_037_508.34)):
+        options = DetectOptions(output_coordinate_system=f"EPSG:{code}")
+        bounds = geopandas.read_file(detect_objects(model, image, tmp_path / f"{code}.gpkg", options)).bounds
+        assert 1 == int(((bounds.minx < half) & (half < bounds.maxx)).sum())
+        assert (bounds.maxx - bounds.minx).max() < half / 8000
+    with pytest.raises(OptionsError, match=r"town.tif: lies across 180 degrees, .* got 'EPSG:3857'; choose one"):
+        classify_pixels(
+            make_model("levels", name="c"),
+            image,
+            tmp_path / "c.tif",
+            ClassifyOptions(output_coordinate_system="EPSG:3857"),
+        )
+    masks = geopandas.GeoSeries([shapely.box(-180, -1, -179.9, 1)], crs=4326)
+    masks.to_file(tmp_path / "mask.gpkg")
+    east = detect_objects(model, image, tmp_path / "m.gpkg", DetectOptions(mask=str(tmp_path / "mask.gpkg")))
+    assert 2 == len(geopandas.read_file(east))
+
+
+def test_a_mask_is_found_on_a_raster_that_counts_on_beyond_180_degrees(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path
+) -> None:
+    image = make_raster(roofs(130, 130, ROOFS))
+    with rasterio.open(image, "r+") as raster:
+        raster.crs, raster.transform = CRS.from_epsg(4326), Affine(0.001, 0, 179.95, 0, -0.001, 0.05)
+    halves = shapely.MultiPolygon([shapely.box(179.94, -1, 180, 1), shapely.box(-180, -1, -179.96, 1)])
+    geopandas.GeoSeries([halves], crs=4326).to_file(tmp_path / "mask.gpkg")
+    out = detect_objects(make_model(), image, tmp_path / "a.gpkg", DetectOptions(mask=str(tmp_path / "mask.gpkg")))
+    assert [179.955, 180.01] == geopandas.read_file(out).bounds.minx.sort_values().round(3).tolist()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp", ".fgb", ".parquet"])
 def test_appended_roofs_follow_those_that_are_there(

@@ -304,6 +304,39 @@ def test_labels_beyond_the_date_line_find_a_raster_that_counts_on(tmp_path: Path
     assert [58, 40, 68, 50] == pytest.approx(cut(imagery, labels)[0].boxes[0].tolist(), abs=0.01)
 
 
+@pytest.mark.parametrize(("west", "expected"), [(179.52, []), (-179.98, []), (-0.48, [[38, 40, 58, 50]])])
+def test_a_label_across_one_end_of_a_raster_of_longitudes_is_not_around_the_world(
+    west: float, expected: list[list[float]], tmp_path: Path
+) -> None:
+    """At 180 degrees nothing of one at Greenwich is seen, whatever the raster counts."""
+    place = Affine(0.01, 0, west, 0, -0.01, 10)
+    imagery = rewrite(town.write(tmp_path)[0], tmp_path / "line.tif", crs="EPSG:4326", transform=place)
+    shapes = [shapely.box(-0.1, 9.5, 0.1, 9.6), shapely.box(west + 0.5, 9.8, west + 0.6, 9.9)]
+    labels = write_features(tmp_path / "line.gpkg", shapes, crs="EPSG:4326", Classvalue=[1, 2])
+    (chip,) = cut(imagery, labels)
+    assert np.allclose([*expected, [50.0, 10.0, 60.0, 20.0]], chip.boxes, atol=0.01)
+
+
+def test_a_raster_of_the_whole_world_shows_a_label_at_both_of_its_ends(tmp_path: Path) -> None:
+    place = Affine(3.75, 0, 0, 0, -1, 96)
+    imagery = rewrite(town.write(tmp_path)[0], tmp_path / "world.tif", crs="EPSG:4326", transform=place)
+    labels = write_features(tmp_path / "line.gpkg", [shapely.box(-15, 40, 7.5, 50)], crs="EPSG:4326")
+    (chip,) = cut(imagery, labels, metadata_format="Classified_Tiles")
+    assert chip.mask is not None
+    assert [0, 1, 92, 93, 94, 95] == np.flatnonzero(chip.mask[50]).tolist()
+
+
+@pytest.mark.parametrize("west", [179.52, 179.04, -180.0])
+def test_a_label_in_metres_across_the_date_line_lies_on_its_pixels_alone(west: float, tmp_path: Path) -> None:
+    place = Affine(0.01, 0, west, 0, -0.01, 0.5)
+    imagery = rewrite(town.write(tmp_path)[0], tmp_path / "line.tif", crs="EPSG:4326", transform=place)
+    shape = geopandas.GeoSeries([shapely.box(179.9, 0.1, 180.1, 0.2)], crs="EPSG:4326").to_crs("EPSG:32660")
+    labels = write_features(tmp_path / "utm.gpkg", [*shape], crs="EPSG:32660")
+    (chip,) = cut(imagery, labels)
+    left = 179.9 - west if west > 0 else 179.9 - west - 360
+    assert [max(left * 100, 0), 30, min(left * 100 + 20, 96), 40] == pytest.approx(chip.boxes[0].tolist(), abs=0.1)
+
+
 # Several rasters
 
 
