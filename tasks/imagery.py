@@ -49,6 +49,7 @@ KEYS = (  # variables that boto3 makes a session of
     *("AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"),
 )
 DTYPES = ("uint8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+WIDE = ("int64", "uint64")  # of classes alone; GDAL 3.10 forgets their nodata value in the mask of a resampled one
 COLOURS = ("red", "green", "blue")
 ON_A_GRID = "with gdalwarp; tools that run a model take it as it is with use_pixelspace"
 SAME_CELL = 0.02  # cell sizes that differ by less than this share are taken as equal: no resampling
@@ -243,6 +244,8 @@ class Imagery:
         """What tells which pixels are valid: "all", "nodata" (one value for all bands), "mask" or "alpha"."""
         flags = {flag for i in self.data_bands for flag in self.dataset.mask_flag_enums[i - 1]}
         no_alpha = MaskFlags.alpha in flags and self.bands == self.dataset.count
+        if flags == {MaskFlags.all_valid} and self.dtype in WIDE and self.nodata is not None:
+            return "nodata"
         if flags == {MaskFlags.all_valid} or no_alpha:
             return "all" if self.alpha is None else "alpha"
         values = {self.dataset.nodatavals[i - 1] for i in self.data_bands}

@@ -440,6 +440,18 @@ def test_what_is_no_number_in_a_classified_raster_is_background(scene: Town, tmp
     assert np.array_equal(roof_values(1), chip.mask)
 
 
+@pytest.mark.parametrize("nodata", [-9999, 2**40])
+def test_nodata_of_64_bits_is_no_class_on_another_grid(scene: Town, tmp_path: Path, nodata: int) -> None:
+    values = np.kron(roof_values(dtype="int64"), np.ones((2, 2), np.int64))
+    values[:20] = nodata
+    path = write_classes(tmp_path / "c.tif", values, town.TRANSFORM @ Affine.scale(0.5), nodata=nodata)
+    (chip,) = cut(scene[0], path, **TILES)
+    expected = roof_values()
+    expected[:10] = 0
+    assert chip.mask is not None
+    assert np.array_equal(expected > 0, chip.mask)
+
+
 def test_a_classified_raster_on_a_shifted_grid_is_read_where_it_lies(scene: Town, tmp_path: Path) -> None:
     part = write_classes(tmp_path / "c.tif", roof_values()[5:, 7:90], town.TRANSFORM @ Affine.translation(7, 5))
     (chip,) = cut(scene[0], part, **TILES)
