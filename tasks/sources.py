@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pystac
 from pystac.errors import STACError, STACTypeError
@@ -31,6 +31,7 @@ from registry.scenes.assets import RASTERS, data_assets
 from tasks import image_services
 from tasks.layers import REMOTE, address, file_within, named_from
 
+OF_FILE = re.compile(r"^file:/+", re.IGNORECASE)
 OF_HDF5 = re.compile(r"^(HDF5:.+?):/+", re.IGNORECASE)
 PRODUCT = "MTD_MSI*.xml"  # of a Sentinel-2 product, in whose folder rasters lie deep
 STORE = ".zarr"
@@ -209,4 +210,10 @@ def _named(item: pystac.Item, keys: Sequence[str]) -> Iterator[str]:
 
 def _rasters_of(item: pystac.Item, key: str) -> Iterator[str]:
     asset = item.assets[key]
-    yield from _find(asset.get_absolute_href() or asset.href)
+    yield from _find(_path_of(asset.get_absolute_href() or asset.href))
+
+
+def _path_of(href: str) -> str:
+    """Of a file on this machine, which STAC names as an address: file:///data/a%20b.tif; others as they are."""
+    path = OF_FILE.sub("/", href)
+    return path if Path(path).exists() or not Path(unquote(path)).exists() else unquote(path)

@@ -146,6 +146,13 @@ def test_a_stac_item_is_its_data_asset(folder: Path) -> None:
     assert (str(folder / "town.tif"),) == find_rasters(folder / "item.json")
 
 
+@pytest.mark.parametrize("href", ["file://{folder}/a%20b.tif", "file://{folder}/a b.tif", "./a%20b.tif", "./a b.tif"])
+def test_a_stac_item_names_files_by_paths_or_addresses(folder: Path, href: str) -> None:
+    (folder / "town.tif").rename(folder / "a b.tif")
+    (folder / "item.json").write_text(json.dumps(item("one", data(href.format(folder=folder)))))
+    assert (str(folder / "a b.tif"),) == find_rasters(folder / "item.json")
+
+
 def test_a_stac_collection_is_all_its_items(folder: Path) -> None:
     for name, href in (("two", "./town.tif"), ("one", "./b.TIF")):
         (folder / f"{name}.json").write_text(json.dumps(item(name, data(href))), encoding="utf-8")
