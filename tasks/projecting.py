@@ -6,6 +6,7 @@ Models look at pixels as the sensor gave them; only what they found is moved.
 from collections import Counter
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import shapely
 from numpy.typing import NDArray
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import CRSError
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import calculate_default_transform, reproject
 
 from registry.errors import ImageryError, OptionsError
 from tasks.class_units import Tally, statistics
@@ -26,6 +28,7 @@ from tasks.geometries import brought_to
 from tasks.placement import Located, placement_of
 from tasks.results import COG, workshop
 
+DRAFT: dict[str, Any] = {"driver": "GTiff", "tiled": True, "compress": "deflate", "bigtiff": "if_safer"}
 HALF_WORLD = 20_037_508.342789244  # metres of Web Mercator
 
 
@@ -81,10 +84,32 @@ def warp_result(path: Path, to: str) -> Counter[int]:
         if source.crs is None and not points and not source.rpcs:
             do = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
             raise ImageryError("has no coordinate system, so it cannot be brought to another", where=path, do=do)
-        known = source.crs or crs or CRS.from_epsg(4326)
-        with WarpedVRT(source, src_crs=known, crs=wanted, resampling=Resampling.nearest) as warped:
-            _rewrite(path, warped, carry)
+        if source.crs is None and not points:
+            _rewrite(path, partial(_by_rpcs, source, wanted), carry)
+            return counts
+        with WarpedVRT(source, src_crs=source.crs or crs, crs=wanted, resampling=Resampling.nearest) as warped:
+            _rewrite(path, partial(_copied, warped), carry)
     return counts
+
+
+def _by_rpcs(source: rasterio.DatasetReader, wanted: CRS, draft: Path) -> None:
+    """As a WarpedVRT would, which takes pixels for degrees where RPCs alone place them."""
+    how: dict[str, Any] = {"rpcs": source.rpcs, "RPC_HEIGHT": source.rpcs.height_off}
+    known, size = CRS.from_epsg(4326), (source.width, source.height)
+    transform, width, height = calculate_default_transform(known, wanted, *size, **how)
+    grid = {"crs": wanted, "transform": transform, "width": width, "height": height}
+    kind = {"count": source.count, "dtype": source.dtypes[0], "nodata": source.nodata}
+    with rasterio.open(draft, "w", **grid, **kind, **DRAFT) as raster:
+        raster.descriptions = source.descriptions
+        if source.colorinterp[0] == ColorInterp.palette:
+            raster.write_colormap(1, source.colormap(1))
+        bands = [*source.indexes]
+        to = rasterio.band(raster, bands)
+        reproject(rasterio.band(source, bands), to, src_crs=known, resampling=Resampling.nearest, **how)
+
+
+def _copied(source: rasterio.DatasetReader, draft: Path) -> None:
+    rasterio.shutil.copy(source, draft, **DRAFT)
 
 
 def place_result(path: Path, image: Located) -> None:
@@ -102,14 +127,14 @@ def place_result(path: Path, image: Located) -> None:
             draft.rpcs = rpcs
 
     with rasterio.open(path) as source:
-        _rewrite(path, source, carry)
+        _rewrite(path, partial(_copied, source), carry)
 
 
-def _rewrite(path: Path, source: Any, edit: Callable[[rasterio.io.DatasetWriter], None]) -> None:
-    """A cloud optimised GeoTIFF of `source` in place of the one at `path`."""
+def _rewrite(path: Path, draw: Callable[[Path], None], edit: Callable[[rasterio.io.DatasetWriter], None]) -> None:
+    """A cloud optimised GeoTIFF of what `draw` makes, in place of the one at `path`."""
     with workshop(path) as folder:
         draft = folder / "draft.tif"
-        rasterio.shutil.copy(source, draft, driver="GTiff", tiled=True, compress="deflate", bigtiff="if_safer")
+        draw(draft)
         with rasterio.open(draft, "r+") as raster:
             edit(raster)
         rasterio.shutil.copy(draft, folder / path.name, driver="COG", **COG)

@@ -15,6 +15,7 @@ from affine import Affine
 from click.testing import CliRunner
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.rpc import RPC
 
 from registry.errors import Conflict, ImageryError, OptionsError, StoreError
 from tasks.classify_pixels import classify_pixels
@@ -341,6 +342,24 @@ def test_a_rotated_raster_and_one_of_control_points_are_done_in_pixel_space(
         found = geopandas.read_file(out)
         assert (1, 32633) == (len(found), found.crs.to_epsg())
         assert 0.99 < found.geometry[0].intersection(where).area / where.area
+
+
+def test_classes_that_rpcs_place_come_to_where_these_say(make_model: Any, make_raster: Any, tmp_path: Path) -> None:
+    one, places = [1.0, *[0.0] * 19], {"lat_off": 49.0, "lat_scale": 0.01, "long_off": 15.0, "long_scale": 0.01}
+    pixels = {"line_off": 32, "line_scale": 32, "samp_off": 45, "samp_scale": 45, "height_off": 100, "height_scale": 9}
+    down, right = [0.0, 0.0, -1.0, *[0.0] * 17], [0.0, 1.0, *[0.0] * 18]  # north is up, east is right
+    rpcs = RPC(**places, **pixels, line_num_coeff=down, line_den_coeff=one, samp_num_coeff=right, samp_den_coeff=one)
+    image = make_raster(picture(64, 90), "rpcs.tif", transform=None, crs=None, rpcs=rpcs)
+    model, polygons = make_model("levels"), tmp_path / "areas.gpkg"
+    plain = classify_pixels(model, image, tmp_path / "plain.tif", ClassifyOptions(use_pixelspace=True))
+    options = {"use_pixelspace": True, "output_coordinate_system": "EPSG:4326", "polygons": str(polygons)}
+    out = classify_pixels(model, image, tmp_path / "c.tif", ClassifyOptions.model_validate(options))
+    with rasterio.open(out) as raster, rasterio.open(plain) as before:
+        assert [14.99, 48.99, 15.01, 49.01] == pytest.approx(list(raster.bounds), abs=4e-4)
+        shares = [(values == 1).sum() / (values != 255).sum() for values in (raster.read(1), before.read(1))]
+        assert shares[0] == pytest.approx(shares[1], abs=0.02)
+        assert before.colormap(1) == raster.colormap(1)
+    assert shapely.box(*raster.bounds).covers(shapely.box(*geopandas.read_file(polygons).total_bounds))
 
 
 def test_a_class_raster_keeps_the_control_points_of_its_imagery_also_inside_a_mask(
