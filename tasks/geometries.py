@@ -89,7 +89,8 @@ def brought_to(shapes: NDArray[np.object_], crs: object, wanted: object) -> NDAr
     series = geopandas.GeoSeries(shapes, crs=crs).to_crs(wanted)
     turn, there = _turn(series.crs), np.array(series.to_numpy(), object)
     low, _, high, _ = shapely.bounds(there).T
-    wide = np.flatnonzero(np.isfinite(high - low) & (high - low > turn / 2))
+    with np.errstate(invalid="ignore"):  # of what has no place there
+        wide = np.flatnonzero(np.isfinite(high - low) & (high - low > turn / 2))
     before, owners = shapely.get_parts(shapes[wide], return_index=True)
     after = shapely.get_parts(there[wide])
     across = _is_ccw(before) != _is_ccw(after)  # one that is truly as wide as the world keeps its sense
@@ -116,14 +117,12 @@ def as_counted_by(west: float, east: float, shapes: NDArray[np.object_]) -> NDAr
     Each part is moved by whole turns to wherever the raster shows it, twice where that shows both of its ends.
     """
     parts, owners = shapely.get_parts(shapes, return_index=True)
-    low, _, high, _ = shapely.bounds(parts).T
-    known = np.isfinite(low) & np.isfinite(high)
-    if not known.any():
+    low, _, high, _ = (bounds := shapely.bounds(parts)).T
+    if not any(seen := turns_seen(west, east, bounds)):
         return shapes
-    first, last = (west - high[known].max()) // 360 + 1, -((low[known].min() - east) // 360) - 1
-    turns = np.arange(first, last + 1)
-    home = np.zeros(len(parts))
-    home[known] = np.round(((west + east) - (low + high)[known]) / 720)
+    turns = np.array(seen)
+    with np.errstate(invalid="ignore"):
+        home = np.nan_to_num(np.round((west + east - low - high) / 720), posinf=0, neginf=0)
     near = (low + 360 * turns[:, None] < east) & (high + 360 * turns[:, None] > west)
     which, part = np.nonzero(near)
     alone = np.flatnonzero(~near.any(axis=0))
@@ -136,6 +135,14 @@ def as_counted_by(west: float, east: float, shapes: NDArray[np.object_]) -> NDAr
         if by[rows].any():
             placed[owners[rows[0]]] = shapely.union_all(copies[rows])
     return placed
+
+
+def turns_seen(west: float, east: float, bounds: NDArray[np.float64]) -> range:
+    """Whole turns by which some of n bounds would come between two longitudes."""
+    low, _, high, _ = bounds[np.isfinite(bounds).all(axis=1)].T
+    if not len(low):
+        return range(0)
+    return range(int((west - high.max()) // 360) + 1, -int((low.min() - east) // 360))
 
 
 def _east_by(shapes: NDArray[np.object_], degrees: NDArray[np.float64]) -> NDArray[np.object_]:

@@ -28,7 +28,7 @@ from tasks.class_values import class_values
 from tasks.class_values import colour as colour  # noqa: PLC0414  # one name for all who draw labels
 from tasks.definition_query import meeting
 from tasks.feature_files import layer_to_read, source_of
-from tasks.geometries import BATCH, Geometries, as_counted_by, brought_to, moved
+from tasks.geometries import BATCH, Geometries, as_counted_by, brought_to, moved, turns_seen
 from tasks.imagery import Imagery
 from tasks.layers import PACKED, file_of
 from tasks.pixel_features import PixelFeatures
@@ -121,9 +121,9 @@ class Features:
             what = f"has a coordinate system from which none leads to that of {imagery.path.name}"
             do = "give both a true one: gdal_edit.py -a_srs EPSG:code FILE, ogr2ogr -a_srs EPSG:code"
             raise LabelError(what, where=self.path, do=do) from error
-        if not wanted.is_geographic:
-            return placed
         west, _, east, _ = imagery.bounds
+        if not (wanted.is_geographic and any(turns_seen(west, east, placed.bounds))):
+            return placed
         return Geometries.packed(as_counted_by(west, east, batch) for batch in placed.batches())
 
     def _moved_to(self, wanted: CRS) -> Geometries:
