@@ -62,7 +62,12 @@ def packages(place: str, *, settle: float = SETTLE) -> list[Scene]:
 
 
 def _is_single(place: str) -> bool:
-    return "://" not in place and (Path(place).is_file() or bool(definitions(Path(place))))
+    """A file, or a model's folder: no package but its own lies there."""
+    if "://" in place:
+        return False
+    names = {path.stem.casefold() for path in definitions(Path(place))}
+    packed = {path.stem.casefold() for path in Path(place).glob("*.dlpk")}
+    return Path(place).is_file() or (bool(names) and packed <= names)
 
 
 def _take(package: Scene, name: str, note: str, *, trust: bool, again: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ package for arcgis.learn (ArcGIS formats B.5), a custom raster function, and our
 """
 
 import ast
+import logging
 import sys
 import tempfile
 import warnings
@@ -22,6 +23,7 @@ from registry.errors import NotFound, PackageError, Pruned
 from registry.files import sha256
 from registry.pruning import removed
 from registry.publishing import publish
+from registry.records import few
 from registry.rules import named_files
 
 RUNS_ON = {  # verb -> the model types that it runs
@@ -32,6 +34,8 @@ RUNS_ON = {  # verb -> the model types that it runs
 ONLY_ARCGIS = {"arcgis"}
 STOOD_IN = {"arcpy"}  # functions touch little of it, and the host has that
 OWN = "_tiles"  # the module beside the raster functions of this system
+OF_ANY_MODEL = ("ModelCharacteristics/", "model_metrics.html")  # beside what a definition names
+log = logging.getLogger("dlpk.import")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def import_model(
 ) -> tuple[Version, Needs]:
     """Publish a .dlpk, .emd or model folder from elsewhere under a name; by default that of its definition.
 
+    Of an .emd what it names comes along, Python files and the report: it may lie among other things.
     Raises PackageError for weights that would run code when they are loaded, unless `trust`; and for a definition
     that the registry cannot describe. Raises Pruned, unless it may come `again`, for a package that a prune removed.
     """
@@ -110,7 +115,8 @@ def _packed(file: Path, work: Path) -> Path:
     if file.is_file() and file.suffix.lower() != ".emd":
         raise PackageError("expected a .dlpk, an .emd or a model folder", where=file, got=file.suffix)
     folder = ModelFolder(file if file.is_dir() else file.parent)
-    return write_archive(_travelling(folder), work / f"{folder.name}.dlpk")
+    members = _travelling(folder)
+    return write_archive(members if file.is_dir() else _of_model(members, folder), work / f"{folder.name}.dlpk")
 
 
 def _travelling(folder: ModelFolder) -> dict[str, Path]:
@@ -121,6 +127,23 @@ def _travelling(folder: ModelFolder) -> dict[str, Path]:
         for name, path in folder.members().items()
         if name in files or any(f"{name.casefold()}/".startswith(start) for start in named)
     }
+
+
+def _of_model(members: Mapping[str, Path], folder: ModelFolder) -> dict[str, Path]:
+    """Those that a definition has to do with. Which others are left behind is told."""
+    document = folder.emd.document
+    if document.get("ModelFile") == ".":  # all of it is the model
+        return dict(members)
+    known = (folder.emd_path.name, *named_files(document).values(), *OF_ANY_MODEL)
+    starts = [f"{name.removesuffix('/').casefold()}/" for name in known]
+    kept = {
+        name: path
+        for name, path in members.items()
+        if path.suffix.lower() == ".py" or any(f"{name.casefold()}/".startswith(start) for start in starts)
+    }
+    if others := [name for name in members if name not in kept]:
+        log.warning("%s: left behind, as it does not name them: %s; a folder comes whole", folder.emd_path, few(others))
+    return kept
 
 
 def _kind(folder: ModelFolder, files: dict[str, Path]) -> str:

@@ -17,7 +17,7 @@ from registry.stores.s3 import S3Store
 
 
 def find(place: str, search: Search) -> Iterator[Scene]:
-    """One request for a thousand objects."""
+    """One request for a thousand objects. What is empty, as the mark of a folder is, is no scene."""
     top, _, name = place.rpartition("/")
     if _suffix(name) in search.suffixes and (facts := _store(top).head(name)):
         others = dict[str, str]()
@@ -29,7 +29,7 @@ def find(place: str, search: Search) -> Iterator[Scene]:
     for key, facts in store.facts():
         if _suffix(key) not in search.suffixes:
             others[key] = _tag(facts)
-        elif not any(part.startswith(".") for part in PurePosixPath(key).parts):
+        elif facts["Size"] and not any(part.startswith(".") for part in PurePosixPath(key).parts):
             found.append(_scene(store, key, facts))
     yield from (_with_others(scene, others) for scene in found)
 

@@ -298,7 +298,8 @@ class S3Store:
         return {"Bucket": self.bucket, "Key": self.prefix + key}
 
     def _no_bucket(self) -> StoreError:
-        return StoreError("there is no such bucket", where=f"s3://{self.bucket}", do="create it, or correct DLPK_STORE")
+        do = "create it, or correct the address; that of packages is DLPK_STORE"
+        return Denied("there is no such bucket", where=f"s3://{self.bucket}", do=do)
 
     @contextmanager
     def _told(self, key: str) -> Iterator[None]:
@@ -307,7 +308,7 @@ class S3Store:
             yield
         except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
             do = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            raise StoreError(f"no credentials ({error})", where=where, do=do) from error
+            raise Denied(f"no credentials ({error})", where=where, do=do) from error
         except ClientError as error:
             raise self._named(error, where) from error
         except BotoCoreError as error:

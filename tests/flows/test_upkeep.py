@@ -53,6 +53,15 @@ def test_one_name_for_several_packages_is_refused(package: Callable[..., Path], 
     assert set() == catalog.refs()
 
 
+def test_a_definition_that_lies_among_packages_makes_no_model_of_the_place(
+    package: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "ponds.emd").write_text("{}")
+    for name in ("roofs", "trees"):
+        os.utime(shutil.move(package("one", name), tmp_path), (1, 1))
+    assert "roofs@1, trees@1" == take_in.fn(str(tmp_path))
+
+
 @pytest.mark.slow
 def test_where_nothing_changed_nothing_is_trained(recipe: Recipe, package: Callable[..., Path]) -> None:
     run, made = Run.start("roofs", "first"), {"fingerprint": recipe.digest()}

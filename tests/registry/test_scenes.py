@@ -221,6 +221,13 @@ def test_a_key_that_we_would_never_put_is_read(prefix: S3Store, tmp_path: Path) 
     assert PIXELS == scenes.fetch(found[1], tmp_path).read_bytes()
 
 
+def test_the_mark_of_a_folder_is_no_scene(prefix: S3Store) -> None:
+    prefix.put_bytes("2026/a.tif", PIXELS)
+    for key in ("2026/folder.tif/", "2026/empty.tif"):
+        prefix.client.put_object(Bucket=prefix.bucket, Key=f"{prefix.prefix}{key}", Body=b"")
+    assert ["2026/a.tif"] == ids(prefix.uri)
+
+
 def test_a_raster_of_its_own_is_a_scene(prefix: S3Store, tmp_path: Path) -> None:
     for key in ("2026/a.tif", "2026/a.tif.ovr.tif"):
         prefix.put_bytes(key, PIXELS)

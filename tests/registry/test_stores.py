@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.errors import Conflict, NotFound, StoreError
+from registry.errors import Conflict, Denied, NotFound, StoreError
 from registry.files import sha256
 from registry.stores import Store, locate, open_store
 from registry.stores.file import FileStore
@@ -379,7 +379,7 @@ def test_a_missing_bucket_is_told(port: int, use: Callable[[str], str]) -> None:
         store.list,
         lambda: store.exists("a"),
     ):
-        with pytest.raises(StoreError, match=r"s3://no-such-bucket: there is no such bucket; create it"):
+        with pytest.raises(Denied, match=r"s3://no-such-bucket: there is no such bucket; create it"):
             ask()
 
 
