@@ -253,10 +253,13 @@ def _score(text: str) -> tuple[str, float]:
 def _range(text: str) -> tuple[float, float]:
     least, colon, most = text.partition(":")
     try:
-        return float(least or 0), float(most or "inf" if colon else least)
+        first, last = float(least or 0), float(most or "inf" if colon else least)
     except ValueError:
+        first, last = math.nan, math.nan
+    if not first <= last:
         do = "write e.g. 0.3:1, 0.3: or :1"
-        raise OptionsError("expected a range of cell sizes", where="--cell-size", got=text, do=do) from None
+        raise OptionsError("expected a range of cell sizes", where="--cell-size", got=text, do=do)
+    return first, last
 
 
 def _day(text: str, where: str) -> datetime:

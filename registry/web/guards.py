@@ -7,8 +7,9 @@ import math
 from typing import Any
 from urllib.parse import urlsplit
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from starlette.datastructures import MutableHeaders
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.web.access import is_here, is_trusted, peer
@@ -18,6 +19,7 @@ from registry.web.problems import answer
 from registry.web.sessions import COOKIE, Session, Sessions
 
 MOST_BYTES = 2**20  # of a request: forms are small
+TOO_LARGE = f"a request has at most {MOST_BYTES:,} bytes"
 READS = ("GET", "HEAD", "OPTIONS")
 HEADERS = {
     "x-content-type-options": "nosniff",
@@ -51,7 +53,7 @@ class Guards:
         if refusal:
             await answer(request, *refusal)(scope, receive, answering)
         else:
-            await self.app(scope, _limited(receive), answering)
+            await self.app(_asked(scope), _limited(receive), answering)
 
     # -- in --------------------------------------------------------------------------------------------------------
     def _refusal(self, request: Request) -> tuple[int, str] | tuple[int, str, dict[str, str]] | None:
@@ -59,7 +61,7 @@ class Guards:
             return 421, "this page is not reached under that name; `hosts` in its configuration lists the names"
         length = request.headers.get("content-length", "0")
         if not length.isascii() or not length.isdecimal() or int(length) > MOST_BYTES:
-            return 413, f"a request has at most {MOST_BYTES:,} bytes"
+            return 413, TOO_LARGE
         if request.url.path.startswith("/static/"):
             return None
         who = self.address(request)
@@ -132,6 +134,13 @@ def _later(seconds: float, why: str) -> tuple[int, str, dict[str, str]]:
     return 429, why, {"retry-after": str(math.ceil(seconds))}
 
 
+def _asked(scope: Scope) -> Scope:
+    """HEAD is asked as GET where no route knows it; the server leaves the body out."""
+    routes = scope["app"].routes if scope["method"] == "HEAD" and "app" in scope else ()
+    alone = [route.matches(scope)[0] for route in routes]
+    return {**scope, "method": "GET"} if alone and Match.FULL not in alone else scope
+
+
 def _limited(receive: Receive) -> Receive:
     """A body that says no length is counted while it comes."""
     total = 0
@@ -140,6 +149,8 @@ def _limited(receive: Receive) -> Receive:
         nonlocal total
         message = await receive()
         total += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if total > MOST_BYTES else message
+        if total > MOST_BYTES:
+            raise HTTPException(413, TOO_LARGE)
+        return message
 
     return counted

@@ -75,7 +75,12 @@ async def _told(request: Request, error: DlpkError) -> Response:
 
 
 async def _unreadable(request: Request, error: RequestValidationError) -> Response:
-    problems = [f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors()]
+    problems = [
+        f"the body is no JSON: {e['ctx']['error']} at character {e['loc'][-1]}"
+        if e["type"] == "json_invalid"
+        else f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}"
+        for e in error.errors()
+    ]
     return answer(request, 422, "; ".join(problems))
 
 

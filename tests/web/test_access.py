@@ -164,6 +164,11 @@ def test_a_large_request_is_refused(browser: Browser) -> None:
     client = browser()
     assert 413 == client.post("/models/roofs/promote", content=b"x" * (2**20 + 1)).status_code
     assert 413 == client.get("/", headers={"content-length": "-1"}).status_code
+    pieces = (b"x" * 2**16 for _ in range(17))  # of which no header tells how many
+    answer = client.post("/api/models/roofs/promote", content=pieces, headers={"content-type": "application/json"})
+    assert 413 == answer.status_code
+    told = client.post("/api/models/roofs/promote", content="{number: 4}", headers=answer.request.headers)
+    assert (422, "the body is no JSON") == (told.status_code, told.json()["detail"].partition(":")[0])
 
 
 @pytest.mark.parametrize("address", ["/", "/static/style.css", "/api/models", "/none", "/models/roofs/4/package"])

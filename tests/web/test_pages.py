@@ -63,7 +63,7 @@ def test_the_conditions_of_a_search_must_all_hold(page: TestClient) -> None:
 
 
 def test_a_condition_that_cannot_be_read_is_told(page: TestClient) -> None:
-    for query in ("least=high", "extent=1,2", "since=yesterday", "cell_size=x", "sort=nothing"):
+    for query in ("least=high", "extent=1,2", "since=yesterday", "cell_size=x", "cell_size=nan", "sort=nothing"):
         answer = page.get(f"/?{query}")
         assert 422 == answer.status_code
         assert "expected" in answer.text or "nothing to sort by" in answer.text
@@ -77,8 +77,17 @@ def test_what_is_not_there_is_told(page: TestClient) -> None:
         assert "Not found" in answer.text
 
 
+def test_the_head_of_a_page_is_had_alone(page: TestClient) -> None:
+    for address in ("/", "/models/roofs/4", "/health", "/api/models"):
+        assert (200, page.get(address).headers["content-type"]) == (
+            page.head(address).status_code,
+            page.head(address).headers["content-type"],
+        )
+    assert 404 == page.head("/models/none").status_code
+
+
 def test_a_page_behind_the_last_leads_to_it(page: TestClient) -> None:
-    for address in ("/?page=9", "/?text=roof&page=9", "/results?page=9"):
+    for address in ("/?page=9", "/?text=roof&page=9", "/results?page=9", "/models/roofs?page=9"):
         assert "This page is empty" in page.get(address).text
     assert '<a href="/?text=roof&amp;page=1">' in page.get("/?text=roof&page=9").text
 
@@ -124,7 +133,9 @@ def test_only_pictures_of_the_package_are_shown(page: TestClient) -> None:
     place = "/models/roofs/1/picture"
     answer = page.get(f"{place}/ModelCharacteristics/loss_graph.png")
     assert "image/png" == answer.headers["content-type"]
-    assert 304 == page.get(answer.request.url.path, headers={"if-none-match": answer.headers["etag"]}).status_code
+    tag = answer.headers["etag"]
+    for told, status in ((tag, 304), (f'"x", W/{tag}', 304), ("*", 304), ('"x"', 200)):
+        assert status == page.get(answer.request.url.path, headers={"if-none-match": told}).status_code
     for member in ("DetectObjects.py", "roofs.pth", "..%2F..%2Fmanifest.json", "%2Fetc%2Fpasswd"):
         assert 404 == page.get(f"{place}/{member}").status_code
 

@@ -35,7 +35,7 @@ def picture(request: Request, _: Browsing, name: str, number: Number, member: st
     if kind is None or member not in shelf.manifest(version).get("members", {}):
         raise NotFound("the package has no such picture", where=f"{name}@{number} {member[:200]}")
     tag = f'"{version.sha256[:16]}"'
-    if request.headers.get("if-none-match") == tag:
+    if _has(request, tag):
         return Response(status_code=304, headers={"etag": tag, "cache-control": FOR_GOOD})
     return Response(pieces.checked(version, member), 200, {"cache-control": FOR_GOOD, "etag": tag}, kind)
 
@@ -58,6 +58,12 @@ def extent(_: Browsing, name: str, number: Number) -> Response:
     return Response(json.dumps({"type": "FeatureCollection", "features": [feature]}), media_type="application/geo+json")
 
 
+def _has(request: Request, tag: str) -> bool:
+    """Whether who asks has it already (RFC 9110, 13.1.2)."""
+    told = request.headers.get("if-none-match", "")
+    return told.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in told.split(","))
+
+
 def handed_out(request: Request, version: Version) -> Response:
     """A package as an answer, whole or the range that was asked for, with its sha256 in the headers."""
     tag = f'"{version.sha256}"'
@@ -68,7 +74,7 @@ def handed_out(request: Request, version: Version) -> Response:
         "x-checksum-sha256": version.sha256,
         "cache-control": FOR_GOOD,
     }
-    if request.headers.get("if-none-match") == tag:
+    if _has(request, tag):
         return Response(status_code=304, headers=headers)
     span = _span(request, version.size, tag)
     if span is None:
