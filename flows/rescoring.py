@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,11 @@ from flows.steps import Cut, Known, changed, every_pixel_once, slug, step
 from flows.work import Record
 from registry import catalog
 from registry.dlpk import inspect
+from registry.emd import ClassLabel
 from registry.errors import OptionsError
 from registry.settings import settings
 from registry.tracking import Run
+from tasks.chips import CHANGE
 from tasks.export import ExportOptions
 
 
@@ -50,11 +53,17 @@ def plan(known: Known, scene: LabelledScene, export: ExportOptions | None) -> Pl
     options = export or ExportOptions.model_validate(told)
     own = {"in_raster2": scene.in_raster2} if scene.in_raster2 else {}
     options = changed(options, {**every_pixel_once(options), **own})
-    classes = tuple(
-        ClassEntry(value=c.value, name=c.name, color=c.color) for c in inspect(known.path).emd.classes if c.value
-    )
+    classes = _classes(inspect(known.path).emd.classes, manifest)
     folder = settings().home / "evaluations" / known.source.name / _digest(known, scene, options)
     return Plan(known, manifest, Cut(scene.imagery, scene.labels, str(folder / "chips"), options, classes), folder)
+
+
+def _classes(of_model: Sequence[ClassLabel], manifest: Mapping[str, Any]) -> tuple[ClassEntry, ...]:
+    """Those to export. A model that tells any of several changes does not know which: its recipe does."""
+    if CHANGE in of_model:
+        told = (manifest.get("recipe") or {}).get("classes") or ()
+        return tuple(ClassEntry.model_validate(one) for one in told)
+    return tuple(ClassEntry(value=c.value, name=c.name, color=c.color) for c in of_model if c.value)
 
 
 def _digest(known: Known, scene: LabelledScene, options: ExportOptions) -> str:

@@ -14,15 +14,19 @@ from click.testing import CliRunner
 from flows import cli
 from flows.evaluate import evaluate
 from flows.recipe import Recipe
+from flows.rescoring import _classes
 from flows.retrain import retrain
 from flows.take_in import take_in
 from flows.tidy import _old_work, prune
 from registry import catalog, promotion
+from registry.emd import ClassLabel
 from registry.errors import DlpkError, OptionsError
 from registry.locks import locked
 from registry.publishing import publish
 from registry.settings import settings
 from registry.tracking import Run
+from tasks.chips import CHANGE
+from tasks.definition import NO_CHANGE
 from tasks.export import ExportOptions
 from tests.registry.conftest import make_package
 from tests.scenes import roofs
@@ -172,6 +176,15 @@ def first_band(imagery: Path) -> Path:
         with rasterio.open(alone, "w", **{**source.profile, "count": 1}) as raster:
             raster.write(source.read(1), 1)
     return alone
+
+
+def test_fresh_labels_of_several_changes_are_cut_by_the_classes_of_the_recipe() -> None:
+    told = [{"value": 1, "name": "burnt", "color": [1, 2, 3]}, {"value": 2, "name": "cut", "color": [1, 2, 3]}]
+    of_two_dates = (NO_CHANGE, CHANGE)
+    assert [1, 2] == [one.value for one in _classes(of_two_dates, {"recipe": {"classes": told}})]
+    assert () == _classes(of_two_dates, {"recipe": {}}) == _classes(of_two_dates, {})
+    roof = ClassLabel(3, "roof", (1, 2, 3))
+    assert ["roof"] == [one.name for one in _classes((NO_CHANGE, roof), {"recipe": {"classes": told}})]
 
 
 @pytest.mark.slow
