@@ -9,7 +9,12 @@ from fastapi.testclient import TestClient
 
 from registry import promotion
 from registry.catalog import find_version
+from registry.errors import NotFound
+from registry.tracking import Run
 from registry.web import shelf
+from registry.web.pages.compare import Row
+from registry.web.pages.version import _page_of
+from registry.web.shelf import Figure
 
 PAGES = [
     *("/", "/?text=roof&sort=ap50", "/?extent=79,6,80,7&cell_size=0.2:1", "/models/roofs", "/models/roofs/4"),
@@ -146,6 +151,23 @@ def test_a_report_can_do_nothing_but_be_read(page: TestClient) -> None:
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("sandbox; default-src 'none'")
     assert "script" not in policy
+
+
+def test_a_version_leads_to_the_run_that_trained_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def url(run: Run) -> str:
+        if run.id == "lost":
+            raise NotFound("no such run")
+        return f"http://mlflow/#/experiments/3/runs/{run.id}"
+
+    monkeypatch.setattr(Run, "url", property(url))
+    assert ["", "", "http://mlflow/#/experiments/3/runs/abc"] == [_page_of(run) for run in ("", "lost", "abc")]
+
+
+def test_a_smaller_error_is_a_gain() -> None:
+    small, large = Figure("", 0.1), Figure("", 0.3)
+    for name, gain in (("ap50", -0.2), ("calibration_error", 0.2), ("validation_loss", 0.2)):
+        assert gain == pytest.approx(Row(name, (small, large), False, []).gain)
+    assert 0 == Row("ap50", (small, None), False, []).gain
 
 
 def test_two_versions_are_compared_score_by_score(page: TestClient) -> None:

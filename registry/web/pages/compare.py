@@ -23,6 +23,7 @@ Refs = Annotated[list[str] | None, Query(max_length=20)]
 SAME = "Both were scored on the same held-out chips."
 OTHER = """They were scored on different chips, so a difference here may be one of the chips:
 `dlpk compare` scores both on the same."""
+LESS = ("_error", "_loss")  # ends of scores that are better the smaller they are
 LONGEST = 300  # characters of a value
 
 
@@ -39,6 +40,12 @@ class Row:
     def difference(self) -> float | None:
         a, b = self.figures
         return a.value - b.value if a and b else None
+
+    @property
+    def gain(self) -> float:
+        """Above 0 where the first is better."""
+        difference = self.difference or 0.0
+        return -difference if self.name.endswith(LESS) else difference
 
 
 @router.get("/compare")

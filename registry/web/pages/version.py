@@ -1,6 +1,7 @@
 """The page of a version: how good it is, how it sees, where it learned, how to use it, what came of it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -8,6 +9,9 @@ from fastapi.responses import Response
 
 from registry import catalog, history
 from registry.catalog import CHAMPION, ModelRef, Version
+from registry.errors import DlpkError
+from registry.settings import settings
+from registry.tracking import Run
 from registry.web import collection, shelf
 from registry.web.access import Browsing
 from registry.web.charts import Whisker, whisker
@@ -97,10 +101,17 @@ def _chain(told: Told, results: int) -> list[dict[str, str]]:
             links.append({"kind": kind, "name": ref, "note": "", "address": f"/models/{ref.replace('@', '/')}"})
     run = version.run_id or ""
     code = f"code {version.git_commit[:12]}" if version.git_commit else ""
-    links.append({"kind": "Training run", "name": run or "not recorded", "note": code, "address": ""})
+    links.append({"kind": "Training run", "name": run or "not recorded", "note": code, "address": _page_of(run)})
     links.append({"kind": "Package", "name": version.ref, "note": version.sha256[:16], "address": ""})
     count = f"{results:,} by this package" if results else "none yet"
     return [*links, {"kind": "Results", "name": count, "note": "", "address": f"/results?sha256={version.sha256}"}]
+
+
+def _page_of(run: str) -> str:
+    """Of MLflow, where a server shows it."""
+    with suppress(DlpkError):
+        return Run(run, settings().tracking_uri).url if run else ""
+    return ""
 
 
 def ref_of(version: Version) -> str:
