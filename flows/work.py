@@ -8,11 +8,12 @@ The same recipe over the same files finds its finished steps here; a changed inp
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flows.recipe import Recipe
 from registry.errors import Conflict, NotFound
@@ -60,7 +61,6 @@ class Work:
 def opened(recipe: Recipe, tags: Mapping[str, str]) -> Iterator[Work]:
     """The folder, held against a second process, and its experiment run: resumed, and closed with the outcome."""
     folder = settings().home / "work" / recipe.name / recipe.digest()
-    folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / ".lock"):
         run = _experiment_run(folder / "mlflow.json", recipe, tags)
         with run.failing():
@@ -71,11 +71,25 @@ def opened(recipe: Recipe, tags: Mapping[str, str]) -> Iterator[Work]:
 @contextmanager
 def _held(lock: Path) -> Iterator[None]:
     """The system gives the lock back when the process dies, however it dies."""
-    with lock.open("w") as file:
+    held = None
+    while held is None:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = _taken(lock)
+    with held:
+        yield
+
+
+def _taken(lock: Path) -> IO[str] | None:
+    """None where a prune has just removed the folder. Raises Conflict."""
+    with suppress(FileNotFoundError), ExitStack() as stack:
+        file = stack.enter_context(lock.open("w"))
         if not locked(file):
             do = "wait for it, or stop it"
             raise Conflict("another process is at work on the same recipe", where=lock.parent, do=do)
-        yield
+        if os.fstat(file.fileno()).st_nlink:
+            stack.pop_all()
+            return file
+    return None
 
 
 def _experiment_run(mark: Path, recipe: Recipe, tags: Mapping[str, str]) -> Run:

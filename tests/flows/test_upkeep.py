@@ -5,13 +5,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import rasterio
 import yaml
 from click.testing import CliRunner
 
-from flows import cli
+from flows import cli, work
 from flows.evaluate import evaluate
 from flows.recipe import Recipe
 from flows.rescoring import _classes
@@ -20,7 +21,7 @@ from flows.take_in import take_in
 from flows.tidy import _old_work, prune
 from registry import catalog, promotion
 from registry.emd import ClassLabel
-from registry.errors import DlpkError, OptionsError
+from registry.errors import Conflict, DlpkError, OptionsError
 from registry.locks import locked
 from registry.publishing import publish
 from registry.settings import settings
@@ -168,6 +169,26 @@ def test_a_working_folder_that_somebody_is_at_stays() -> None:
             os.utime(path, (1, 1))
         assert [] == _old_work(30, "", dry_run=False)
     assert folder.is_dir()
+
+
+@pytest.mark.parametrize("before", ["open", "locked"])
+def test_a_working_folder_that_a_prune_removes_at_its_beginning_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    lock, prunes = tmp_path / "roofs" / "0123" / ".lock", [shutil.rmtree]
+    where: Any = Path if before == "open" else work
+    known = getattr(where, before)
+
+    def pruned(file: Any, *mode: str) -> Any:
+        if prunes:
+            prunes.pop()(lock.parent)
+        return known(file, *mode)
+
+    monkeypatch.setattr(where, before, pruned)
+    with work._held(lock):
+        assert lock.is_file()
+        with pytest.raises(Conflict, match="another process is at work"), work._held(lock):
+            pytest.fail("both got it")
 
 
 def first_band(imagery: Path) -> Path:
