@@ -8,7 +8,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -69,7 +69,16 @@ def part_of(path: Path) -> Path:
 
 def sweep_parts(path: Path, older_than: float = 86_400) -> None:
     """Remove what killed writers of `path` left behind: those of this machine at once, others after so many seconds."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    _sweep(path.parent.glob(f".{glob.escape(path.name)}.*.part"), older_than)
+
+
+def sweep_folder(folder: Path) -> None:
+    """As `sweep_parts`, of all files in it and below."""
+    _sweep([*folder.rglob(".*.part")], 86_400)
+
+
+def _sweep(parts: Iterable[Path], older_than: float) -> None:
+    for part in parts:
         with suppress(FileNotFoundError):  # another sweeper was quicker
             if _is_orphan(part) or time.time() - part.stat().st_mtime >= older_than:
                 shutil.rmtree(part) if part.is_dir() else part.unlink()

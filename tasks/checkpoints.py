@@ -17,11 +17,11 @@ from torch import nn
 
 from registry.errors import TrainingError
 from registry.files import write_text
+from tasks.train_options import CHECKPOINTS
 from tasks.weights import write_weights
 
 log = logging.getLogger("dlpk.train")
 
-FOLDER = ".checkpoints"
 LAST, BEST, RATE, BATCH = "last.ckpt", "best.ckpt", "learning_rate", "batch_size"
 
 
@@ -34,13 +34,13 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 def resume_point(out: Path) -> Path | None:
     """The last checkpoint of an earlier, killed run."""
-    last = out / FOLDER / LAST
+    last = out / CHECKPOINTS / LAST
     return last if last.is_file() else None
 
 
 def load_best(network: nn.Module, out: Path) -> int:
     """Weights of the best epoch, the averaged ones where there are some, into the network; returns its number."""
-    checkpoint = torch.load(out / FOLDER / BEST, map_location="cpu", weights_only=True)
+    checkpoint = torch.load(out / CHECKPOINTS / BEST, map_location="cpu", weights_only=True)
     whole = checkpoint["state_dict"]
     prefix = "average.module." if any(key.startswith("average.") for key in whole) else "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in whole.items() if k.startswith(prefix)})
@@ -49,7 +49,7 @@ def load_best(network: nn.Module, out: Path) -> int:
 
 def found_rate(out: Path, find: Callable[[], float]) -> float:
     """The learning rate that the range test finds; a resumed training takes the same."""
-    note = out / FOLDER / RATE
+    note = out / CHECKPOINTS / RATE
     if not note.is_file():
         write_text(note, str(find()))
     return float(note.read_text(encoding="ascii"))
@@ -57,7 +57,7 @@ def found_rate(out: Path, find: Callable[[], float]) -> float:
 
 def batch_size(out: Path, wanted: int) -> int:
     """What `halve` has found to fit into memory, else what is wanted."""
-    note = out / FOLDER / BATCH
+    note = out / CHECKPOINTS / BATCH
     return int(note.read_text(encoding="ascii")) if note.is_file() else wanted
 
 
@@ -67,8 +67,8 @@ def halve(out: Path, size: int, error: BaseException) -> None:
         do = "use a smaller backbone or network, chip_size for smaller crops, or a machine with more memory"
         raise TrainingError("memory runs out with a single chip in a batch", do=do) from error
     log.warning("memory ran out with %d chips in a batch: %d from now on", size, size // 2)
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
-    write_text(out / FOLDER / BATCH, str(size // 2))
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    write_text(out / CHECKPOINTS / BATCH, str(size // 2))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -24,9 +24,7 @@ from tasks.goals import Goal
 from tasks.judging import judge
 from tasks.scores import DetectionScores, Scores, Tally
 from tasks.telling import Telling
-
-if TYPE_CHECKING:
-    from tasks.train_options import TrainOptions
+from tasks.train_options import CHECKPOINTS, TrainOptions
 
 log = logging.getLogger("dlpk.train")
 
@@ -82,7 +80,7 @@ class Fitting(pl.LightningModule):
         if not bool(torch.isfinite(loss)):
             what = f"the loss is {float(loss.detach())} in epoch {self.current_epoch}, chips {', '.join(names)}"
             do = "look at these chips, or train into another folder with a lower learning_rate; "
-            do += f"the last good epoch is kept in {checkpoints.FOLDER}"
+            do += f"the last good epoch is kept in {CHECKPOINTS}"
             raise TrainingError(what, do=do)
         self.log(
             "training_loss",
@@ -179,7 +177,7 @@ class Last(Checkpoint):
         self.told = told
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / checkpoints.FOLDER / checkpoints.LAST)
+        trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / checkpoints.LAST)
         if trainer.is_global_zero:
             self.told.tell()
 
@@ -239,7 +237,7 @@ def trainer(out: Path, options: "TrainOptions", monitor: str, told: Telling, bat
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its advice is for developers
     mode: Any = "min" if monitor.endswith("loss") else "max"
     best = Best(
-        dirpath=out / checkpoints.FOLDER,
+        dirpath=out / CHECKPOINTS,
         filename="best",
         monitor=monitor or None,
         mode=mode,

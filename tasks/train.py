@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 from registry.dlpk import ModelFolder, open_model
 from registry.emd import background_name
 from registry.errors import OptionsError, TrainingError
-from registry.files import atomic, sha256
+from registry.files import atomic, sha256, sweep_folder
 from tasks import receipt
 from tasks.chips import OF_CHIPS, OF_PIXELS, ChipFolder
 from tasks.progress import OnEpoch, OnProgress, ignore
-from tasks.train_options import TrainOptions
+from tasks.train_options import CHECKPOINTS, TrainOptions
 from tasks.travelling import travelling
 
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ def train_model(
     facts = _facts(chips, options)
     receipt.check(out, "train", facts)
     if (out / f"{out.name}.emd").is_file():
-        return ModelFolder(out)
+        return _finished(out)
     plan = _plan(chips, options)
     start = _start(chips, plan)
     receipt.claim(out, "train", facts)  # only now: options that do not fit leave nothing behind
     with receipt.hold(out) if _holds(options) else nullcontext():
         if (out / f"{out.name}.emd").is_file():  # another process has just finished it
-            return ModelFolder(out)
+            return _finished(out)
         augment.save(plan.loading.augment, out)
         fitted = _fit_what_fits(chips, out, plan, start, (on_epoch, on_progress))
         return _write(chips, out, plan, fitted)
@@ -450,7 +450,7 @@ def _found_rate(chips: ChipFolder, out: Path, plan: _Plan, network: Any, on_prog
 
 def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelFolder:
     """Everything but the definition, then the definition: it means finished."""
-    from tasks import checkpoints, report
+    from tasks import report
     from tasks.definition import Training, definition
     from tasks.goals import GOALS
     from tasks.provenance import described, machine
@@ -477,7 +477,14 @@ def _write(chips: ChipFolder, out: Path, plan: _Plan, fitted: _Fitted) -> ModelF
         machine=machine(),
     )
     emd.validate(out).write(out / f"{out.name}.emd")
-    shutil.rmtree(out / checkpoints.FOLDER, ignore_errors=True)
+    return _finished(out)
+
+
+def _finished(out: Path) -> ModelFolder:
+    """A model that is whole, without what it took to train it, or what a kill has left of that."""
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    with suppress(OSError):  # a model that may not be written stays as it is
+        sweep_folder(out)
     return ModelFolder(out)
 
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from tasks.options import Options
 
+CHECKPOINTS = ".checkpoints"  # what a training keeps while it runs, in the folder of the model
+
 Size = int | None
 Monitor = Literal[
     "AUTO",

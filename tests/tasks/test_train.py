@@ -27,6 +27,7 @@ from registry import plugins
 from registry.dlpk import ModelFolder, open_model, pack
 from registry.emd import Emd
 from registry.errors import Conflict, ImageryError, LabelError, NotFound, OptionsError, TrainingError
+from registry.files import part_of
 from registry.publishing import publish
 from tasks import fitting, networks, receipt, town, train
 from tasks.chips import DEFINITION, Chip, ChipFolder
@@ -680,6 +681,22 @@ def test_a_model_in_the_folder_where_we_are_has_its_name(
     (tmp_path / "town/town.emd").touch()  # finished
     monkeypatch.chdir(tmp_path / "town" / there)
     assert "town" == train_model(data, Path(out), TrainOptions()).name
+
+
+def test_what_a_kill_left_beside_a_finished_model_goes(tmp_path: Path) -> None:
+    data, out = bright_roofs(tmp_path / "chips", 1), tmp_path / "town"
+    receipt.write(out, "train", [train._facts(data, TrainOptions())])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [part_of(out / name) for name in ("town.pth", "ModelCharacteristics/loss_graph.png")]
+    left = [part.with_name(part.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")) for part in left]
+    living = part_of(out / "town.dlpk")
+    for path in (*left, living, out / ".checkpoints/last.ckpt", out / "town.emd"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    train_model(data, out, TrainOptions())
+    assert {living.name, "town.emd", receipt.NAME} == {path.name for path in out.rglob("*") if path.is_file()}
+    assert not (out / ".checkpoints").exists()
 
 
 @pytest.mark.slow
