@@ -22,7 +22,7 @@ from tasks.inference_options import ModelSource
 from tasks.overviews import Floor
 from tasks.parts import Readable
 from tasks.progress import OnProgress, Progress
-from tasks.results import check_raster, pixel_type, write_class_raster
+from tasks.results import check_raster, pixel_type, workshop, write_class_raster
 from tasks.run_folder import RunFolder, Share, run_folder
 from tasks.tiling import Plan, Window, block_windows
 
@@ -67,13 +67,16 @@ def write_classes(
     source: ModelSource,
     tell: tuple[OnProgress, str],
     facts: dict[str, object],
-    share: Share | None = None,
-) -> Callable[[Callable[[], object]], None]:
+    share: Share | None,
+    second_look: Callable[[], object],
+) -> Callable[[Callable[[Path], object]], None]:
     """The class of every pixel of the image, in units of a run folder. `tell`: whom, and the name of the tool.
 
     `facts`: what else makes the run what it is; a killed run with the same facts goes on at its finished units.
+    `second_look`: what else the model is asked, before `out` takes its name.
     Returns what is left to do, for any thread, with the image or without: to put the units together, as a cloud
-    optimised GeoTIFF, and to call what makes more of that, within the run. With a `share` that is nothing.
+    optimised GeoTIFF, and to call what makes more of that file, before it takes the name `out`. With a `share` that is
+    nothing.
     """
     check_raster(out)
     work = Classifying.of(function, model, image, bands)
@@ -82,14 +85,15 @@ def write_classes(
         run = stack.enter_context(run_folder(out, facts, share))
         units = share.range(len(work.plan)) if share else range(len(work.plan))
         _do_units(work, run, units, tell)
+        second_look()
         if share:
             return lambda _: None
         held = stack.pop_all()
 
-    def put_together(then: Callable[[], object]) -> None:
-        with held:
-            _finish(work, run, out, source)
-            then()
+    def put_together(then: Callable[[Path], object]) -> None:
+        with held, workshop(out) as folder:
+            _finish(work, run, folder / out.name, source)
+            then(folder / out.name)
 
     return put_together
 
@@ -162,7 +166,7 @@ def _store(room: NDArray[np.generic], found: NDArray[np.generic], valid: NDArray
         np.copyto(place, found.astype(dtype, copy=False), where=valid)
 
 
-def _finish(work: Classifying, run: RunFolder, out: Path, source: ModelSource) -> None:
+def _finish(work: Classifying, run: RunFolder, file: Path, source: ModelSource) -> None:
     """Tiles as they are, overviews out of the units' halves, statistics: nothing is computed twice."""
     units = [Unit.open(run.file(name_of(number))) for number in range(len(work.plan))]
     counts, tally = Counter[int](), Tally()
@@ -179,7 +183,7 @@ def _finish(work: Classifying, run: RunFolder, out: Path, source: ModelSource) -
     tags = {**told, **source.tags()}
     classes, names = work.model.emd.classes, work.info.band_names
     description = Description(profile, tags, tally.tags, classes, work.plan.tile, names)
-    write_class_raster(out, layers, description, counts)
+    write_class_raster(file, layers, description, counts)
     for floor in floors:
         with suppress(FileNotFoundError):
             floor.file.unlink()

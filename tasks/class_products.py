@@ -13,7 +13,6 @@ from rasterio.crs import CRS
 
 from registry.emd import ClassLabel
 from registry.errors import ImageryError, OptionsError
-from registry.files import write_text
 from tasks.areas import Polygons, areas
 from tasks.feature_streams import stream_features
 from tasks.imagery import gdal_settings
@@ -21,7 +20,7 @@ from tasks.inference_options import ModelSource, PixelOptions
 from tasks.parts import Readable
 from tasks.projecting import place_result, refuse_across, system, warp_result
 from tasks.replacing import check_out
-from tasks.results import attribute_table, check_raster
+from tasks.results import check_raster, write_attribute_table
 
 GIVE_ONE = "give it one: gdal_edit.py -a_srs EPSG:CODE FILE"
 
@@ -47,18 +46,17 @@ def check_products(image: Readable, out: Path, options: PixelOptions) -> None:
 
 
 def finish(
-    out: Path, image: Readable, classes: Sequence[ClassLabel], options: PixelOptions, source: ModelSource
-) -> Path:
-    """The steps that the options ask for; `out` is replaced by its last form."""
+    file: Path, image: Readable, classes: Sequence[ClassLabel], options: PixelOptions, source: ModelSource
+) -> None:
+    """The steps that the options ask for; `file`, in a `workshop`, is replaced by its last form."""
     if not image.placed:
-        place_result(out, image)
+        place_result(file, image)
     if options.output_coordinate_system:
-        counts, table = warp_result(out, options.output_coordinate_system), out.with_name(f"{out.name}.aux.xml")
-        if counts and table.exists():
-            write_text(table, attribute_table(classes, counts))
+        counts = warp_result(file, options.output_coordinate_system)
+        if counts and file.with_name(f"{file.name}.aux.xml").exists():
+            write_attribute_table(file, classes, counts)
     if options.polygons:
-        write_polygons(out, Path(options.polygons), classes, options, source)
-    return out
+        write_polygons(file, Path(options.polygons), classes, options, source)
 
 
 def write_polygons(

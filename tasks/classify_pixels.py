@@ -54,9 +54,6 @@ def classify_pixels(
     classify = partial(_classify, model, load, options, source, on_progress, share)
     if options.processing_mode == "PROCESS_AS_MOSAICKED_IMAGE":
         classify(imagery, out)()
-        if options.probabilities:
-            again, shares = options.for_probabilities(), Path(options.probabilities)
-            classify_pixels(model, imagery, shares, again, source=source, on_progress=on_progress, share=share)
         return out
     items = _results(imagery, out, options)
     anew = options.overwrite_attachments
@@ -98,11 +95,18 @@ def _classify(
         check_products(image, out, options)
         bands, tell = band_indexes(image, function.configuration), (on_progress, "classify pixels")
         facts = run_facts("classify-pixels", model, source, [whole], options, read)
-        put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
+
+        def second_look() -> None:
+            if options.probabilities:
+                again, shares = options.for_probabilities(), Path(options.probabilities)
+                classify_pixels(model, imagery, shares, again, source=source, on_progress=on_progress, share=share)
+
+        put_together = write_classes(function, model, image, bands, out, source, tell, facts, share, second_look)
 
         def rest() -> None:
+            then = partial(finish, image=image, classes=model.emd.classes, options=options, source=source)
             with gdal_settings():
-                put_together(partial(finish, out, image, model.emd.classes, options, source))
+                put_together(then)
 
         if image.placed:
             return rest

@@ -44,9 +44,12 @@ def detect_change(
         image = wanted_part(pair, options)
         check_products(image, out, options)
         facts = run_facts("detect-change", model, source, [pair.first, pair.second], options, read)
-        put_together = write_classes(function, model, image, bands, out, source, tell, facts, share)
-        put_together(partial(finish, out, image, model.emd.classes, options, source))
-    if options.probabilities:
-        again, shares = options.for_probabilities(), Path(options.probabilities)
-        detect_change(model, from_raster, to_raster, shares, again, source=source, on_progress=on_progress, share=share)
+
+        def second_look() -> None:
+            if options.probabilities:
+                pair, again, shares = (from_raster, to_raster), options.for_probabilities(), Path(options.probabilities)
+                detect_change(model, *pair, shares, again, source=source, on_progress=on_progress, share=share)
+
+        put_together = write_classes(function, model, image, bands, out, source, tell, facts, share, second_look)
+        put_together(partial(finish, image=image, classes=model.emd.classes, options=options, source=source))
     return out

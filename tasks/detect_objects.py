@@ -26,7 +26,7 @@ from tasks.placement import placement_of
 from tasks.progress import OnProgress, Progress, ignore
 from tasks.projecting import system
 from tasks.replacing import check_out
-from tasks.results import beside, driver_of, write_features
+from tasks.results import beside, driver_of, settle, write_features
 from tasks.run_folder import RunFolder, Share, facts_of_files, run_folder
 from tasks.sources import Imageries, files_read
 from tasks.working_grid import items_of, open_working_grid
@@ -72,8 +72,11 @@ def detect_objects(
         layers = [
             _layer(function, model, item, partial(begin, name), options, source, tick, share) for name, item in items
         ]
+        if share:
+            return out
+        settle(out)
         added = runs[0].file(ADDED)
-        if share or (options.append and added.is_file() and added.read_text(encoding="utf-8") == _looks(out)):
+        if options.append and added.is_file() and added.read_text(encoding="utf-8") == _looks(out):
             return out
         shapes, columns, crs = joined(layers)
         columns |= beside(columns, source.columns(len(shapes)), driver_of(out))

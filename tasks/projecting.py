@@ -8,6 +8,7 @@ from collections.abc import Callable
 from copy import copy
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from registry.errors import ImageryError, OptionsError
 from tasks.class_units import Tally, statistics
 from tasks.geometries import brought_to
 from tasks.placement import Located, placement_of
-from tasks.results import COG, workshop
+from tasks.results import COG
 
 DRAFT: dict[str, Any] = {"driver": "GTiff", "tiled": True, "compress": "deflate", "bigtiff": "if_safer"}
 HALF_WORLD = 20_037_508.342789244  # metres of Web Mercator
@@ -62,7 +63,7 @@ def refuse_across(image: Located, to: str) -> None:
 
 
 def warp_result(path: Path, to: str) -> Counter[int]:
-    """Bring a finished raster to another coordinate system, each pixel the nearest one of before.
+    """Bring a raster in a `workshop` to another coordinate system, each pixel the nearest one of before.
 
     Returns how often each value occurs in the first band then, of whole numbers; nothing where all stays as it is.
     """
@@ -113,7 +114,7 @@ def _copied(source: rasterio.DatasetReader, draft: Path) -> None:
 
 
 def place_result(path: Path, image: Located) -> None:
-    """Give a finished raster the control points or RPCs of the imagery that it was made of."""
+    """Give a raster in a `workshop` the control points or RPCs of the imagery that it was made of."""
     col, row = image.corner
 
     def carry(draft: rasterio.io.DatasetWriter) -> None:
@@ -132,7 +133,8 @@ def place_result(path: Path, image: Located) -> None:
 
 def _rewrite(path: Path, draw: Callable[[Path], None], edit: Callable[[rasterio.io.DatasetWriter], None]) -> None:
     """A cloud optimised GeoTIFF of what `draw` makes, in place of the one at `path`."""
-    with workshop(path) as folder:
+    with TemporaryDirectory(dir=path.parent) as name:
+        folder = Path(name)
         draft = folder / "draft.tif"
         draw(draft)
         with rasterio.open(draft, "r+") as raster:
@@ -140,3 +142,5 @@ def _rewrite(path: Path, draw: Callable[[Path], None], edit: Callable[[rasterio.
         rasterio.shutil.copy(draft, folder / path.name, driver="COG", **COG)
         for file in folder.glob("draft.*"):
             file.unlink()
+        for file in folder.iterdir():
+            file.replace(path.with_name(file.name))

@@ -25,7 +25,7 @@ from rasterio.errors import RasterioError
 
 from registry.emd import ClassLabel
 from registry.errors import Conflict, DlpkError, OptionsError, StoreError
-from registry.files import atomic, part_of, sweep_parts, write_text
+from registry.files import part_of, sweep_parts, sync
 from tasks.cog import Description, Layer, write_cog
 from tasks.progress import ignore
 
@@ -71,21 +71,58 @@ def workshop(out: Path) -> Iterator[Path]:
     """
     folder = part_of(out)
     try:
-        folder.mkdir(parents=True)
-        sweep_parts(out)
-        yield folder
+        settle(out)
+        with _told_of(out):
+            folder.mkdir(parents=True)
+            sweep_parts(out)
+            yield folder
+            for file in folder.iterdir():
+                sync(file)
+            folder.rename(_whole(out))
+        settle(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def settle(out: Path) -> None:
+    """The files of a whole result take their names: those of a `workshop`, or what a kill has left of them.
+
+    Where they are several, `out` goes before and comes last, so that it never lies among files of another result. What
+    has been put in its place since the kill stays.
+    """
+    whole = _whole(out)
+    if not whole.is_dir():
+        return
+    with _told_of(out):
+        made = whole / out.name
+        if made.exists() and out.exists() and out.stat().st_mtime_ns > made.stat().st_mtime_ns:
+            shutil.rmtree(whole)
+            return
+        files = sorted(whole.iterdir(), key=lambda file: (file.name == out.name, file.name))
+        if len(files) > 1:
+            out.unlink(missing_ok=True)
         for suffix in INDEXES if out.suffix.lower() == ".shp" else ():
             out.with_suffix(suffix).unlink(missing_ok=True)
-        for file in sorted(folder.iterdir(), key=lambda file: (file.name == out.name, file.name)):
-            with atomic(out.with_name(file.name)) as part:
-                file.replace(part)
+        for file in files:
+            file.replace(out.with_name(file.name))
+        whole.rmdir()
+        sync(out.parent)
+
+
+def _whole(out: Path) -> Path:
+    """Where a result lies that is whole and has not got its names yet."""
+    return out.with_name(f".{out.name}.whole")
+
+
+@contextmanager
+def _told_of(out: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, RasterioError, CPLE_BaseError, DataSourceError, FeatureError) as error:
         if isinstance(error, DlpkError):
             raise
         do = "free some space or choose another place, then run the same command again"
         raise StoreError(f"cannot be written ({error})", where=out, do=do) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def driver_of(out: Path) -> str:
@@ -143,6 +180,7 @@ def write_table(
     Raises OptionsError when their fields are others.
     """
     driver, layer, more = driver_of(out), None, False
+    settle(out)
     if append and out.exists():
         layer = layer_of(out)
         there = _rows(out, layer, driver)
@@ -289,15 +327,23 @@ def pixel_type(function_type: str, classes: Sequence[ClassLabel]) -> tuple[str, 
     raise OptionsError("expected class values within 32 bits", where="Classes", got=max(used), do="recode the classes")
 
 
-def write_class_raster(out: Path, layers: Sequence[Layer], description: Description, counts: Mapping[int, int]) -> Path:
-    """A cloud optimised GeoTIFF, and beside it the tables of its classes: GDAL's `<out>.aux.xml`, and ArcGIS's."""
-    with workshop(out) as folder:
-        write_cog(folder / out.name, layers, description)
-        if description.profile["count"] == 1 and np.dtype(description.profile["dtype"]).kind != "f":
-            write_text(folder / f"{out.name}.aux.xml", attribute_table(description.classes, counts))
-            for suffix, content in table_for_arcgis(tuple(description.classes)).items():
-                (folder / f"{out.name}{suffix}").write_bytes(content)
-    return out
+def write_class_raster(
+    file: Path, layers: Sequence[Layer], description: Description, counts: Mapping[int, int]
+) -> None:
+    """A cloud optimised GeoTIFF, and beside it the tables of its classes: GDAL's `<file>.aux.xml`, and ArcGIS's.
+
+    They are for a `workshop`: what fails leaves half of them.
+    """
+    write_cog(file, layers, description)
+    if description.profile["count"] == 1 and np.dtype(description.profile["dtype"]).kind != "f":
+        write_attribute_table(file, description.classes, counts)
+        for suffix, content in table_for_arcgis(tuple(description.classes)).items():
+            file.with_name(f"{file.name}{suffix}").write_bytes(content)
+
+
+def write_attribute_table(file: Path, classes: Sequence[ClassLabel], counts: Mapping[int, int]) -> None:
+    text = attribute_table(classes, counts)
+    file.with_name(f"{file.name}.aux.xml").write_text(text, encoding="utf-8", newline="")
 
 
 @lru_cache(maxsize=4)

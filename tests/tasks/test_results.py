@@ -1,5 +1,7 @@
 """Features on disk: what a result takes the place of, and what it leaves alone."""
 
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyogrio
 import pytest
 import shapely
 
-from registry.errors import OptionsError
+from registry.errors import OptionsError, StoreError
 from tasks.classify_pixels import classify_pixels
 from tasks.detect_objects import detect_objects
 from tasks.detections import columns
@@ -138,3 +140,99 @@ def test_labels_of_people_are_never_replaced_by_a_result(
     write_table(out, squares(ModelVersion=["1", "2"]), {})
     detect_objects(model, image, out, DetectOptions())
     refuse_foreign(out)  # it is empty
+
+
+def killed_before(monkeypatch: pytest.MonkeyPatch, name: str, do: Callable[[], object]) -> None:
+    """Nothing goes on from where a file would take this name."""
+    known = Path.replace
+
+    def stopping(self: Path, target: Path) -> Path:
+        if Path(target).name.endswith(name):
+            raise KeyboardInterrupt
+        return known(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            do()
+
+
+@pytest.mark.parametrize("suffix", [".shp", ".dbf", ".shx", ".prj"])
+@pytest.mark.parametrize("append", [False, True])
+def test_a_kill_never_leaves_a_shapefile_of_two_results_and_what_it_held_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, append: bool
+) -> None:
+    out = tmp_path / "roofs.shp"
+    write_table(out, squares(2), {})
+    killed_before(monkeypatch, f"roofs{suffix}", lambda: write_table(out, squares(3), {}, append=append))
+    assert not out.exists()
+    write_table(out, squares(1), {}, append=True)
+    assert (6 if append else 4) == len(geopandas.read_file(out))
+    assert [f"roofs{end}" for end in (".cpg", ".dbf", ".prj", ".shp", ".shx")] == sorted(
+        file.name for file in tmp_path.iterdir()
+    )
+
+
+def test_what_was_added_to_a_shapefile_before_a_kill_is_not_added_again(
+    make_model: Any, make_raster: Any, roofs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, image, out = make_model(), make_raster(roofs(64, 64, [(20, 20, 30, 30)])), tmp_path / "roofs.shp"
+
+    def detect() -> object:
+        return detect_objects(model, image, out, DetectOptions(append=True))
+
+    detect()
+    killed_before(monkeypatch, "roofs.shp", detect)
+    detect()
+    assert 2 == len(geopandas.read_file(out))
+
+
+def test_what_people_put_in_place_of_a_result_that_a_kill_kept_from_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "roofs.shp"
+    killed_before(monkeypatch, "roofs.cpg", lambda: write_table(out, squares(3), {}))
+    pyogrio.write_dataframe(squares(4), out)
+    write_table(out, squares(1), {}, append=True)
+    assert 5 == len(geopandas.read_file(out))
+
+
+def test_a_class_raster_takes_its_name_when_all_that_is_made_of_it_is_whole(
+    make_model: Any, make_raster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is brought to another coordinate system: it is written anew."""
+    image, out = make_raster(np.full((60, 70), 130, np.uint8)), tmp_path / "out" / "classes.tif"
+    polygons, shares = tmp_path / "out" / "areas.gpkg", tmp_path / "out" / "shares.tif"
+    beside = {"polygons": str(polygons), "probabilities": str(shares)}
+    options = ClassifyOptions.model_validate({**beside, "output_coordinate_system": "EPSG:4326"})
+    model, order = make_model("levels"), list[str]()
+    known = Path.replace
+
+    def noting(self: Path, target: Path) -> Path:
+        if Path(target) in (out, polygons, shares):
+            assert (self.suffix, out.exists()) == (Path(target).suffix, False)
+            order.append(Path(target).name)
+        return known(self, target)
+
+    monkeypatch.setattr(Path, "replace", noting)
+    classify_pixels(model, image, out, options)
+    assert ["shares.tif", "areas.gpkg", "classes.tif"] == order
+    tables = [f"classes.tif{end}" for end in ("", ".aux.xml", ".vat.cpg", ".vat.dbf")]
+    assert ["areas.gpkg", *tables, "shares.tif"] == sorted(file.name for file in out.parent.iterdir())
+
+
+def test_a_disk_that_is_full_before_the_polygons_leaves_no_raster_that_looks_whole(
+    make_model: Any, make_raster: Any, tmp_path: Path
+) -> None:
+    model, image, out = make_model("levels"), make_raster(np.full((60, 70), 130, np.uint8)), tmp_path / "classes.tif"
+    options = ClassifyOptions(polygons=str(tmp_path / "areas.gpkg"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # bytes
+    try:
+        with pytest.raises(StoreError, match=r"areas.gpkg: cannot be written .* free some space"):
+            classify_pixels(model, image, out, options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (False, False) == (out.exists(), Path(str(options.polygons)).exists())
+    classify_pixels(model, image, out, options)
+    assert 1 == len(geopandas.read_file(options.polygons))
