@@ -161,6 +161,18 @@ def test_objects_keep_their_class_where_chips_have_theirs_in_the_order_of_the_na
         assert [1, 2] == opened.post_process([answer], 0.1, 0.5, 64, "cpu")[0][1].tolist()
 
 
+@pytest.mark.slow
+def test_chips_that_arcgis_learn_takes_as_multispectral_are_seen_as_they_come(tmp_path: Path) -> None:
+    model, net = trained(tmp_path / "town", "unet", "Classified_Tiles", "ImageClassification", "ClassifyPixels")
+    extension = extension_of(model, tmp_path / "extension")
+    data = SimpleNamespace(c=3, _is_multispectral=True, _extract_bands=[0, 1, 2])
+    opened = brought(extension.path).get_model(data)
+    opened.load_state_dict(torch.load(extension.weights), strict=True)
+    images = as_we_have_it(torch.rand(1, 3, 64, 64) * 255)
+    with torch.no_grad():
+        assert torch.equal(net(images), opened.eval()(images))
+
+
 def test_a_model_that_was_converted_is_no_extension(make_model: MakeModel, tmp_path: Path) -> None:
     scale = {"Mean": [0.0], "StdDev": [1.0]}
     with pytest.raises(OptionsError, match="only a model that was trained here becomes an extension"):
