@@ -113,8 +113,8 @@ def read_weights(path: Path) -> Weights:
         raise NotFound("is no file of weights", where=path, got=type(state).__name__, do=do)
     inside = next((state[key] for key in INSIDE if isinstance(state.get(key), Mapping)), state)
     found = {key: tensor for key, tensor in inside.items() if isinstance(tensor, Tensor)}
-    if not found:
-        raise NotFound("is no file of weights", where=path, got=few([str(key) for key in inside]) or "nothing", do=do)
+    if inside and not found:
+        raise NotFound("is no file of weights", where=path, got=few([str(key) for key in inside]), do=do)
     return found
 
 
