@@ -71,8 +71,7 @@ def _fetch(batch: Batch, claim: Claim) -> None:
     except NotFound as error:
         _lose(batch, claim, str(error))
     except Denied as error:
-        _lose(batch, claim, str(error))
-        batch.refused[entry.scene.id] = str(error)
+        _refuse(batch, claim, str(error))
     except StoreError as error:
         batch.trouble = str(error)
         batch.ledger.give_back(claim)
@@ -134,7 +133,12 @@ def _publish(batch: Batch, claim: Claim, record: dict[str, Any]) -> None:
     if "error" in record:
         _fail(batch, claim, record["error"])
         return
-    if _changed(claim):
+    try:
+        changed = _changed(claim)
+    except Denied as error:  # of the scene's server; that of the results ends the batch
+        _refuse(batch, claim, str(error))
+        return
+    if changed:
         _lose(batch, claim, "it changed while it was read")
         return
     properties = {"dlpk:tool": batch.known.tool, "dlpk:counts": record["counts"], "dlpk:colors": record["colors"]}
@@ -175,3 +179,9 @@ def _lose(batch: Batch, claim: Claim, why: str) -> None:
     batch.ledger.give_back(claim)
     batch.gone.append(claim.entry.key)
     del batch.open[claim.entry.key]
+
+
+def _refuse(batch: Batch, claim: Claim, why: str) -> None:
+    """Its server hands out nothing of it."""
+    _lose(batch, claim, why)
+    batch.refused[claim.entry.scene.id] = why

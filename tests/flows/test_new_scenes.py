@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from flows import new_scenes, steps
 from flows.infer import infer
 from flows.new_scenes import Summary, left, survey
+from flows.scene_batch import RECORD, Batch, _publish_finished
 from flows.scene_options import NewScenes
 from flows.steps import Known
 from registry import results, scenes
@@ -158,6 +159,25 @@ def test_scenes_that_cannot_be_had_keep_no_other_one_waiting(
     monkeypatch.setattr(scenes, "fetch", fetch)
     infer.fn(roofs.ref, str(place), scenes=READY)
     assert 3 == len(list(results.items(store)))
+
+
+def test_a_scene_that_is_denied_after_it_was_read_ends_no_batch(
+    place: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def content(_scene: Scene) -> str:
+        raise Denied("answered 403")
+
+    monkeypatch.setattr(scenes, "content", content)
+    book = ledger(store)
+    entry = survey(known(), str(place), READY, book)[1][0]
+    claim = book.claim(entry, None, set())
+    assert claim
+    batch = Batch(known(), book, tmp_path, open={entry.key: claim})
+    (record := batch.place(entry) / RECORD).parent.mkdir(parents=True)
+    record.write_text("{}")
+    _publish_finished(batch)
+    assert ([entry.key], {"s0.tif": "answered 403"}) == (batch.gone, batch.refused)
+    assert ({}, {entry.key: "0001-free"}) == (batch.open, book.claims())
 
 
 @pytest.mark.slow
