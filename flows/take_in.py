@@ -19,6 +19,7 @@ from registry import catalog, scenes
 from registry.dlpk import definitions
 from registry.errors import DlpkError, OptionsError, Pruned, StoreError
 from registry.importing import import_model
+from registry.records import few
 from registry.scenes import Scene, Search
 
 SETTLE = 60.0  # seconds that a package must have been left alone
@@ -41,6 +42,8 @@ def take_in(place: str = "inbox", name: str = "", note: str = "", trust: bool = 
         do = "leave it empty: each gets that of its definition"
         raise OptionsError(f"is for a single model, and {len(there)} lie at {place}", where="name", got=name, do=do)
     again = _is_single(place)
+    if strays := () if again else [path.name for path in definitions(Path(place))]:
+        say(f"{few(strays)} is left alone, as packages lie there, too; give it by its own path: {place}")
     for package in there:
         records.append(record := take(package, name, note or package.place, trust=trust, again=again))
         if "ref" in record and record["ref"] not in known:
@@ -58,6 +61,10 @@ def packages(place: str, *, settle: float = SETTLE) -> list[Scene]:
     if _is_single(place):
         path = Path(place)
         return [Scene(path.name, "", str(path), "file")]
+    return _lying(place, settle)
+
+
+def _lying(place: str, settle: float) -> list[Scene]:
     return list(scenes.find(place, Search(suffixes=(".dlpk",), settle=settle)))
 
 
@@ -66,7 +73,7 @@ def _is_single(place: str) -> bool:
     if "://" in place:
         return False
     names = {path.stem.casefold() for path in definitions(Path(place))}
-    packed = {path.stem.casefold() for path in Path(place).glob("*.dlpk")}
+    packed = {Path(one.id).stem.casefold() for one in _lying(place, settle=0)} if names else set()
     return Path(place).is_file() or (bool(names) and packed <= names)
 
 

@@ -20,6 +20,8 @@ def find(place: str, search: Search) -> Iterator[Scene]:
     """One request for a thousand objects. What is empty, as the mark of a folder is, is no scene."""
     top, _, name = place.rpartition("/")
     if _suffix(name) in search.suffixes and (facts := _store(top).head(name)):
+        if not facts["ContentLength"]:
+            return
         others = dict[str, str]()
         with suppress(Denied):  # who may read it need not be allowed to list what is beside it
             others = {key: _tag(other) for key, other in _store(top).facts(f"{_stem(name)}.")}

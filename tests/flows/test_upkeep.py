@@ -17,7 +17,7 @@ from flows.evaluate import evaluate
 from flows.recipe import Recipe
 from flows.rescoring import _classes
 from flows.retrain import retrain
-from flows.take_in import take_in
+from flows.take_in import packages, take_in
 from flows.tidy import _old_work, prune
 from registry import catalog, promotion
 from registry.emd import ClassLabel
@@ -59,12 +59,25 @@ def test_one_name_for_several_packages_is_refused(package: Callable[..., Path], 
 
 
 def test_a_definition_that_lies_among_packages_makes_no_model_of_the_place(
-    package: Callable[..., Path], tmp_path: Path
+    package: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("flows.take_in.say", said.append)
     (tmp_path / "ponds.emd").write_text("{}")
     for name in ("roofs", "trees"):
         os.utime(shutil.move(package("one", name), tmp_path), (1, 1))
     assert "roofs@1, trees@1" == take_in.fn(str(tmp_path))
+    assert f"ponds.emd is left alone, as packages lie there, too; give it by its own path: {tmp_path}" in said
+
+
+@pytest.mark.parametrize(
+    ("packed", "found"), [("roofs.DLPK", "roofs.DLPK"), ("2026/roofs.dlpk",) * 2, ("ponds.dlpk", "inbox")]
+)
+def test_packages_of_any_depth_and_case_lie_at_a_place(packed: str, found: str, tmp_path: Path) -> None:
+    (place := tmp_path / "inbox" / packed).parent.mkdir(parents=True)
+    (tmp_path / "inbox" / "ponds.emd").write_text("{}")
+    place.write_bytes(b"x")
+    assert [found] == [one.id for one in packages(str(tmp_path / "inbox"), settle=0)]
 
 
 @pytest.mark.slow

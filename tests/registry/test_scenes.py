@@ -226,6 +226,7 @@ def test_the_mark_of_a_folder_is_no_scene(prefix: S3Store) -> None:
     for key in ("2026/folder.tif/", "2026/empty.tif"):
         prefix.client.put_object(Bucket=prefix.bucket, Key=f"{prefix.prefix}{key}", Body=b"")
     assert ["2026/a.tif"] == ids(prefix.uri)
+    assert [] == ids(f"{prefix.uri}/2026/empty.tif")
 
 
 def test_a_raster_of_its_own_is_a_scene(prefix: S3Store, tmp_path: Path) -> None:
