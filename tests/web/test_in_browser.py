@@ -9,6 +9,7 @@ import pytest
 from registry.history import history
 from registry.web.configuration import Configuration, Limits
 from tests.web import browser
+from tests.web.shelf import MODELS, fill
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,6 +55,15 @@ def test_every_page_serves_everybody_and_asks_nobody_else(address: str, chromium
         context.close()
     assert [] == [one for one in asked if not one.startswith((address, "data:"))]
     assert [] == [one for one in complaints if not any(word in one for word in EXPECTED)]
+
+
+def test_a_long_name_makes_no_page_wider_than_a_phone(address: str, chromium: Any) -> None:
+    name = "ponds-" + "of" * 60
+    fill({name: (*MODELS["roofs"][:3], (0.5, 0.6), "ap50")})
+    page = chromium.new_context(viewport={"width": 390, "height": 800}).new_page()
+    for path in ("", "/1", "/history"):
+        page.goto(f"{address}/models/{name}{path}")
+        assert 390 >= page.evaluate("document.documentElement.scrollWidth"), path
 
 
 def test_maps_draw_what_they_are_given_and_nothing_of_it_runs(address: str, chromium: Any) -> None:
