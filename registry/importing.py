@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import pickles
+from registry.belongings import belonging
 from registry.catalog import Version, check_name
 from registry.dlpk import ModelFolder, inspect, unpack, write_archive
 from registry.editing import renamed
@@ -34,7 +35,6 @@ RUNS_ON = {  # verb -> the model types that it runs
 ONLY_ARCGIS = {"arcgis"}
 STOOD_IN = {"arcpy"}  # functions touch little of it, and the host has that
 OWN = "_tiles"  # the module beside the raster functions of this system
-OF_ANY_MODEL = ("ModelCharacteristics/", "model_metrics.html")  # beside what a definition names
 log = logging.getLogger("dlpk.import")
 
 
@@ -61,7 +61,7 @@ def import_model(
 ) -> tuple[Version, Needs]:
     """Publish a .dlpk, .emd or model folder from elsewhere under a name; by default that of its definition.
 
-    Of an .emd what it names comes along, Python files and the report: it may lie among other things.
+    Of an .emd comes along what belongs to it (registry/belongings.py): it may lie among other things.
     Raises PackageError for weights that would run code when they are loaded, unless `trust`; and for a definition
     that the registry cannot describe. Raises Pruned, unless it may come `again`, for a package that a prune removed.
     """
@@ -130,19 +130,11 @@ def _travelling(folder: ModelFolder) -> dict[str, Path]:
 
 
 def _of_model(members: Mapping[str, Path], folder: ModelFolder) -> dict[str, Path]:
-    """Those that a definition has to do with. Which others are left behind is told."""
-    document = folder.emd.document
-    if document.get("ModelFile") == ".":  # all of it is the model
-        return dict(members)
-    known = (folder.emd_path.name, *named_files(document).values(), *OF_ANY_MODEL)
-    starts = [f"{name.removesuffix('/').casefold()}/" for name in known]
-    kept = {
-        name: path
-        for name, path in members.items()
-        if path.suffix.lower() == ".py" or any(f"{name.casefold()}/".startswith(start) for start in starts)
-    }
+    """Those that belong to its definition. Which others are left behind is told."""
+    kept = belonging(members, (folder.emd_path.name, folder.raster_function), folder.emd.document)
     if others := [name for name in members if name not in kept]:
-        log.warning("%s: left behind, as it does not name them: %s; a folder comes whole", folder.emd_path, few(others))
+        told = "left behind, as neither it nor its code names them"
+        log.warning("%s: %s: %s; a folder comes whole", folder.emd_path, told, few(others))
     return kept
 
 

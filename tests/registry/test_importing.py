@@ -111,7 +111,7 @@ def test_weights_among_the_checkpoints_come_along_and_are_looked_at(foreign: Cal
 def test_an_emd_among_other_things_brings_its_own_alone(
     foreign: Callable[..., Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = foreign()
+    folder = foreign("import helpers.tiles\n")
     for name in ("salary.xlsx", "trip/photo.jpg", "helpers/tiles.py", "ModelCharacteristics/loss_graph.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"x")
@@ -119,7 +119,7 @@ def test_an_emd_among_other_things_brings_its_own_alone(
     assert {"roofs.emd", "roofs.pth", "ClassifyPixels.py", "helpers/tiles.py"} <= members.keys()
     assert "ModelCharacteristics/loss_graph.png" in members
     assert not {"salary.xlsx", "trip/photo.jpg"} & members.keys()
-    assert "left behind, as it does not name them: salary.xlsx, trip/photo.jpg" in caplog.text
+    assert "left behind, as neither it nor its code names them: salary.xlsx, trip/photo.jpg" in caplog.text
     assert {"salary.xlsx", "trip/photo.jpg"} < inspect(fetch(import_model(folder, "whole")[0].ref)).members.keys()
 
 
