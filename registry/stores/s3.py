@@ -308,7 +308,7 @@ class S3Store:
             yield
         except (NoCredentialsError, PartialCredentialsError, ProfileNotFound) as error:
             do = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-            raise Denied(f"no credentials ({error})", where=where, do=do) from error
+            raise StoreError(f"no credentials ({error})", where=where, do=do) from error
         except ClientError as error:
             raise self._named(error, where) from error
         except BotoCoreError as error:
