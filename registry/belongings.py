@@ -5,13 +5,12 @@ the report. Nothing is run. A name that is put together while the code runs is n
 """
 
 import ast
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from registry.rules import named_files
+from registry.rules import NO_PYTHON, named_files, python_in
 
 REPORT = ("ModelCharacteristics", "model_metrics.html", "training_validation_loss.json")
 PICTURES = ("loss_graph.png", "show_results.png")
@@ -44,13 +43,12 @@ def belonging(members: Mapping[str, Path], own: Iterable[str], document: Mapping
     named = _Named({name.casefold() for name in (*own, *REPORT, *PICTURES)})
     named.whole |= {place for text in texts for place in _places(text)}
     named.whole |= {f"{name.casefold()}{end}" for name in weights for end in BESIDE}
-    kept, read = dict[str, Path](), set[str]()
-    while more := {name: path for name, path in members.items() if name not in kept and named.has(name)}:
+    kept = set[str]()
+    while more := {name for name in members if name not in kept and named.has(name)}:
         kept |= more
-        for name in more.keys() - read:
+        for name in more:
             if name.lower().endswith(".py"):
                 _read(name, members[name], named)
-        read |= more.keys()
     return {name: path for name, path in members.items() if name in kept}
 
 
@@ -65,9 +63,8 @@ def _read(name: str, path: Path, named: _Named) -> None:
 def _of_code(path: Path) -> tuple[set[str], set[str]]:
     """What it imports, and what its texts may name."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(path.read_bytes())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        tree = python_in(path)
+    except NO_PYTHON:
         return set(), set()
     imports, texts = set[str](), set[str]()
     for node in ast.walk(tree):

@@ -8,7 +8,6 @@ import ast
 import logging
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from registry.files import sha256
 from registry.pruning import removed
 from registry.publishing import publish
 from registry.records import few
-from registry.rules import named_files
+from registry.rules import NO_PYTHON, named_files, python_in
 
 RUNS_ON = {  # verb -> the model types that it runs
     "detect-objects": (ModelType.OBJECT_DETECTION, ModelType.INSTANCE_DETECTION),
@@ -185,9 +184,8 @@ def _imported(files: dict[str, Path]) -> dict[str, bool]:
 def _imports(path: Path) -> Iterator[tuple[str, bool]]:
     """A library, and whether its import is not one that a `try` catches."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(path.read_bytes())
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        tree = python_in(path)
+    except NO_PYTHON:
         return  # told under problems
     tries = [node for node in ast.walk(tree) if isinstance(node, ast.Try) and node.handlers]
     tried = {id(inner) for node in tries for statement in node.body for inner in ast.walk(statement)}

@@ -18,6 +18,7 @@ PREDEFINED = {  # Framework -> ModelConfiguration that ArcGIS runs without an In
 }
 METHODS = ("initialize", "getParameterInfo", "getConfiguration")  # of a raster function, with one of the next two
 WORKERS = ("updatePixels", "vectorize")
+NO_PYTHON = (ValueError, SyntaxError, RecursionError, MemoryError)  # what a file that is none makes its parser raise
 DEEPEST = 20  # levels of a document that are looked into
 REMEDIES = {
     "ModelType": "write what the model does, such as ObjectDetection: it decides which tool takes it",
@@ -145,6 +146,12 @@ def named_files(document: Mapping[str, Any]) -> dict[str, str]:
     return {key: name for key, name in names.items() if name not in (".", "") and not name.startswith("[Functions]")}
 
 
+def python_in(file: Path) -> ast.Module:
+    """Its syntax tree; nothing of it is run. Raises one of NO_PYTHON, OSError."""
+    with warnings.catch_warnings(action="ignore"):  # of the compiler, about escapes in somebody else's text
+        return ast.parse(file.read_bytes())
+
+
 def is_alike(name: str, other: str) -> bool:
     """Whether Windows takes both for one name."""
     return name.casefold() == other.casefold()
@@ -170,9 +177,8 @@ def _function_problems(file: Path) -> Iterator[str]:
     Upper and lower letters are one: unpacking gives the file those of the definition, and the class keeps its own.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the compiler, about escapes in somebody else's text
-            tree = ast.parse(file.read_bytes())
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        tree = python_in(file)
+    except (OSError, *NO_PYTHON) as error:
         yield f"expected Python source in {file.name}, got {type(error).__name__}"
         return
     alike = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef) and is_alike(node.name, file.stem)}

@@ -87,7 +87,7 @@ def moved(shapes: NDArray[np.object_], to: Affine) -> NDArray[np.object_]:
 def brought_to(shapes: NDArray[np.object_], crs: object, wanted: object) -> NDArray[np.object_]:
     """In another coordinate system. What lies across 180 degrees goes on beyond them, not back around the world."""
     series = geopandas.GeoSeries(shapes, crs=crs).to_crs(wanted)
-    turn, there = _turn(series.crs), np.array(series.to_numpy(), object)
+    turn, there = turn_of(series.crs), np.array(series.to_numpy(), object)
     low, _, high, _ = shapely.bounds(there).T
     with np.errstate(invalid="ignore"):  # of what has no place there
         wide = np.flatnonzero(np.isfinite(high - low) & (high - low > turn / 2))
@@ -100,8 +100,9 @@ def brought_to(shapes: NDArray[np.object_], crs: object, wanted: object) -> NDAr
     return there
 
 
-def _turn(crs: CRS) -> float:
-    """Once around the world, where x counts that far."""
+def turn_of(system: object) -> float:
+    """Once around the world, in the units of its x; infinite where x does not begin anew."""
+    crs = CRS.from_user_input(system)
     if crs.is_geographic:
         return 360.0
     return 2 * math.pi * 6_378_137 if crs.equals("EPSG:3857") else math.inf

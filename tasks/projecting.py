@@ -25,12 +25,11 @@ from rasterio.warp import calculate_default_transform, reproject
 
 from registry.errors import ImageryError, OptionsError
 from tasks.class_units import Tally, statistics
-from tasks.geometries import brought_to
+from tasks.geometries import brought_to, turn_of
 from tasks.placement import Located, placement_of
 from tasks.results import COG
 
 DRAFT: dict[str, Any] = {"driver": "GTiff", "tiled": True, "compress": "deflate", "bigtiff": "if_safer"}
-HALF_WORLD = 20_037_508.342789244  # metres of Web Mercator
 
 
 def system(text: str) -> CRS:
@@ -57,7 +56,7 @@ def refuse_across(image: Located, to: str) -> None:
     place, wanted = placement_of(image), system(to)
     outline = shapely.transform(shapely.box(0, 0, image.width, image.height), place.to_map)
     west, _, east, _ = shapely.bounds(projected_between(np.array([outline]), place.crs, wanted)[0])
-    if (wanted.is_geographic and west < 180 < east) or (wanted == CRS.from_epsg(3857) and west < HALF_WORLD < east):
+    if west < turn_of(wanted.to_wkt()) / 2 < east:
         what = "lies across 180 degrees, where output_coordinate_system begins anew"
         raise OptionsError(what, where=image.path, got=to, do="choose one of that place, such as its UTM zone")
 
